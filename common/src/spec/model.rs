@@ -1,0 +1,367 @@
+//! The types of a spec, `version: 1`, `kind: backfill`.
+//!
+//! Sources and modes are externally tagged and nothing is flattened, so that an error keeps its position.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A backfill: one request to replay a window of history.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Spec {
+    /// The version of this schema; 1.
+    pub version: u32,
+    /// What the file asks for.
+    pub kind: Kind,
+    /// The backfill's name: letters, digits, `-` and `_`, at most 64.
+    pub name: String,
+    /// The window of event time to replay, half-open; without one, everything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<WindowSpec>,
+    /// How far the sources may drift apart; without it, there is no gate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alignment: Option<AlignmentSpec>,
+    /// What is read, by name.
+    pub sources: BTreeMap<String, SourceSpec>,
+    /// What is written, by name.
+    pub outputs: BTreeMap<String, OutputSpec>,
+}
+
+/// What a file asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// A backfill.
+    Backfill,
+}
+
+/// A half-open window of event time, as it is written: RFC 3339 times, dates, or `now-7d`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WindowSpec {
+    /// The first point in the window.
+    pub from: String,
+    /// The first point after the window.
+    pub to: String,
+    /// The zone whose midnights dates without a time mean; moves day boundaries only. Default UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_zone: Option<String>,
+}
+
+/// How far the sources of a backfill may drift apart.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AlignmentSpec {
+    /// How far past the slowest source one may read: `90s`, `2h30m`, `10d`, or ISO 8601.
+    pub max_drift: String,
+    /// Whether units wider than the drift are read all the same; the bound is then the widest unit.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub allow_wide: bool,
+}
+
+/// One topic, table or path that is read. Exactly one of the kinds is given.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SourceSpec {
+    /// Files on a local disk or in an object store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files: Option<FilesSpec>,
+    /// An Iceberg table.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iceberg: Option<IcebergSpec>,
+    /// Rows made up from a seed, for tests and load tests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generate: Option<GenerateSpec>,
+    /// Where a row's event time comes from; a generated source brings its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event_time: Option<EventTimeSpec>,
+}
+
+/// Files on a local disk or in an object store.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FilesSpec {
+    /// A file, a folder (read recursively) or a glob (`*`, `**`, `?`, `{a,b}`); relative to the spec's folder, or `s3://…`.
+    pub path: String,
+    /// The files' format; default by their ending.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<Format>,
+    /// Whole-file compression of CSV and JSON; default by their ending.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compression: Option<Compression>,
+    /// Columns and their types, for CSV and JSON, in order; default is to infer them from the files' beginnings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<Vec<ColumnSpec>>,
+    /// How a CSV file is written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub csv: Option<CsvSpec>,
+    /// The store's settings: endpoint, region, credentials by reference.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage: Option<StorageSpec>,
+}
+
+/// A file's format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Format {
+    /// Apache Parquet.
+    Parquet,
+    /// Comma-separated values.
+    Csv,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Whole-file compression.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Compression {
+    /// None.
+    None,
+    /// gzip, several members allowed.
+    Gzip,
+    /// Zstandard, several frames allowed.
+    Zstd,
+}
+
+/// A column of a CSV or JSON file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ColumnSpec {
+    /// Its name.
+    pub name: String,
+    /// Its type, as SQL writes it: `bigint`, `double`, `varchar`, `boolean`, `date`, `timestamp`, `timestamptz`, `decimal(12,2)`.
+    pub r#type: String,
+}
+
+/// How a CSV file is written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CsvSpec {
+    /// Whether the first line names the columns. Default true.
+    #[serde(default = "yes")]
+    pub header: bool,
+    /// What stands between two fields: one ASCII character. Default a comma.
+    #[serde(default = "comma")]
+    pub delimiter: String,
+    /// What stands for a missing value. Default the empty field.
+    #[serde(default)]
+    pub null: String,
+}
+
+impl Default for CsvSpec {
+    fn default() -> Self {
+        Self { header: true, delimiter: comma(), null: String::new() }
+    }
+}
+
+/// An object store's settings.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StorageSpec {
+    /// The store's address, where it is not the provider's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// The region.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
+    /// The access key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access_key_id: Option<Secret>,
+    /// The secret key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_access_key: Option<Secret>,
+    /// A session token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_token: Option<Secret>,
+    /// Whether an `http://` endpoint is allowed. Default false.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub allow_http: bool,
+}
+
+/// A secret: never its value, only where the worker that needs it finds it. Exactly one is given.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Secret {
+    /// The name of an environment variable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_env: Option<String>,
+    /// The path of a file whose content, less trailing line breaks, it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_file: Option<String>,
+}
+
+/// An Iceberg table that is read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct IcebergSpec {
+    /// `[catalog.]namespace.table`.
+    pub table: String,
+    /// The snapshot to read; default the current one at plan time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<i64>,
+}
+
+/// Rows made up from a seed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GenerateSpec {
+    /// Where chance starts; the same seed gives the same rows.
+    #[serde(default)]
+    pub seed: u64,
+    /// How many rows.
+    pub rows: u64,
+    /// Rows a second of event time.
+    pub rate: f64,
+    /// Event time of the first row. Default 2024-01-01.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<String>,
+    /// How far a row's event time may lie behind its neighbours'. Default none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disorder: Option<String>,
+    /// The exponent of the keys' Zipf distribution; 0 is even. Default 0.
+    #[serde(default)]
+    pub skew: f64,
+    /// How many different keys. Default 1,000.
+    #[serde(default = "thousand")]
+    pub keys: u64,
+    /// How many splits. Default one for each million rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub splits: Option<u64>,
+}
+
+/// Where a row's event time comes from. Exactly one of `column` and `path` is given.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EventTimeSpec {
+    /// A column of any timestamp or date type, or an integer with a unit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub column: Option<String>,
+    /// The unit of an integer column.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<TimeUnitSpec>,
+    /// The form of the path's date parts: `dt=%Y-%m-%d/hour=%H`; the row's event time is its start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// The zone of timestamps, dates and paths that carry none. Default UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_zone: Option<String>,
+    /// Where a file's bounds come from when it brings no statistics; default is to read it once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bounds: Option<BoundsSpec>,
+    /// What to do with a row whose event time is null or cannot be parsed. Default fail.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_error: Option<OnError>,
+}
+
+/// The unit of an integer event time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TimeUnitSpec {
+    /// Seconds since 1970.
+    Seconds,
+    /// Milliseconds since 1970.
+    Millis,
+    /// Microseconds since 1970.
+    Micros,
+    /// Nanoseconds since 1970.
+    Nanos,
+}
+
+/// Where a file's event-time bounds come from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BoundsSpec {
+    /// From the date parts of its path.
+    Path,
+    /// A file holds no more than this span from the start that its path names.
+    Declared(String),
+}
+
+/// What to do with a record that cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnError {
+    /// Fail the task, naming the record.
+    Fail,
+    /// Keep it raw in the dead-letter table and count it.
+    DeadLetter,
+}
+
+/// One Iceberg table that is written, by one SQL query.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OutputSpec {
+    /// `[catalog.]namespace.table`.
+    pub table: String,
+    /// The query; default `SELECT *` of the one source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sql: Option<String>,
+    /// Partition fields of a table that is to be created: `month(time_hour)`, `bucket(16, id)`, `origin`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub partition_by: Vec<String>,
+    /// Properties of a table that is to be created.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub properties: BTreeMap<String, String>,
+    /// What becomes of rows that are there.
+    #[serde(default)]
+    pub mode: Mode,
+    /// When readers see the rows.
+    #[serde(default)]
+    pub publish: Publish,
+    /// When to commit as it goes; default every minute and every 4 GiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<CommitSpec>,
+}
+
+/// What becomes of rows that are there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// They stay; a window that holds some already is refused.
+    #[default]
+    Append,
+    /// Those in the window are replaced, whole partitions only.
+    ReplaceWindow,
+}
+
+/// When readers see the rows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Publish {
+    /// As they are committed.
+    #[default]
+    Direct,
+    /// On a branch to audit, then in one snapshot.
+    Staged,
+}
+
+/// When to commit as it goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CommitSpec {
+    /// Processing time between two commits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub every: Option<String>,
+    /// Bytes of data files between two commits: `512MiB`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<String>,
+}
+
+fn is_false(value: &bool) -> bool {
+    !*value
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn comma() -> String {
+    ",".to_owned()
+}
+
+fn thousand() -> u64 {
+    1_000
+}

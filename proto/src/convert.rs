@@ -1,0 +1,1 @@
+//! Ids and times as messages and back.

@@ -1,0 +1,8 @@
+//! Touches data: reads sources, runs SQL, writes Iceberg; does what its leases say and nothing else.
+
+pub mod access;
+pub mod failure;
+pub mod sink;
+pub mod source;
+pub mod task;
+pub mod transform;
