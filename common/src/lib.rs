@@ -4,6 +4,8 @@
 //! neither tokio, tonic nor arrow: every other room may depend on it, and it on none of them.
 
 pub mod clock;
+pub mod fence;
+pub mod gate;
 pub mod ids;
 pub mod spec;
 pub mod time;
