@@ -1,1 +1,4 @@
-//! placeholder
+//! Decides: the pure core, its stores and its gRPC service. It touches no data and holds no credentials of any
+//! source or sink.
+
+pub mod core;
