@@ -291,6 +291,26 @@ impl Backfill {
         Some((&mut self.sources.get_mut(source.get() as usize)?.plan, (segment, at)))
     }
 
+    /// Its identity.
+    pub fn id(&self) -> &BackfillId {
+        &self.id
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.spec.name
+    }
+
+    /// Its spec, canonical.
+    pub fn spec_json(&self) -> &str {
+        &self.spec_json
+    }
+
+    /// When it was created: processing time in microseconds.
+    pub fn created(&self) -> i64 {
+        self.created
+    }
+
     /// Whether it has ended, one way or another.
     pub fn is_over(&self) -> bool {
         !matches!(self.phase, v1::Phase::Preparing | v1::Phase::Enumerating | v1::Phase::Running)
