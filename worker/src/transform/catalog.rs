@@ -92,6 +92,11 @@ impl Catalog {
     }
 }
 
+/// The function names that SQL may use, as they are written.
+pub(super) fn function_names(catalog: &Catalog) -> impl Iterator<Item = &String> {
+    catalog.scalars.keys()
+}
+
 fn names<'a>(name: &'a str, aliases: &'a [String]) -> impl Iterator<Item = String> + 'a {
     std::iter::once(name.to_owned()).chain(aliases.iter().cloned())
 }

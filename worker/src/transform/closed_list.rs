@@ -36,7 +36,8 @@ pub(super) fn accept(plan: &LogicalPlan, catalog: &Catalog) -> Result<String, Un
             LogicalPlan::TableScan(scan) => columns = vec![Size::LEAF; scan.projected_schema.fields().len()],
             LogicalPlan::Filter(filter) => {
                 pure(&filter.predicate, catalog)?;
-                total = total.saturating_add(measure(&filter.predicate, filter.input.schema(), &columns)?.bounded(total)?);
+                total =
+                    total.saturating_add(measure(&filter.predicate, filter.input.schema(), &columns)?.bounded(total)?);
             }
             LogicalPlan::Projection(projection) => {
                 let mut next = Vec::with_capacity(projection.expr.len());
@@ -64,7 +65,9 @@ fn nodes(plan: &LogicalPlan) -> Result<(Vec<&LogicalPlan>, String), Unaccepted> 
             LogicalPlan::Projection(projection) => &projection.input,
             LogicalPlan::Filter(filter) => &filter.input,
             LogicalPlan::SubqueryAlias(alias) => &alias.input,
-            LogicalPlan::TableScan(scan) if scan.fetch.is_none() => return Ok((nodes, scan.table_name.table().to_owned())),
+            LogicalPlan::TableScan(scan) if scan.fetch.is_none() => {
+                return Ok((nodes, scan.table_name.table().to_owned()));
+            }
             other => return Err(Unaccepted::Refused(refused_node(other))),
         };
     }
@@ -74,7 +77,13 @@ fn refused_node(node: &LogicalPlan) -> Refusal {
     let (what, way_out) = match node {
         LogicalPlan::Join(_) => ("joins are not built yet", "read one source in each output"),
         LogicalPlan::EmptyRelation(_) | LogicalPlan::Values(_) => ("it reads no source", "read a source"),
-        _ => return Refusal::new(None, format!("{} is refused", word(node)), "write SELECT, FROM one source and WHERE only"),
+        _ => {
+            return Refusal::new(
+                None,
+                format!("{} is refused", word(node)),
+                "write SELECT, FROM one source and WHERE only",
+            );
+        }
     };
     Refusal::new(None, what, way_out)
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use datafusion::error::DataFusionError;
+use datafusion::sql::sqlparser::parser::ParserError;
 use datafusion::sql::sqlparser::tokenizer;
 
 use crate::failure::{Class, Classify};
@@ -87,7 +88,18 @@ pub enum QueryError {
         /// The name.
         name: String,
     },
-    /// DataFusion cannot read or plan the SQL.
+    /// The text is not SQL.
+    #[error("output {output}{}: the SQL cannot be read", Place::after(.place))]
+    Syntax {
+        /// The output.
+        output: String,
+        /// Where in its SQL.
+        place: Option<Place>,
+        /// What the parser says.
+        #[source]
+        source: ParserError,
+    },
+    /// DataFusion cannot plan the SQL.
     #[error("output {output}{}: the SQL cannot be planned", Place::after(.place))]
     Plan {
         /// The output.
@@ -124,6 +136,7 @@ impl Classify for QueryError {
             | Self::UnknownTable { .. }
             | Self::UnknownColumn { .. }
             | Self::DuplicateName { .. }
+            | Self::Syntax { .. }
             | Self::Plan { .. } => Class::Fatal { exit_code: 3 },
             Self::Input { .. } | Self::Evaluate { .. } => Class::Poison,
         }
@@ -135,6 +148,7 @@ impl Classify for QueryError {
             | Self::UnknownTable { output, place, .. }
             | Self::UnknownColumn { output, place, .. }
             | Self::DuplicateName { output, place, .. }
+            | Self::Syntax { output, place, .. }
             | Self::Plan { output, place, .. } => (output, place),
             Self::Input { output, .. } | Self::Evaluate { output, .. } => (output, &None),
         };

@@ -37,9 +37,8 @@ pub(super) enum ParseFailure {
 pub(super) fn parse(sql: &str) -> Result<Statement, ParseFailure> {
     let tokens = tokens(sql)?;
     shape(&tokens).map_err(ParseFailure::Refused)?;
-    let mut parser = Parser::new(&GenericDialect {})
-        .with_recursion_limit(MAX_PARSER_DEPTH)
-        .with_tokens_with_locations(tokens);
+    let mut parser =
+        Parser::new(&GenericDialect {}).with_recursion_limit(MAX_PARSER_DEPTH).with_tokens_with_locations(tokens);
     let parsed = parser.parse_statements();
     let mut statements = parsed.map_err(|error| {
         let place = Place::of(parser.peek_token_ref().span.start);
@@ -79,7 +78,7 @@ fn shape(tokens: &[TokenWithSpan]) -> Result<(), Refusal> {
     }
     let first = tokens.iter().find(|token| !matches!(token.token, Token::LParen | Token::SemiColon));
     match first.map(|token| (&token.token, token.span.start)) {
-        None | Some((Token::EOF, _)) => return Err(not_a_query(None, "nothing")),
+        None | Some((Token::EOF, _)) => return Err(not_a_query(None, "an empty text")),
         Some((Token::Word(word), place)) if !is_query_word(&word.value) => {
             return Err(not_a_query(Place::of(place), &word.value.to_uppercase()));
         }

@@ -3,7 +3,9 @@
 //! A stage is a filter and a projection. The filter drops rows only of the columns that its projection uses; a plain
 //! column goes through a projection as it is. Nothing is kept between batches.
 
+use std::any::Any;
 use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions};
@@ -63,7 +65,8 @@ impl Program {
 
     /// For a plan that the optimizer has seen through: it yields no row, whatever is read.
     fn nothing(plan: &LogicalPlan) -> Self {
-        let fields = plan.schema().fields().iter().map(|field| Field::new(field.name(), plain(field.data_type()), true));
+        let fields =
+            plan.schema().fields().iter().map(|field| Field::new(field.name(), plain(field.data_type()), true));
         Self {
             columns: Vec::new(),
             filters: vec![lit(false)],
@@ -193,9 +196,10 @@ struct Stage {
 
 impl Stage {
     fn new(predicate: Option<Computed>, exprs: Vec<Computed>, names: &Schema, seen: &Schema) -> Result<Self> {
-        let fields = exprs.iter().zip(names.fields()).map(|(expr, name)| {
-            Ok(Field::new(name.name(), expr.data_type(seen)?, expr.nullable(seen)?))
-        });
+        let fields = exprs
+            .iter()
+            .zip(names.fields())
+            .map(|(expr, name)| Ok(Field::new(name.name(), expr.data_type(seen)?, expr.nullable(seen)?)));
         let schema = Arc::new(Schema::new(fields.collect::<Result<Vec<_>>>()?));
         let used: BTreeSet<usize> = exprs.iter().flat_map(collect_columns).map(|column| column.index()).collect();
         let kept: Vec<usize> = used.into_iter().collect();
@@ -262,6 +266,12 @@ fn rebase(expr: Computed, kept: &[usize]) -> Result<Computed> {
     Ok(moved.data)
 }
 
+/// What a panic said.
+fn said(panic: &(dyn Any + Send)) -> String {
+    let said = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    format!("an expression panicked: {}", said.unwrap_or("it did not say why"))
+}
+
 /// A query over batches of one schema.
 #[derive(Debug)]
 pub struct Running {
@@ -276,13 +286,15 @@ impl Running {
     pub(super) fn new(output: String, program: Arc<Program>, input: SchemaRef) -> Result<Self, QueryError> {
         let mut picked = Vec::with_capacity(program.input.fields().len());
         for wanted in program.input.fields() {
-            let found = input.column_with_name(wanted.name()).filter(|(_, field)| field.data_type() == wanted.data_type());
+            let found =
+                input.column_with_name(wanted.name()).filter(|(_, field)| field.data_type() == wanted.data_type());
             match found {
                 Some((index, _)) => picked.push(index),
                 None => {
                     let there = input.column_with_name(wanted.name());
                     let there = there.map_or("is missing".to_owned(), |(_, field)| format!("is {}", field.data_type()));
-                    let what = format!("column {} {there}; the SQL was planned for {}", wanted.name(), wanted.data_type());
+                    let what =
+                        format!("column {} {there}; the SQL was planned for {}", wanted.name(), wanted.data_type());
                     return Err(QueryError::Input { output, what });
                 }
             }
@@ -301,7 +313,10 @@ impl Running {
             let what = format!("a batch has {found} columns, not {wanted}");
             return Err(QueryError::Input { output: self.output.clone(), what });
         }
-        self.evaluate(batch).map_err(|error| QueryError::Evaluate { output: self.output.clone(), source: Box::new(error) })
+        // Kernels panic on some extreme values (date_trunc before 1677 is one): that is the row's fault, not the worker's.
+        let evaluated = catch_unwind(AssertUnwindSafe(|| self.evaluate(batch)));
+        let evaluated = evaluated.unwrap_or_else(|panic| Err(DataFusionError::Execution(said(panic.as_ref()))));
+        evaluated.map_err(|error| QueryError::Evaluate { output: self.output.clone(), source: Box::new(error) })
     }
 
     fn evaluate(&self, batch: RecordBatch) -> Result<RecordBatch> {

@@ -14,7 +14,7 @@ use datafusion::optimizer::{Analyzer, Optimizer, OptimizerContext};
 use datafusion::sql::planner::{ParserOptions, SqlToRel};
 use datafusion::sql::sqlparser::ast::Statement;
 
-use super::catalog::{Catalog, NotASource};
+use super::catalog::{self, Catalog, NotASource};
 use super::closed_list::{self, Unaccepted};
 use super::error::{Place, QueryError, Refusal};
 use super::limits::{self, PLANNING_STACK_BYTES, ParseFailure};
@@ -120,7 +120,7 @@ impl Planner<'_> {
     fn plan(&self, sql: &str) -> Result<Query, QueryError> {
         let statement = limits::parse(sql).map_err(|failure| match failure {
             ParseFailure::Refused(refusal) => refusal.of(self.output),
-            ParseFailure::Syntax(place, error) => self.unplannable(place, DataFusionError::SQL(Box::new(error), None)),
+            ParseFailure::Syntax(place, source) => QueryError::Syntax { output: self.output.to_owned(), place, source },
         })?;
         let catalog = Catalog::new(self.sources);
         let mentions = screen::screen(&statement, &catalog).map_err(|stop| match stop {
@@ -128,10 +128,10 @@ impl Planner<'_> {
             Stop::Twice(place, name) => self.twice(place, name),
         })?;
         let context = self.context()?;
-        let analyzed = analyze(statement, &catalog).map_err(|error| self.explain(error, &mentions))?;
+        let analyzed = analyze(statement, &catalog).map_err(|error| self.explain(error, &mentions, &catalog))?;
         let source = closed_list::accept(&analyzed, &catalog).map_err(|unaccepted| match unaccepted {
             Unaccepted::Refused(refusal) => refusal.of(self.output),
-            Unaccepted::Plan(error) => self.explain(error, &mentions),
+            Unaccepted::Plan(error) => self.explain(error, &mentions, &catalog),
         })?;
         if let Some(name) = closed_list::twice(analyzed.schema().as_arrow()) {
             return Err(self.twice(None, name));
@@ -139,7 +139,7 @@ impl Planner<'_> {
         let program = Optimizer::new()
             .optimize(analyzed, &context, |_, _| {})
             .and_then(|optimized| Program::lower(&optimized))
-            .map_err(|error| self.explain(error, &mentions))?;
+            .map_err(|error| self.explain(error, &mentions, &catalog))?;
         Ok(Query { output: self.output.to_owned(), source, program: Arc::new(program) })
     }
 
@@ -155,7 +155,7 @@ impl Planner<'_> {
     }
 
     /// What DataFusion says, in the words of the spec.
-    fn explain(&self, error: DataFusionError, mentions: &Mentions) -> QueryError {
+    fn explain(&self, error: DataFusionError, mentions: &Mentions, catalog: &Catalog) -> QueryError {
         let place = error
             .diagnostic()
             .and_then(|diagnostic| diagnostic.span)
@@ -165,6 +165,15 @@ impl Planner<'_> {
                 if let Some(NotASource(table)) = external.downcast_ref::<NotASource>() {
                     return self.unknown_table(&table.to_string(), mentions);
                 }
+            }
+            // Two errors that DataFusion types no further.
+            DataFusionError::Plan(said) if said.starts_with("Projections require unique expression names") => {
+                return self.twice(place, said.split('"').nth(1).unwrap_or_default().to_owned());
+            }
+            DataFusionError::Plan(said) if said.starts_with("Invalid function '") => {
+                let name = said.split('\'').nth(1).unwrap_or_default();
+                let what = format!("there is no function {name}{}", hint(name, catalog::function_names(catalog)));
+                return Refusal::new(place, what, "use a scalar function of DataFusion").of(self.output);
             }
             DataFusionError::SchemaError(schema_error, _) => match schema_error.as_ref() {
                 SchemaError::FieldNotFound { field, valid_fields } => {

@@ -68,7 +68,11 @@ impl Visitor for Look<'_> {
             return refuse(order_by, "ORDER BY is refused: rows are written as they are read", "take it out");
         }
         if let Some(limit) = &query.limit_clause {
-            return refuse(limit, "LIMIT is refused: every row of the window is written", "filter with WHERE");
+            return refuse(
+                limit,
+                "LIMIT and OFFSET are refused: every row of the window is written",
+                "filter with WHERE",
+            );
         }
         if let Some(fetch) = &query.fetch {
             return refuse(fetch, "FETCH is refused: every row of the window is written", "filter with WHERE");
@@ -213,6 +217,7 @@ impl Look<'_> {
             return when(true, at, &format!("the window function {name} is refused"), "compute it from the table");
         }
         match self.catalog.function(&name) {
+            None if name == "unnest" => when(true, at, "UNNEST is refused", "take the elements by index"),
             Some(FunctionKind::Aggregate) => {
                 when(true, at, &format!("the aggregate {name} is refused"), "aggregate the table afterwards")
             }

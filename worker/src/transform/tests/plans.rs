@@ -42,7 +42,10 @@ fn given_views_then_the_result_has_plain_types() {
 
 #[test]
 fn given_conditions_then_those_on_the_sources_columns_can_prune() {
-    assert_eq!(filters("SELECT ts FROM clicks c WHERE c.item_id > 3 AND kind = 'x'"), ["item_id > Int32(3)", "kind = Utf8(\"x\")"]);
+    assert_eq!(
+        filters("SELECT ts FROM clicks c WHERE c.item_id > 3 AND kind = 'x'"),
+        ["item_id > Int32(3)", "kind = Utf8(\"x\")"]
+    );
     let nested = "SELECT n FROM (SELECT item_id AS n, upper(kind) AS k FROM clicks) WHERE n BETWEEN 2 AND 3";
     assert_eq!(filters(nested), ["item_id >= Int32(2)", "item_id <= Int32(3)"]);
     assert_eq!(filters("SELECT ts FROM clicks WHERE true"), Vec::<String>::new());
@@ -50,7 +53,11 @@ fn given_conditions_then_those_on_the_sources_columns_can_prune() {
 
 #[test]
 fn given_a_condition_that_is_never_true_then_nothing_is_read() {
-    for sql in ["SELECT ts, kind FROM clicks WHERE false", "SELECT ts, kind FROM clicks WHERE 1 = 2", "SELECT ts, kind FROM clicks WHERE NULL"] {
+    for sql in [
+        "SELECT ts, kind FROM clicks WHERE false",
+        "SELECT ts, kind FROM clicks WHERE 1 = 2",
+        "SELECT ts, kind FROM clicks WHERE NULL",
+    ] {
         let query = plan(sql).unwrap();
         assert_eq!(query.source(), "clicks");
         assert_eq!(query.columns(), Vec::<usize>::new(), "{sql}");
@@ -79,5 +86,8 @@ fn given_inner_selects_and_aliases_then_they_are_planned() {
 #[test]
 fn given_a_time_that_now_cannot_be_then_it_is_refused() {
     let error = Query::plan("cleaned", None, &clicks(), i64::MAX).unwrap_err();
-    assert_eq!(error.to_string(), "output cleaned: now() cannot be 9223372036854775807 microseconds since 1970; take a time between 1678 and 2262");
+    assert_eq!(
+        error.to_string(),
+        "output cleaned: now() cannot be 9223372036854775807 microseconds since 1970; take a time between 1678 and 2262"
+    );
 }
