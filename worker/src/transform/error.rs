@@ -110,6 +110,15 @@ pub enum QueryError {
         #[source]
         source: Box<DataFusionError>,
     },
+    /// This worker has no thread left to plan on.
+    #[error("output {output}: no thread to plan the SQL on")]
+    NoThread {
+        /// The output.
+        output: String,
+        /// What the system says.
+        #[source]
+        source: std::io::Error,
+    },
     /// The rows handed in are not of the source the SQL was planned for.
     #[error("output {output}: {what}")]
     Input {
@@ -138,6 +147,7 @@ impl Classify for QueryError {
             | Self::DuplicateName { .. }
             | Self::Syntax { .. }
             | Self::Plan { .. } => Class::Fatal { exit_code: 3 },
+            Self::NoThread { .. } => Class::WorkerSick,
             Self::Input { .. } | Self::Evaluate { .. } => Class::Poison,
         }
     }
@@ -150,7 +160,9 @@ impl Classify for QueryError {
             | Self::DuplicateName { output, place, .. }
             | Self::Syntax { output, place, .. }
             | Self::Plan { output, place, .. } => (output, place),
-            Self::Input { output, .. } | Self::Evaluate { output, .. } => (output, &None),
+            Self::NoThread { output, .. } | Self::Input { output, .. } | Self::Evaluate { output, .. } => {
+                (output, &None)
+            }
         };
         format!("output {output}{}", Place::after(place))
     }

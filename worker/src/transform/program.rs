@@ -178,6 +178,7 @@ fn plain(data_type: &DataType) -> DataType {
         DataType::List(item) | DataType::ListView(item) => DataType::List(inner(item)),
         DataType::LargeList(item) | DataType::LargeListView(item) => DataType::LargeList(inner(item)),
         DataType::FixedSizeList(item, length) => DataType::FixedSizeList(inner(item), *length),
+        DataType::Map(entries, sorted) => DataType::Map(inner(entries), *sorted),
         DataType::Struct(fields) => DataType::Struct(fields.iter().map(inner).collect()),
         other => other.clone(),
     }
@@ -313,7 +314,7 @@ impl Running {
             let what = format!("a batch has {found} columns, not {wanted}");
             return Err(QueryError::Input { output: self.output.clone(), what });
         }
-        // Kernels panic on some extreme values (date_trunc before 1677 is one): that is the row's fault, not the worker's.
+        // Kernels panic on some extreme values (date_trunc outside 1677 to 2262 is one): that is the row's fault.
         let evaluated = catch_unwind(AssertUnwindSafe(|| self.evaluate(batch)));
         let evaluated = evaluated.unwrap_or_else(|panic| Err(DataFusionError::Execution(said(panic.as_ref()))));
         evaluated.map_err(|error| QueryError::Evaluate { output: self.output.clone(), source: Box::new(error) })

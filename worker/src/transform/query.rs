@@ -51,15 +51,13 @@ impl Query {
             }
         };
         let planner = Planner { output: output_name, sources, now_micros };
-        let planned = std::thread::scope(|scope| {
-            std::thread::Builder::new()
-                .name("plan-sql".to_owned())
-                .stack_size(PLANNING_STACK_BYTES)
-                .spawn_scoped(scope, || planner.plan(sql))
-                .map_err(DataFusionError::from)
-                .and_then(|thread| thread.join().map_err(|_| DataFusionError::Plan("the planner panicked".to_owned())))
-        });
-        planned.unwrap_or_else(|error| Err(planner.unplannable(None, error)))
+        let thread = std::thread::Builder::new().name("plan-sql".to_owned()).stack_size(PLANNING_STACK_BYTES);
+        std::thread::scope(|scope| match thread.spawn_scoped(scope, || planner.plan(sql)) {
+            Ok(planning) => planning.join().unwrap_or_else(|_| {
+                Err(planner.unplannable(None, DataFusionError::Plan("DataFusion's planner panicked".to_owned())))
+            }),
+            Err(source) => Err(QueryError::NoThread { output: output_name.to_owned(), source }),
+        })
     }
 
     /// The source it reads.

@@ -105,6 +105,32 @@ fn given_an_expression_that_fails_on_a_row_then_the_error_is_poison_and_says_so(
 }
 
 #[test]
+fn given_views_inside_lists_structs_and_maps_then_they_are_plain_too() {
+    let rows = run("SELECT make_array(url) AS l, named_struct('u', url) AS s, map([user_id], [url]) AS m FROM clicks");
+    assert!(!format!("{:?}", rows.schema()).contains("View"), "{:?}", rows.schema());
+    assert_eq!(rows.column(0).as_list::<i32>().value(1).as_string::<i32>().value(0), "/b");
+    assert_eq!(rows.column(1).as_struct().column(0).as_string::<i32>().value(2), "/c");
+    assert_eq!(rows.column(2).as_map().values().as_string::<i32>().value(0), "/a");
+}
+
+#[test]
+fn given_a_started_query_then_it_can_move_to_another_thread() {
+    let mut running = plan("SELECT kind FROM clicks").unwrap().start(clicks_schema()).unwrap();
+    let rows = std::thread::spawn(move || running.push(clicks_batch()).unwrap().num_rows()).join().unwrap();
+    assert_eq!(rows, 4);
+}
+
+#[test]
+fn given_an_end_of_time_that_a_kernel_cannot_count_then_the_error_is_poison() {
+    let end_of_time = TimestampMicrosecondArray::from(vec![253_402_300_799_999_999]).with_timezone("UTC");
+    let batch = RecordBatch::try_from_iter([("ts", Arc::new(end_of_time) as ArrayRef)]).unwrap();
+    let query = plan("SELECT date_trunc('hour', ts) AS h FROM clicks").unwrap();
+    let error = query.start(batch.schema()).unwrap().push(batch).unwrap_err();
+    assert_eq!(error.class(), Class::Poison);
+    assert!(chain(&error).contains("overflow"), "{}", chain(&error));
+}
+
+#[test]
 fn given_a_dictionary_then_the_result_has_its_values() {
     let words: ArrayRef = Arc::new(vec!["a", "b", "a"].into_iter().collect::<DictionaryArray<Int32Type>>());
     let batch = RecordBatch::try_from_iter([("word", words)]).unwrap();
