@@ -141,7 +141,8 @@ struct Size {
 }
 
 impl Size {
-    const LEAF: Self = Self { parts: 1, depth: 1 };
+    /// A column as it is read; passing it on costs nothing, however wide the source.
+    const LEAF: Self = Self { parts: 0, depth: 1 };
 
     fn bounded(self, before: usize) -> Result<usize, Unaccepted> {
         let (what, limit) = match self {

@@ -1,8 +1,9 @@
 //! Given SQL on the closed list, when it is planned, then the reader learns what to read.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use arrow::datatypes::{DataType, TimeUnit};
+use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 
 use super::{NOW, clicks, plan};
 use crate::transform::{Query, read_columns};
@@ -81,6 +82,25 @@ fn given_inner_selects_and_aliases_then_they_are_planned() {
     ] {
         plan(sql).expect(sql);
     }
+}
+
+#[test]
+fn given_a_filter_and_a_projection_then_they_are_one_stage() {
+    let sql = "SELECT ts, user_id, item_id, upper(kind), price*1.2, url FROM clicks WHERE kind <> 'share'";
+    let query = plan(sql).unwrap();
+    assert_eq!(query.columns(), [0, 1, 2, 3, 4, 5]);
+    assert_eq!(format!("{query:?}").matches("Stage {").count(), 1);
+}
+
+#[test]
+fn given_a_wide_source_then_its_width_is_not_held_against_it() {
+    let fields: Vec<_> = (0..700).map(|n| Field::new(format!("c{n}"), DataType::Int64, true)).collect();
+    let wide = BTreeMap::from([("wide".to_owned(), Arc::new(Schema::new(fields)))]);
+    let mut sql = "SELECT * FROM wide".to_owned();
+    for _ in 0..29 {
+        sql = format!("SELECT * FROM ({sql})");
+    }
+    assert_eq!(Query::plan("cleaned", Some(&sql), &wide, NOW).unwrap().columns().len(), 700);
 }
 
 #[test]
