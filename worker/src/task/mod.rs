@@ -1,1 +1,4 @@
-//! (to come)
+//! What a worker does with a lease: the kinds of task.
+
+pub mod enumerate;
+pub mod pack;
