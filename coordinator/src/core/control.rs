@@ -234,14 +234,22 @@ fn unfit(backfill: &Backfill, prepared: &v1::Prepared) -> Option<v1::Evidence> {
         return Some(fatal("prepare answered for other outputs than the spec has".to_owned(), 1));
     }
     let marked = prepared.outputs.iter().zip(&backfill.outputs).find(|(table, output)| table.marker != output.marker);
-    marked.map(|(table, output)| {
+    if let Some((table, output)) = marked {
         let message = format!(
             "table {} carries this backfill's marker {:?}, and this coordinator's state says {:?}: the state was lost \
              or belongs to another deployment; bring the state back, or start over in a new table",
             table.table, table.marker, output.marker
         );
-        fatal(message, 4)
-    })
+        return Some(fatal(message, 4));
+    }
+    let taken = |table: &&v1::PreparedOutput| table.rows_before > 0 && table.marker.is_empty();
+    let taken = prepared.outputs.iter().find(taken).filter(|_| !backfill.allow_existing)?;
+    let message = format!(
+        "table {} holds {} rows in the window that this backfill did not write: appending would double them; choose \
+         another window or table, or say --allow-existing if they are not the same rows",
+        taken.table, taken.rows_before
+    );
+    Some(fatal(message, 4))
 }
 
 fn fatal(message: String, exit_code: i32) -> v1::Evidence {
