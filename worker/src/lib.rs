@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod failure;
+pub mod session;
 pub mod sink;
 pub mod source;
 pub mod task;

@@ -54,7 +54,10 @@ pub trait Source: Send + Sync {
 #[async_trait]
 pub trait UnitReader: Send {
     /// The rows of one unit. The stream yields exactly `unit.rows` rows or an error that names the file and the unit.
-    async fn read(&mut self, unit: &v1::UnitOfWork) -> Result<BoxStream<'static, Result<SourceBatch, SourceError>>, SourceError>;
+    async fn read(
+        &mut self,
+        unit: &v1::UnitOfWork,
+    ) -> Result<BoxStream<'static, Result<SourceBatch, SourceError>>, SourceError>;
 }
 
 mod error;
