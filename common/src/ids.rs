@@ -214,7 +214,9 @@ mod tests {
         let id = BackfillId::from_digest(&[0xA7; 32]);
         assert_eq!(id.as_str().parse::<BackfillId>().unwrap(), id);
         assert_eq!(id.short().len(), 9);
-        for bad in ["", "bf-", "bf-ABCDEFGHIJKLMNOP", "bf-../../../../etc/", "bf-aaaaaaaaaaaaaaa", "xx-aaaaaaaaaaaaaaaa"] {
+        for bad in
+            ["", "bf-", "bf-ABCDEFGHIJKLMNOP", "bf-../../../../etc/", "bf-aaaaaaaaaaaaaaa", "xx-aaaaaaaaaaaaaaaa"]
+        {
             assert!(bad.parse::<BackfillId>().is_err(), "{bad}");
         }
     }

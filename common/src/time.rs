@@ -99,7 +99,8 @@ impl fmt::Display for Span {
             let fraction = format!("{rest:06}");
             return write!(f, "{seconds}.{}s", fraction.trim_end_matches('0'));
         }
-        let parts = [(seconds / 86_400, "d"), (seconds / 3_600 % 24, "h"), (seconds / 60 % 60, "m"), (seconds % 60, "s")];
+        let parts =
+            [(seconds / 86_400, "d"), (seconds / 3_600 % 24, "h"), (seconds / 60 % 60, "m"), (seconds % 60, "s")];
         let first = parts.iter().position(|(n, _)| *n > 0).unwrap_or(3);
         for (n, unit) in parts.iter().skip(first).take(2).filter(|(n, _)| *n > 0 || seconds == 0) {
             write!(f, "{n}{unit}")?;

@@ -5,7 +5,9 @@
 //! goes on undisturbed while a connection is lost and found again. Tasks never delete anything.
 
 pub mod budget;
+pub mod enumerate;
 pub mod lease;
+pub mod pack;
 pub mod read;
 
 use std::panic::AssertUnwindSafe;

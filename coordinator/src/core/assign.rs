@@ -1,0 +1,248 @@
+//! The assigner: which task goes to whom, and who yields.
+//!
+//! Tasks without a slot (prepare, enumerate, commit) go out as soon as they are due. Reads go out while there are free
+//! slots: to the backfill that reads least, the lowest permitted unit first, so the task that holds the watermark is
+//! always first. When it finds no slot, the paused reader furthest ahead yields (DESIGN §4.5): no deadlock.
+
+use tidegate_common::gate::Gate;
+use tidegate_common::ids::{BackfillId, OutputIx, Sequence, SessionId, SourceIx, TaskId, Token};
+use tidegate_common::time::EventTime;
+use tidegate_proto::v1::{self, assign::Work, from_coordinator::Kind};
+
+use super::Core;
+use super::action::Out;
+use super::backfill::{Backfill, Grant};
+use super::plan::Place;
+
+impl Core {
+    /// Grants a task to a session; the caller says what the worker is told.
+    pub(super) fn grant(&mut self, id: &BackfillId, task: TaskId, session: SessionId, out: &mut Out) -> Option<Token> {
+        let backfill = self.backfills.get_mut(id)?;
+        let held_by = self.sessions.get_mut(&session)?;
+        let token = backfill.mint();
+        backfill.grants.insert(task, Grant { session, token, paused_at: None, yielding: false });
+        held_by.grants.insert((id.clone(), task));
+        if let Some((plan, place)) = backfill.read_task(task) {
+            let next = plan.progress(place).unwrap_or_default().next;
+            let low = plan.payload(place).and_then(|task| task.units.get(next as usize)).map(|unit| unit.low);
+            plan.set_cursor(place, low.map_or(EventTime::MIN, EventTime::from_micros));
+            backfill.reading += 1;
+            held_by.reading += 1;
+        } else {
+            held_by.odd_jobs += 1;
+        }
+        let prepared = backfill.prepared.is_some();
+        if held_by.knows.insert(id.clone(), prepared) != Some(prepared) {
+            out.send(session, Kind::Backfill(info(backfill)));
+        }
+        self.rank(session);
+        Some(token)
+    }
+
+    /// Ends a task's grant; with `backing_off` it waits until its back-off is over.
+    pub(super) fn end_grant(&mut self, id: &BackfillId, task: TaskId, backing_off: bool) -> Option<Grant> {
+        let backfill = self.backfills.get_mut(id)?;
+        let grant = backfill.grants.remove(&task)?;
+        if let Some(at) = grant.paused_at {
+            backfill.paused.remove(&(at, task));
+        }
+        let is_read = matches!(task, TaskId::Read(..));
+        backfill.reading -= u32::from(is_read);
+        if let TaskId::Enumerate(source) = task
+            && let Some(source) = backfill.sources.get_mut(source.get() as usize)
+        {
+            source.finding = Vec::new();
+        }
+        if let Some((plan, place)) = backfill.read_task(task) {
+            plan.release(place, backing_off);
+        }
+        if let Some(session) = self.sessions.get_mut(&grant.session) {
+            session.grants.remove(&(id.clone(), task));
+            session.reading -= u32::from(is_read);
+            session.odd_jobs -= u32::from(!is_read);
+            session.paused -= u32::from(grant.paused_at.is_some());
+        }
+        self.rank(grant.session);
+        Some(grant)
+    }
+
+    /// Hands out what needs no slot.
+    pub(super) fn assign_odd_jobs(&mut self, id: &BackfillId, out: &mut Out) {
+        let Some(backfill) = self.backfills.get(id) else { return };
+        let idle = |task: &TaskId| {
+            !backfill.grants.contains_key(task) && !backfill.tries.get(task).is_some_and(|tries| tries.waiting)
+        };
+        let due: Vec<TaskId> = odd_jobs(backfill).into_iter().filter(idle).collect();
+        for task in due {
+            let Some((_, session)) = self.handy.first().copied() else { return };
+            let Some(work) = self.backfills.get(id).and_then(|backfill| odd_work(backfill, task)) else { continue };
+            let Some(token) = self.grant(id, task, session, out) else { continue };
+            out.send(session, assign(id, task, token, work));
+        }
+    }
+
+    /// Hands out reads while there are free slots and units that may begin; then lets a paused reader yield where the
+    /// task that holds a watermark found no slot.
+    pub(super) fn assign_reads(&mut self, out: &mut Out) {
+        while let Some((_, session)) = self.free.last().copied() {
+            let Some((id, task)) = self.pick() else { break };
+            let Some(token) = self.grant(&id, task, session, out) else { break };
+            self.tell_gate(&id, out);
+            let Some(work) = self.backfills.get_mut(&id).and_then(|backfill| read_work(backfill, task)) else { break };
+            out.send(session, assign(&id, task, token, work));
+        }
+        if self.free.is_empty() {
+            for id in self.active.clone() {
+                self.make_room(&id, out);
+            }
+        }
+    }
+
+    /// The read to be granted next: of the backfill that reads least, the lowest that may begin.
+    fn pick(&self) -> Option<(BackfillId, TaskId)> {
+        let candidates = self.active.iter().filter_map(|id| {
+            let backfill = self.backfills.get(id)?;
+            let (_, source, place) = lowest_runnable(backfill)?;
+            Some((backfill.reading, id, TaskId::Read(source, place.0, place.1)))
+        });
+        candidates.min_by_key(|(reading, id, _)| (*reading, (*id).clone())).map(|(_, id, task)| (id.clone(), task))
+    }
+
+    /// The holder of the watermark has no slot: the paused reader furthest ahead hands in and yields, of its own
+    /// backfill if there is one, else of another.
+    fn make_room(&mut self, id: &BackfillId, out: &mut Out) {
+        let Some(backfill) = self.backfills.get(id).filter(|backfill| may_read(backfill)) else { return };
+        let watermark = backfill.gate().watermark;
+        let starved = backfill.sources.iter().any(|source| source.plan.holder(watermark).is_some());
+        if !starved || self.active.iter().any(|id| self.backfills.get(id).is_some_and(is_yielding)) {
+            return;
+        }
+        let own = backfill.paused.last().map(|(at, task)| (id.clone(), *at, *task));
+        let victim = own.or_else(|| {
+            let others = self.active.iter().filter_map(|other| self.backfills.get(other));
+            others.filter_map(|other| other.paused.last().map(|(at, task)| (other.id.clone(), *at, *task))).next()
+        });
+        let Some((id, at, task)) = victim else { return };
+        let Some(backfill) = self.backfills.get_mut(&id) else { return };
+        let Some(grant) = backfill.grants.get_mut(&task) else { return };
+        grant.yielding = true;
+        grant.paused_at = None;
+        backfill.paused.remove(&(at, task));
+        let (session, token) = (grant.session, grant.token);
+        if let Some(session) = self.sessions.get_mut(&session) {
+            session.paused -= 1;
+        }
+        out.send(session, yield_now(&id, task, token, "the task that holds the watermark has no slot"));
+    }
+
+    /// Asks every reader of a backfill to hand in and give the rest back.
+    pub(super) fn yield_all(&mut self, id: &BackfillId, reason: &str, out: &mut Out) {
+        let Some(backfill) = self.backfills.get_mut(id) else { return };
+        for (task, grant) in backfill.grants.iter_mut().filter(|(task, _)| matches!(task, TaskId::Read(..))) {
+            grant.yielding = true;
+            out.send(grant.session, yield_now(id, *task, grant.token, reason));
+        }
+    }
+
+    /// Tells the sessions that read of a backfill where its gate is, if it has moved.
+    pub(super) fn tell_gate(&mut self, id: &BackfillId, out: &mut Out) {
+        let Some(backfill) = self.backfills.get_mut(id) else { return };
+        let gate = backfill.gate();
+        if backfill.told == Some(gate) {
+            return;
+        }
+        backfill.told = Some(gate);
+        let readers = backfill.grants.iter().filter(|(task, _)| matches!(task, TaskId::Read(..)));
+        let sessions: std::collections::BTreeSet<SessionId> = readers.map(|(_, grant)| grant.session).collect();
+        for session in sessions {
+            out.send(session, Kind::Gate(v1::Gate::of(id, gate)));
+        }
+    }
+}
+
+fn may_read(backfill: &Backfill) -> bool {
+    backfill.phase == v1::Phase::Running && backfill.wish == v1::Wish::Run && !backfill.grace && backfill.is_settled()
+}
+
+fn is_yielding(backfill: &Backfill) -> bool {
+    backfill.grants.values().any(|grant| grant.yielding)
+}
+
+fn lowest_runnable(backfill: &Backfill) -> Option<(EventTime, SourceIx, Place)> {
+    if !may_read(backfill) {
+        return None;
+    }
+    let gate: Gate = backfill.gate();
+    let runnable = (0u32..).zip(&backfill.sources).filter_map(|(ix, source)| {
+        let (low, place) = source.plan.runnable(gate)?;
+        Some((low, SourceIx::new(ix), place))
+    });
+    runnable.min()
+}
+
+/// The tasks without a slot that a backfill needs now.
+fn odd_jobs(backfill: &Backfill) -> Vec<TaskId> {
+    let running = backfill.wish == v1::Wish::Run;
+    let mut jobs = Vec::new();
+    for (ix, output) in (0u32..).zip(&backfill.outputs) {
+        if output.prepared_intent().is_some() && backfill.phase != v1::Phase::Failed {
+            jobs.push(TaskId::Commit(OutputIx::new(ix), output.sequence));
+        }
+    }
+    if backfill.phase == v1::Phase::Preparing && running {
+        jobs.push(TaskId::Prepare);
+    }
+    if backfill.phase == v1::Phase::Enumerating && running {
+        let sources = (0u32..).zip(&backfill.sources).filter(|(_, source)| source.plan.found().is_none());
+        jobs.extend(sources.map(|(ix, _)| TaskId::Enumerate(SourceIx::new(ix))));
+    }
+    jobs
+}
+
+fn odd_work(backfill: &Backfill, task: TaskId) -> Option<Work> {
+    Some(match task {
+        TaskId::Prepare => Work::Prepare(v1::PrepareWork {}),
+        TaskId::Enumerate(source) => Work::Enumerate(v1::EnumerateWork { source: source.get() }),
+        TaskId::Commit(output, sequence) => {
+            let output = backfill.outputs.get(output.get() as usize)?;
+            let intent = output.prepared_intent().filter(|intent| Sequence::new(intent.sequence) == sequence)?;
+            Work::Commit(v1::CommitWork { intent: Some(intent.clone()) })
+        }
+        TaskId::Read(..) => return None,
+    })
+}
+
+fn read_work(backfill: &mut Backfill, task: TaskId) -> Option<Work> {
+    let gate = v1::Gate::of(&backfill.id, backfill.gate());
+    let (plan, place) = backfill.read_task(task)?;
+    let payload = plan.payload(place)?;
+    let next_unit = plan.progress(place)?.next;
+    Some(Work::Read(v1::ReadWork { task: Some((**payload).clone()), next_unit, gate: Some(gate) }))
+}
+
+fn assign(id: &BackfillId, task: TaskId, token: Token, work: Work) -> Kind {
+    Kind::Assign(v1::Assign {
+        backfill: id.to_string(),
+        task: Some(task.into()),
+        token: Some(token.into()),
+        work: Some(work),
+    })
+}
+
+fn yield_now(id: &BackfillId, task: TaskId, token: Token, reason: &str) -> Kind {
+    Kind::Yield(v1::Yield {
+        backfill: id.to_string(),
+        task: Some(task.into()),
+        token: Some(token.into()),
+        reason: reason.to_owned(),
+    })
+}
+
+fn info(backfill: &Backfill) -> v1::BackfillInfo {
+    v1::BackfillInfo {
+        backfill: backfill.id.to_string(),
+        spec_json: backfill.spec_json.clone(),
+        prepared: backfill.prepared.clone(),
+        allow_existing: backfill.allow_existing,
+    }
+}

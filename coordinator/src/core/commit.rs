@@ -1,0 +1,191 @@
+//! Seals and intents: when accepted files become the immutable list of one commit, and how that ends.
+//!
+//! An output's intents lie behind one another in the log: each starts where the last one ended, and the next is not
+//! prepared before the end of the last is proven. So no file can be in two intents.
+
+use sha2::{Digest, Sha256};
+use tidegate_common::fence::Fence;
+use tidegate_common::ids::{BackfillId, LogPosition, OutputIx, Sequence, TaskId};
+use tidegate_common::time::EventTime;
+use tidegate_proto::v1::{self, done, record};
+
+use super::action::{Action, Out};
+use super::backfill::{Backfill, Output, Unsealed};
+use super::event::LeaseRef;
+use super::{Core, Wake};
+
+impl Core {
+    /// Files were handed in: notes since when they wait, and wakes when they have waited long enough.
+    pub(super) fn files_wait(&mut self, id: &BackfillId, out: &mut Out) {
+        let now = out.now.monotonic;
+        let Some(backfill) = self.backfills.get_mut(id) else { return };
+        let mut due = Vec::new();
+        for (output, spec) in backfill.outputs.iter_mut().zip(&backfill.spec.outputs) {
+            if output.unsealed.files > 0 && output.unsealed_since.is_none() {
+                output.unsealed_since = Some(now);
+                due.push(now.after(spec.commit_every));
+            }
+        }
+        for at in due {
+            self.wake(at, Wake::Seal(id.clone()));
+        }
+    }
+
+    /// Seals what is due: after the interval or the bytes, when all is read, and when a pause has taken hold.
+    pub(super) fn seal_due(&mut self, id: &BackfillId, out: &mut Out) {
+        let Some(backfill) = self.backfills.get(id) else { return };
+        if backfill.is_over() || backfill.wish == v1::Wish::Cancel || !backfill.is_settled() {
+            return;
+        }
+        let all = backfill.is_read() || (backfill.wish == v1::Wish::Pause && backfill.reading == 0);
+        let due = |at: usize, output: &Output| {
+            let Some(spec) = backfill.spec.outputs.get(at) else { return false };
+            let waited = output.unsealed_since.map(|since| out.now.monotonic.since(since)).unwrap_or_default();
+            output.unsealed.files > 0
+                && output.prepared_intent().is_none()
+                && (all || waited >= spec.commit_every || output.unsealed.bytes >= spec.commit_bytes)
+        };
+        let outputs = backfill.outputs.iter().enumerate().filter(|(at, output)| due(*at, output));
+        let intents: Vec<v1::Intent> =
+            outputs.filter_map(|(at, output)| self.intent(backfill, u32::try_from(at).ok()?, output)).collect();
+        for intent in intents {
+            self.seal(id, intent, out);
+        }
+    }
+
+    fn intent(&self, backfill: &Backfill, ix: u32, output: &Output) -> Option<v1::Intent> {
+        let table = backfill.prepared.as_ref()?.outputs.get(ix as usize)?;
+        let Unsealed { files, rows, bytes, paths } = output.unsealed.clone();
+        let digest = hex(&paths.finalize());
+        let sequence = output.sequence.next();
+        let honest = self.config.fences.stands(Fence::SealedThrough);
+        let log_from = if honest { output.sealed_through } else { LogPosition::default() };
+        Some(v1::Intent {
+            version: 1,
+            output: ix,
+            sequence: sequence.get(),
+            predecessor: output.marker.clone(),
+            snapshot_id: snapshot_id(&backfill.id, &table.uuid, sequence, &digest),
+            digest,
+            table_uuid: table.uuid.clone(),
+            schema_id: table.schema_id,
+            spec_id: table.spec_id,
+            log_from: log_from.get(),
+            log_to: backfill.log.get(),
+            files,
+            rows,
+            bytes,
+            committed_through: self.committed_through(backfill, output).as_micros(),
+            kind: v1::CommitKind::Append.into(),
+        })
+    }
+
+    /// The event time below which the table is complete once everything accepted so far is in it.
+    fn committed_through(&self, backfill: &Backfill, output: &Output) -> EventTime {
+        let low = if self.config.fences.stands(Fence::CompleteWatermark) {
+            backfill.complete_watermark(output).unwrap_or(EventTime::MIN)
+        } else {
+            backfill.gate().watermark
+        };
+        low.min(backfill.spec.window.to()).max(output.committed_through)
+    }
+
+    fn seal(&mut self, id: &BackfillId, intent: v1::Intent, out: &mut Out) {
+        let output = intent.output;
+        self.record(id, record::Kind::Sealed(intent), out);
+        self.table_record(id, output, v1::CommitEnd::Unspecified, out);
+    }
+
+    fn table_record(&mut self, id: &BackfillId, ix: u32, end: v1::CommitEnd, out: &mut Out) {
+        let Some(backfill) = self.backfills.get(id) else { return };
+        let Some(output) = backfill.outputs.get(ix as usize) else { return };
+        let record = v1::TableRecord {
+            version: 1,
+            term: backfill.term.get(),
+            sequence: output.sequence.get(),
+            intent: output.intent.clone(),
+            end: end.into(),
+            sealed_through: output.sealed_through.get(),
+            snapshot_id: output.last_snapshot,
+        };
+        out.actions.push(Action::TableRecord(id.clone(), ix, record));
+    }
+
+    /// The intent that the holder of a live commit permit may commit.
+    pub fn permitted_intent(&self, permit: &LeaseRef) -> Option<v1::Intent> {
+        let TaskId::Commit(output, sequence) = permit.task else { return None };
+        let output = self.backfills.get(&permit.id)?.outputs.get(output.get() as usize)?;
+        let intent = output.prepared_intent().filter(|intent| intent.sequence == sequence.get())?;
+        self.is_live(permit).then(|| intent.clone())
+    }
+
+    /// A task is done.
+    pub(super) fn done(&mut self, lease: &LeaseRef, result: done::Result, out: &mut Out) {
+        match (lease.task, result) {
+            (TaskId::Prepare, done::Result::Prepared(prepared)) => self.prepared(lease, prepared, out),
+            (TaskId::Enumerate(_), done::Result::Enumerated(found)) => self.enumerated(lease, found, out),
+            (TaskId::Commit(output, sequence), done::Result::Commit(result)) => {
+                self.commit_ended(lease, output, sequence, result, out);
+            }
+            _ => {}
+        }
+    }
+
+    /// A commit has an end. That it is in the table is a fact whoever found it; that it is not is believed only of
+    /// the one who has the right to try.
+    fn commit_ended(
+        &mut self,
+        lease: &LeaseRef,
+        ix: OutputIx,
+        sequence: Sequence,
+        result: v1::CommitResult,
+        out: &mut Out,
+    ) {
+        let Some(output) = self.backfills.get(&lease.id).and_then(|backfill| backfill.outputs.get(ix.get() as usize))
+        else {
+            return;
+        };
+        let expected = output.prepared_intent().is_some_and(|intent| intent.sequence == sequence.get());
+        let end = result.end();
+        if !expected || (end != v1::CommitEnd::Committed && !self.is_live(lease)) {
+            return;
+        }
+        let evidence = result.evidence.clone();
+        let ended = record::IntentEnded { output: ix.get(), sequence: sequence.get(), result: Some(result) };
+        self.record(&lease.id, record::Kind::Ended(ended), out);
+        self.table_record(&lease.id, ix.get(), end, out);
+        self.end_grant(&lease.id, lease.task, false);
+        if let Some(backfill) = self.backfills.get_mut(&lease.id) {
+            backfill.tries.remove(&lease.task);
+        }
+        let why = match end {
+            v1::CommitEnd::Committed | v1::CommitEnd::Cancelled => return,
+            v1::CommitEnd::RolledBack => "a commit of this backfill was rolled back in the table",
+            v1::CommitEnd::Fenced | v1::CommitEnd::Unspecified => "somebody else has written this backfill's marker",
+        };
+        let failure = v1::Evidence {
+            class: v1::Failure::Fenced.into(),
+            message: format!("{why}: {evidence}"),
+            place: format!("commit {sequence}"),
+            ..Default::default()
+        };
+        self.fail_backfill(&lease.id, failure, out);
+    }
+}
+
+/// A positive snapshot id that follows from what is committed, so that every try of an intent uses the same.
+fn snapshot_id(id: &BackfillId, table_uuid: &str, sequence: Sequence, digest: &str) -> i64 {
+    let mut hash = Sha256::new();
+    for part in [id.as_str(), table_uuid, &sequence.get().to_string(), digest] {
+        hash.update(part.as_bytes());
+        hash.update([0]);
+    }
+    let bytes = hash.finalize();
+    let mut first = [0u8; 8];
+    first.copy_from_slice(&bytes[..8]);
+    (i64::from_be_bytes(first) & i64::MAX).max(1)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,152 @@
+//! The ledger: the account of a backfill, balanced edge by edge.
+//!
+//! | edge | must balance |
+//! |---|---|
+//! | source | in range = read + pruned + gaps |
+//! | output, in | rows read of its source = rows it read |
+//! | output | read = passed + filtered + late + dead letter |
+//! | files | rows in its files = rows passed |
+//! | table | rows committed = rows passed |
+
+use tidegate_proto::v1;
+
+/// What was read of a source.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SourceAccount {
+    /// Rows read.
+    pub read: u64,
+    /// Rows read that lie outside the window.
+    pub outside: u64,
+    /// Rows read that have no event time.
+    pub dead_letter: u64,
+    /// Bytes read.
+    pub bytes: u64,
+    /// Units accepted.
+    pub units: u64,
+    /// The largest `row event time - read watermark at read`, in microseconds; `i64::MIN` before the first row.
+    pub max_skew: i64,
+    /// Processing time that readers were held at the gate, in microseconds.
+    pub held: u64,
+    /// Processing time that readers waited for writers, in microseconds.
+    pub backpressure: u64,
+    /// Processing time that readers worked, in microseconds.
+    pub busy: u64,
+}
+
+impl SourceAccount {
+    /// The account of nothing.
+    pub fn new() -> Self {
+        Self { max_skew: i64::MIN, ..Self::default() }
+    }
+
+    /// Books an accepted hand-in.
+    pub fn book(&mut self, hand_in: &v1::HandIn) {
+        self.read += hand_in.rows_read;
+        self.outside += hand_in.rows_outside;
+        self.dead_letter += hand_in.rows_dead_letter;
+        self.bytes += hand_in.bytes_read;
+        self.units += u64::from(hand_in.end_unit.saturating_sub(hand_in.first_unit));
+        self.max_skew = self.max_skew.max(hand_in.max_skew);
+        self.held += hand_in.held_micros;
+        self.backpressure += hand_in.backpressure_micros;
+        self.busy += hand_in.busy_micros;
+    }
+
+    /// The edge of this source that does not balance, in words; only sensible once all is read.
+    pub fn imbalance(&self, name: &str, found: &v1::Enumerated) -> Option<String> {
+        let (in_range, pruned) = (found.rows_in_range, found.rows_pruned);
+        (in_range != self.read + pruned).then(|| {
+            format!("source {name}: {in_range} rows in range != {} read + {pruned} pruned + 0 gaps", self.read)
+        })
+    }
+}
+
+/// What became of an output's rows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OutputAccount {
+    /// Rows read for it.
+    pub read: u64,
+    /// Rows that its query passed on.
+    pub passed: u64,
+    /// Rows that its query or the window left out.
+    pub filtered: u64,
+    /// Rows that came too late for their slice.
+    pub late: u64,
+    /// Rows without event time.
+    pub dead_letter: u64,
+    /// Files handed in.
+    pub files: u64,
+    /// Rows in those files.
+    pub file_rows: u64,
+    /// Bytes of those files.
+    pub bytes: u64,
+    /// Files in committed snapshots.
+    pub files_committed: u64,
+    /// Rows in committed snapshots.
+    pub rows_committed: u64,
+    /// Snapshots committed.
+    pub commits: u64,
+}
+
+impl OutputAccount {
+    /// Books one output's part of an accepted hand-in.
+    pub fn book(&mut self, part: &v1::OutputPart) {
+        self.read += part.rows_read;
+        self.passed += part.rows_passed;
+        self.filtered += part.rows_filtered;
+        self.late += part.rows_late;
+        self.dead_letter += part.rows_dead_letter;
+        self.files += part.files.len() as u64;
+        self.file_rows += part.files.iter().map(|file| file.rows).sum::<u64>();
+        self.bytes += part.files.iter().map(|file| file.bytes).sum::<u64>();
+    }
+
+    /// Books a committed intent.
+    pub fn commit(&mut self, intent: &v1::Intent) {
+        self.files_committed += intent.files;
+        self.rows_committed += intent.rows;
+        self.commits += u64::from(intent.files > 0);
+    }
+
+    /// The edges of this output that do not balance, in words; only sensible once all is committed.
+    pub fn imbalances(&self, name: &str, source: &SourceAccount) -> Vec<String> {
+        let out = self.passed + self.filtered + self.late + self.dead_letter;
+        let edges = [
+            (source.read == self.read, format!("{} rows read of its source != {} it read", source.read, self.read)),
+            (
+                self.read == out,
+                format!(
+                    "{} rows read != {} passed + {} filtered + {} late + {} dead letter",
+                    self.read, self.passed, self.filtered, self.late, self.dead_letter
+                ),
+            ),
+            (self.file_rows == self.passed, format!("{} rows in files != {} passed", self.file_rows, self.passed)),
+            (
+                self.rows_committed == self.passed,
+                format!("{} rows committed != {} passed", self.rows_committed, self.passed),
+            ),
+        ];
+        edges.into_iter().filter(|(ok, _)| !ok).map(|(_, text)| format!("output {name}: {text}")).collect()
+    }
+}
+
+/// What is wrong with a hand-in's own sums; `None` when they add up.
+///
+/// It is asked before a hand-in is accepted, so that what does not add up never enters the account. `expected` is
+/// what the plan says the units hold.
+pub(super) fn unsound(hand_in: &v1::HandIn, expected: u64) -> Option<String> {
+    if hand_in.rows_read != expected {
+        return Some(format!("read {} rows of units that hold {expected}", hand_in.rows_read));
+    }
+    for part in &hand_in.outputs {
+        let out = part.rows_passed + part.rows_filtered + part.rows_late + part.rows_dead_letter;
+        let in_files: u64 = part.files.iter().map(|file| file.rows).sum();
+        if part.rows_read != hand_in.rows_read || out != part.rows_read || in_files != part.rows_passed {
+            return Some(format!(
+                "output {}: {} read, of which it accounts for {out}; {} passed, {in_files} in files; source read {}",
+                part.output, part.rows_read, part.rows_passed, hand_in.rows_read
+            ));
+        }
+    }
+    None
+}
