@@ -220,7 +220,7 @@ fn ours(query: &Query, batches: &[RecordBatch]) -> Result<RecordBatch, String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
 
     #[test]
     fn given_random_sql_over_random_rows_then_the_result_is_datafusions(
