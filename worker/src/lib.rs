@@ -8,3 +8,4 @@ pub mod sink;
 pub mod source;
 pub mod task;
 pub mod transform;
+pub mod worker;

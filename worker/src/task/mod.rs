@@ -6,8 +6,11 @@
 
 pub mod budget;
 pub mod enumerate;
+pub(crate) mod kinds;
 pub mod lease;
+pub(crate) mod opened;
 pub mod pack;
+mod ports;
 pub mod read;
 
 use std::panic::AssertUnwindSafe;

@@ -45,8 +45,8 @@ pub trait OutputPort: Send {
     /// Bytes of memory that it holds.
     fn buffered_bytes(&self) -> u64;
 
-    /// Closes the open files and starts afresh under hand-in number `next`.
-    async fn close(&mut self, next: u64) -> Result<Closed, TaskError>;
+    /// Closes the open files and gives them out; what is written next goes into new ones.
+    async fn close(&mut self) -> Result<Closed, TaskError>;
 }
 
 /// The files that one output closed at a unit boundary.
@@ -351,7 +351,7 @@ impl Reading {
         let (clock, began) = (self.context.lease.clock().clone(), self.now());
         let mut closed = Vec::with_capacity(self.outputs.len());
         for output in &mut self.outputs {
-            closed.push((output.output(), output.close(self.number + 1).await?));
+            closed.push((output.output(), output.close().await?));
         }
         self.charge.set(0);
         self.tally.backpressure += clock.now().since(began);

@@ -286,7 +286,7 @@ impl OutputPort for Memory {
         if self.held.is_empty() { 0 } else { BUDGET / 3 }
     }
 
-    async fn close(&mut self, _: u64) -> Result<Closed, TaskError> {
+    async fn close(&mut self) -> Result<Closed, TaskError> {
         let rows = self.held.len() as u64;
         let iceberg: Vec<u8> = self.held.drain(..).flat_map(i64::to_le_bytes).collect();
         let file = v1::DataFile { path: "memory".to_owned(), rows, bytes: rows * 8 };
