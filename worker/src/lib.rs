@@ -3,7 +3,9 @@
 pub mod access;
 pub mod failpoint;
 pub mod failure;
+pub mod session;
 pub mod sink;
 pub mod source;
 pub mod task;
 pub mod transform;
+pub mod worker;

@@ -134,7 +134,9 @@ impl Core {
             Event::TakeUp(id) => self.take_up(&id, &mut out),
             Event::Joined(session, registration) => self.joined(session, registration, &mut out),
             Event::Left(session) => self.left(session),
-            Event::Heartbeat(session, number, cursors) => self.heartbeat(session, number, cursors, &mut out),
+            Event::Heartbeat(session, number, cursors, draining) => {
+                self.heartbeat(session, number, cursors, draining, &mut out);
+            }
             Event::HandIn(lease, hand_in, released) => self.hand_in(&lease, hand_in, released, &mut out),
             Event::SegmentFound(lease, segment) => self.segment_found(&lease, segment, &mut out),
             Event::Done(lease, result) => self.done(&lease, result, &mut out),

@@ -28,6 +28,8 @@ pub(super) struct Session {
     pub(super) lease_until: Monotonic,
     pub(super) connected: bool,
     pub(super) alive: bool,
+    /// It hands in and leaves: it is to be assigned nothing more.
+    pub(super) draining: bool,
     /// Under which keys it stands in the core's `free` and `handy`.
     ranked: (Option<u32>, Option<u32>),
 }
@@ -46,6 +48,7 @@ impl Core {
             lease_until: until,
             connected: true,
             alive: true,
+            draining: false,
             ranked: (None, None),
         };
         self.sessions.insert(id, session);
@@ -154,12 +157,23 @@ impl Core {
         }
     }
 
-    pub(super) fn heartbeat(&mut self, id: SessionId, number: u64, cursors: Vec<CursorReport>, out: &mut Out) {
+    pub(super) fn heartbeat(
+        &mut self,
+        id: SessionId,
+        number: u64,
+        cursors: Vec<CursorReport>,
+        draining: bool,
+        out: &mut Out,
+    ) {
         let lease_until = out.now.monotonic.after(self.config.lease);
         let Some(session) = self.sessions.get_mut(&id) else { return };
         session.lease_until = lease_until;
-        if !std::mem::replace(&mut session.alive, true) {
+        let drains = draining && !std::mem::replace(&mut session.draining, draining);
+        let was_alive = std::mem::replace(&mut session.alive, true);
+        if !was_alive {
             self.wake(lease_until, Wake::Lease(id));
+        }
+        if drains || !was_alive {
             self.rank(id);
         }
         for report in cursors {
@@ -228,7 +242,7 @@ impl Core {
     /// Puts a session where its free slots and odd jobs say it belongs.
     pub(super) fn rank(&mut self, id: SessionId) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
-        let usable = session.connected && session.alive;
+        let usable = session.connected && session.alive && !session.draining;
         let free = session.slots.saturating_sub(session.reading);
         let ranked = ((usable && free > 0).then_some(free), usable.then_some(session.odd_jobs));
         let old = std::mem::replace(&mut session.ranked, ranked);
