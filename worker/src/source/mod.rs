@@ -5,11 +5,13 @@
 //! asked for, each with its event time.
 
 mod allow;
+mod bounds;
 mod bucket;
 mod check;
 mod error;
 mod event_time;
 mod files;
+mod lines;
 mod parquet;
 mod path_time;
 mod secret;

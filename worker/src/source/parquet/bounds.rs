@@ -4,50 +4,19 @@ use arrow::array::{Array, Int64Array};
 use arrow::compute::{max, min};
 use futures::TryStreamExt;
 use parquet::arrow::arrow_reader::statistics::StatisticsConverter;
-use tidegate_common::time::{Bounds, EventTime, Window};
+use tidegate_common::time::{Bounds, EventTime};
 
-use super::beginning;
 use super::file::ParquetFile;
+use crate::source::bounds::KnownBounds;
 use crate::source::error::{During, SourceError};
 use crate::source::event_time::EventTimeRule;
-
-/// What is known of the event times of a row group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct GroupBounds {
-    /// Those of its rows that have one; none when no row has.
-    pub(super) bounds: Option<Bounds>,
-    /// Whether a row has none: such a group is never left out.
-    pub(super) has_nulls: bool,
-}
-
-impl GroupBounds {
-    /// Its bounds as a unit of `window`; `None` when it holds nothing of it for certain.
-    ///
-    /// | bounds in window | nulls | unit |
-    /// |---|---|---|
-    /// | some part | any | that part |
-    /// | no part | no | none |
-    /// | no part, or no bounds | yes | the point of the window nearest to its bounds, or to `file`'s |
-    pub(super) fn within(&self, window: Window, file: Option<Bounds>) -> Option<Bounds> {
-        if let Some(inside) = self.bounds.and_then(|bounds| bounds.clamp(window)) {
-            return Some(inside);
-        }
-        if !self.has_nulls {
-            return None;
-        }
-        let near = self.bounds.or(file).map_or_else(|| beginning(window), Bounds::low);
-        let last = EventTime::from_micros(window.to().as_micros().saturating_sub(1));
-        let at = near.max(window.from()).min(last);
-        Bounds::new(at, at)
-    }
-}
 
 /// The bounds by the statistics of the column at `column` of the file; none where they are absent or not exact.
 pub(super) fn of_statistics(
     file: &ParquetFile,
     column: usize,
     rule: &EventTimeRule,
-) -> Result<Vec<Option<GroupBounds>>, SourceError> {
+) -> Result<Vec<Option<KnownBounds>>, SourceError> {
     let groups = file.row_groups();
     let schema = file.schema();
     let field = schema.field(column);
@@ -67,7 +36,7 @@ pub(super) fn of_statistics(
         let nulls = if nulls.is_null(at) { if field.is_nullable() { return None } else { 0 } } else { nulls.value(at) };
         let bounds = value(&lows, at).zip(value(&highs, at)).and_then(|(low, high)| Bounds::new(low, high));
         let all_null = i64::try_from(nulls) == Ok(group.num_rows());
-        (bounds.is_some() || all_null).then_some(GroupBounds { bounds, has_nulls: nulls > 0 })
+        (bounds.is_some() || all_null).then_some(KnownBounds { bounds, has_nulls: nulls > 0 })
     });
     Ok(bounds.collect())
 }
@@ -78,9 +47,9 @@ pub(super) async fn of_column(
     group: usize,
     column: usize,
     rule: &EventTimeRule,
-) -> Result<GroupBounds, SourceError> {
+) -> Result<KnownBounds, SourceError> {
     let mut batches = file.read_group(group, &[column], During::Plan)?;
-    let mut known = GroupBounds { bounds: None, has_nulls: false };
+    let mut known = KnownBounds { bounds: None, has_nulls: false };
     let place = file.place_of(group);
     while let Some(batch) = batches.try_next().await.map_err(|e| file.corrupt(&place, During::Plan, e))? {
         let times = rule.of_column(batch.column(0));
