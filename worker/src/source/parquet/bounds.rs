@@ -6,7 +6,7 @@ use futures::TryStreamExt;
 use parquet::arrow::arrow_reader::statistics::StatisticsConverter;
 use tidegate_common::time::{Bounds, EventTime};
 
-use super::file::ParquetFile;
+use super::file::{ParquetFile, caught};
 use crate::source::bounds::KnownBounds;
 use crate::source::error::{During, SourceError};
 use crate::source::event_time::EventTimeRule;
@@ -20,16 +20,17 @@ pub(super) fn of_statistics(
     let groups = file.row_groups();
     let schema = file.schema();
     let field = schema.field(column);
-    let corrupt = |e| file.corrupt("statistics", During::Plan, e);
-    let converter = StatisticsConverter::try_new(field.name(), schema, file.parquet_schema())
-        .map_err(corrupt)?
-        .with_missing_null_counts_as_zero(false);
-    let lows = rule.of_column(&converter.row_group_mins(groups).map_err(corrupt)?);
-    let highs = rule.of_column(&converter.row_group_maxes(groups).map_err(corrupt)?);
-    let nulls = converter.row_group_null_counts(groups).map_err(corrupt)?;
+    let read = || {
+        let converter = StatisticsConverter::try_new(field.name(), schema, file.parquet_schema())?
+            .with_missing_null_counts_as_zero(false);
+        let (lows, highs) = (converter.row_group_mins(groups)?, converter.row_group_maxes(groups)?);
+        Ok((lows, highs, converter.row_group_null_counts(groups)?, converter.parquet_column_index()))
+    };
+    let (lows, highs, nulls, leaf) = caught(read).map_err(|e| file.corrupt("statistics", During::Plan, e))?;
+    let (lows, highs) = (rule.of_column(&lows), rule.of_column(&highs));
     let is_unsigned = field.data_type().is_unsigned_integer();
     let bounds = groups.iter().enumerate().map(|(at, group)| {
-        let written = converter.parquet_column_index().and_then(|leaf| group.columns().get(leaf)?.statistics())?;
+        let written = leaf.and_then(|leaf| group.columns().get(leaf)?.statistics())?;
         if is_unsigned && written.is_min_max_deprecated() {
             return None; // the order of these was signed
         }
@@ -50,8 +51,7 @@ pub(super) async fn of_column(
 ) -> Result<KnownBounds, SourceError> {
     let mut batches = file.read_group(group, &[column], During::Plan)?;
     let mut known = KnownBounds { bounds: None, has_nulls: false };
-    let place = file.place_of(group);
-    while let Some(batch) = batches.try_next().await.map_err(|e| file.corrupt(&place, During::Plan, e))? {
+    while let Some(batch) = batches.try_next().await? {
         let times = rule.of_column(batch.column(0));
         known.has_nulls |= times.null_count() > 0;
         let here = min(&times).zip(max(&times));
