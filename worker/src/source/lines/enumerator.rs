@@ -126,7 +126,8 @@ impl Shared {
         } else {
             ""
         };
-        let source = format!("{}{hint}", bad.error).into();
+        // The record was decoded alone: the decoder's own count of lines says nothing.
+        let source = format!("{}{hint}", bad.error.to_string().replace(" at line 0", "")).into();
         SourceError::Corrupt { file: file.to_owned(), place, during, source }
     }
 }

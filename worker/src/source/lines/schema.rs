@@ -3,7 +3,8 @@
 use std::io::Cursor;
 use std::sync::Arc;
 
-use arrow::csv::reader::Format;
+use arrow::array::AsArray;
+use arrow::csv::reader::{Format, ReaderBuilder};
 use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 use tidegate_common::spec::model::ColumnSpec;
 
@@ -40,9 +41,47 @@ pub(super) fn inferred(dialect: &Dialect, head: &[u8]) -> Result<Schema, String>
     if schema.fields().is_empty() {
         return Err("there is no record".to_owned());
     }
-    Ok(Schema::new(
-        schema.fields().iter().map(|f| Field::new(f.name(), settled(f.data_type()), true)).collect::<Vec<_>>(),
-    ))
+    let fields = schema.fields().iter().enumerate().map(|(at, field)| {
+        let kind = match (settled(field.data_type()), dialect) {
+            (DataType::Timestamp(..), Dialect::Csv(csv)) => timestamp(csv, &schema, at, whole)?,
+            (kind, _) => kind,
+        };
+        Ok(Field::new(field.name(), kind, true))
+    });
+    Ok(Schema::new(fields.collect::<Result<Vec<_>, String>>()?))
+}
+
+/// With a zone when every value of the column at `at` names one, without when none does.
+fn timestamp(csv: &Csv, schema: &Schema, at: usize, text: &[u8]) -> Result<DataType, String> {
+    let words =
+        Schema::new(schema.fields().iter().map(|f| Field::new(f.name(), DataType::Utf8, true)).collect::<Vec<_>>());
+    let rows = ReaderBuilder::new(Arc::new(words))
+        .with_format(format_of(csv))
+        .with_projection(vec![at])
+        .with_batch_size(SAMPLE)
+        .build_buffered(Cursor::new(text))
+        .map_err(|e| e.to_string())?
+        .next();
+    let Some(rows) = rows else { return Ok(micros(None)) };
+    let rows = rows.map_err(|e| e.to_string())?;
+    let values: Vec<&str> =
+        rows.column(0).as_string::<i32>().iter().flatten().filter(|text| !text.is_empty()).collect();
+    let zoned = values.iter().filter(|text| has_zone(text)).count();
+    match zoned {
+        0 => Ok(micros(None)),
+        all if all == values.len() => Ok(micros(Some("+00:00"))),
+        _ => Err(format!("some times of {} name a zone and some do not", schema.field(at).name())),
+    }
+}
+
+/// Whether the time `text` ends in `Z` or an offset; the `-` of its date does not count.
+fn has_zone(text: &str) -> bool {
+    let time = text.get(10..).unwrap_or_default();
+    time.ends_with(['Z', 'z']) || time.contains(['+', '-'])
+}
+
+fn micros(zone: Option<&str>) -> DataType {
+    DataType::Timestamp(TimeUnit::Microsecond, zone.map(Arc::from))
 }
 
 /// The names that a CSV header gives.
@@ -69,9 +108,9 @@ fn whole_records<'a>(dialect: &Dialect, head: &'a [u8]) -> &'a [u8] {
 /// Times in microseconds, as everything else; a column of which only nulls were seen is text.
 fn settled(kind: &DataType) -> DataType {
     match kind {
-        DataType::Timestamp(_, zone) => DataType::Timestamp(TimeUnit::Microsecond, zone.clone()),
+        DataType::Timestamp(_, zone) => micros(zone.as_deref()),
         DataType::Null => DataType::Utf8,
-        DataType::Date64 => DataType::Timestamp(TimeUnit::Microsecond, None),
+        DataType::Date64 => micros(None),
         other => other.clone(),
     }
 }
@@ -96,8 +135,8 @@ fn type_of(text: &str) -> Result<DataType, String> {
         "double" => DataType::Float64,
         "varchar" | "text" | "string" => DataType::Utf8,
         "date" => DataType::Date32,
-        "timestamp" => DataType::Timestamp(TimeUnit::Microsecond, None),
-        "timestamptz" => DataType::Timestamp(TimeUnit::Microsecond, Some(Arc::from("+00:00"))),
+        "timestamp" => micros(None),
+        "timestamptz" => micros(Some("+00:00")),
         _ => {
             return Err(format!(
                 "{text} is no type: use boolean, int, bigint, real, double, varchar, date, timestamp, timestamptz or decimal(p,s)"

@@ -186,6 +186,20 @@ async fn inferred_columns_are_checked_to_the_last_record_when_the_source_is_plan
 }
 
 #[tokio::test]
+async fn an_inferred_time_keeps_its_zone_and_a_zone_now_and_then_is_refused() {
+    let kind = async |times: [&str; 2]| {
+        let text = format!("ts,x\n{},1\n,2\n{},3\n", times[0], times[1]);
+        let folder = Folder::with(&[("a.csv", text.as_bytes())]);
+        let source = folder.source(Format::Csv, json!({}), 1000).await;
+        source.map(|source| source.schema().field(0).data_type().to_string()).map_err(|e| e.to_string())
+    };
+    assert!(kind(["2024-01-01T00:00:01Z", "2024-01-01T00:00:01+02:00"]).await.unwrap().contains("+00:00"));
+    assert!(!kind(["2024-01-01T00:00:01", "2024-01-01 00:00:02"]).await.unwrap().contains("+00:00"));
+    let error = kind(["2024-01-01T00:00:01Z", "2024-01-01T00:00:02"]).await.unwrap_err();
+    assert!(error.contains("some times of ts name a zone") && error.contains("give them in `schema`"), "{error}");
+}
+
+#[tokio::test]
 async fn a_compressed_file_is_one_unit_however_many_members_it_has() {
     let parts = ["id,ts,note\n1,1970-01-01T00:00:01Z,x\n2,1970-01-01T", "00:00:02Z,y\n3,1970-01-01T00:00:03Z,z\n"];
     let gzip = |text: &str| {
