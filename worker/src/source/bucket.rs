@@ -61,7 +61,9 @@ pub(crate) fn open(
             let builder = object_store::azure::MicrosoftAzureBuilder::from_env().with_container_name(bucket);
             Arc::new(builder.build().map_err(|e| spec(format!("{location}: {e}")))?)
         }
+        #[cfg(not(feature = "gcp"))]
         "gs" => return Err(spec("this build cannot read gs://: build it with the feature `gcp`".to_owned())),
+        #[cfg(not(feature = "azure"))]
         "az" | "abfss" => {
             return Err(spec("this build cannot read az://: build it with the feature `azure`".to_owned()));
         }

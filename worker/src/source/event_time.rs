@@ -53,6 +53,11 @@ impl EventTimeRule {
         };
         let path = spec.path.as_deref().map(|form| PathTime::new(form, zone.clone())).transpose().map_err(refuse)?;
         let from = match (&spec.column, &path) {
+            (Some(_), Some(_)) if spec.bounds.is_none() => {
+                return Err(refuse(
+                    "event_time names both a column and a path: keep one, or add event_time.bounds".to_owned(),
+                ));
+            }
             (Some(name), _) => Self::column_of(name, spec.unit, schema).map_err(refuse)?,
             (None, Some(path)) => From::Path(path.clone()),
             (None, None) => return Err(refuse("event_time names neither a column nor a path".to_owned())),

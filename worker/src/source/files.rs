@@ -7,6 +7,7 @@ use tidegate_common::spec::model::{EventTimeSpec, FilesSpec, Format};
 
 use super::Source;
 use super::error::SourceError;
+use super::lines::LinesSource;
 use super::parquet::ParquetSource;
 use super::store::Store;
 use crate::access::Access;
@@ -33,9 +34,16 @@ pub(crate) async fn open(
         })?,
     };
     match format {
+        Format::Parquet if spec.schema.is_some() || spec.csv.is_some() || spec.compression.is_some() => {
+            Err(SourceError::Spec {
+                source_name: name.to_owned(),
+                what: "schema, csv and compression are for CSV and JSON; Parquet files bring their own: remove them"
+                    .to_owned(),
+            })
+        }
         Format::Parquet => Ok(Arc::new(ParquetSource::open(name, store, &first, event_time).await?)),
         Format::Csv | Format::Json => {
-            Err(SourceError::Spec { source_name: name.to_owned(), what: "CSV and JSON cannot be read yet".to_owned() })
+            Ok(Arc::new(LinesSource::open(name, store, &first, format, spec, event_time).await?))
         }
     }
 }

@@ -5,11 +5,14 @@
 //! asked for, each with its event time.
 
 mod allow;
+mod bounds;
 mod bucket;
 mod check;
 mod error;
 mod event_time;
 mod files;
+mod generate;
+mod lines;
 mod parquet;
 mod path_time;
 mod secret;
@@ -97,7 +100,7 @@ pub async fn open(name: &str, spec: &SourceSpec, access: &Access) -> Result<Arc<
     match (&spec.files, &spec.iceberg, &spec.generate) {
         (Some(files), None, None) => files::open(name, files, spec.event_time.as_ref(), access).await,
         (None, Some(_), None) => Err(refuse("an Iceberg table cannot be read as a source yet: read its files")),
-        (None, None, Some(_)) => Err(refuse("a generated source cannot be read yet")),
+        (None, None, Some(generated)) => generate::open(name, generated, spec.event_time.as_ref()),
         _ => Err(refuse("exactly one of files, iceberg and generate says what is read")),
     }
 }

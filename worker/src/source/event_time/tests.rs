@@ -85,6 +85,7 @@ fn what_cannot_be_an_event_time_is_refused_with_the_way_out() {
         (DataType::Date32, json!({"column": "ts", "time_zone": "Mars/Olympus"}), "no time zone"),
         (DataType::Date32, json!({"column": "ts", "bounds": "path"}), "needs event_time.path"),
         (DataType::Date32, json!({"path": "dt=%H"}), "no date can be read by it"),
+        (DataType::Date32, json!({"column": "ts", "path": "dt=%Y"}), "both a column and a path"),
         (DataType::Date32, json!({}), "neither a column nor a path"),
     ];
     for (kind, event_time, said) in cases {

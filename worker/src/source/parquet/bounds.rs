@@ -4,70 +4,40 @@ use arrow::array::{Array, Int64Array};
 use arrow::compute::{max, min};
 use futures::TryStreamExt;
 use parquet::arrow::arrow_reader::statistics::StatisticsConverter;
-use tidegate_common::time::{Bounds, EventTime, Window};
+use tidegate_common::time::{Bounds, EventTime};
 
-use super::beginning;
-use super::file::ParquetFile;
+use super::file::{ParquetFile, caught};
+use crate::source::bounds::KnownBounds;
 use crate::source::error::{During, SourceError};
 use crate::source::event_time::EventTimeRule;
-
-/// What is known of the event times of a row group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct GroupBounds {
-    /// Those of its rows that have one; none when no row has.
-    pub(super) bounds: Option<Bounds>,
-    /// Whether a row has none: such a group is never left out.
-    pub(super) has_nulls: bool,
-}
-
-impl GroupBounds {
-    /// Its bounds as a unit of `window`; `None` when it holds nothing of it for certain.
-    ///
-    /// | bounds in window | nulls | unit |
-    /// |---|---|---|
-    /// | some part | any | that part |
-    /// | no part | no | none |
-    /// | no part, or no bounds | yes | the point of the window nearest to its bounds, or to `file`'s |
-    pub(super) fn within(&self, window: Window, file: Option<Bounds>) -> Option<Bounds> {
-        if let Some(inside) = self.bounds.and_then(|bounds| bounds.clamp(window)) {
-            return Some(inside);
-        }
-        if !self.has_nulls {
-            return None;
-        }
-        let near = self.bounds.or(file).map_or_else(|| beginning(window), Bounds::low);
-        let last = EventTime::from_micros(window.to().as_micros().saturating_sub(1));
-        let at = near.max(window.from()).min(last);
-        Bounds::new(at, at)
-    }
-}
 
 /// The bounds by the statistics of the column at `column` of the file; none where they are absent or not exact.
 pub(super) fn of_statistics(
     file: &ParquetFile,
     column: usize,
     rule: &EventTimeRule,
-) -> Result<Vec<Option<GroupBounds>>, SourceError> {
+) -> Result<Vec<Option<KnownBounds>>, SourceError> {
     let groups = file.row_groups();
     let schema = file.schema();
     let field = schema.field(column);
-    let corrupt = |e| file.corrupt("statistics", During::Plan, e);
-    let converter = StatisticsConverter::try_new(field.name(), schema, file.parquet_schema())
-        .map_err(corrupt)?
-        .with_missing_null_counts_as_zero(false);
-    let lows = rule.of_column(&converter.row_group_mins(groups).map_err(corrupt)?);
-    let highs = rule.of_column(&converter.row_group_maxes(groups).map_err(corrupt)?);
-    let nulls = converter.row_group_null_counts(groups).map_err(corrupt)?;
+    let read = || {
+        let converter = StatisticsConverter::try_new(field.name(), schema, file.parquet_schema())?
+            .with_missing_null_counts_as_zero(false);
+        let (lows, highs) = (converter.row_group_mins(groups)?, converter.row_group_maxes(groups)?);
+        Ok((lows, highs, converter.row_group_null_counts(groups)?, converter.parquet_column_index()))
+    };
+    let (lows, highs, nulls, leaf) = caught(read).map_err(|e| file.corrupt("statistics", During::Plan, e))?;
+    let (lows, highs) = (rule.of_column(&lows), rule.of_column(&highs));
     let is_unsigned = field.data_type().is_unsigned_integer();
     let bounds = groups.iter().enumerate().map(|(at, group)| {
-        let written = converter.parquet_column_index().and_then(|leaf| group.columns().get(leaf)?.statistics())?;
+        let written = leaf.and_then(|leaf| group.columns().get(leaf)?.statistics())?;
         if is_unsigned && written.is_min_max_deprecated() {
             return None; // the order of these was signed
         }
         let nulls = if nulls.is_null(at) { if field.is_nullable() { return None } else { 0 } } else { nulls.value(at) };
         let bounds = value(&lows, at).zip(value(&highs, at)).and_then(|(low, high)| Bounds::new(low, high));
         let all_null = i64::try_from(nulls) == Ok(group.num_rows());
-        (bounds.is_some() || all_null).then_some(GroupBounds { bounds, has_nulls: nulls > 0 })
+        (bounds.is_some() || all_null).then_some(KnownBounds { bounds, has_nulls: nulls > 0 })
     });
     Ok(bounds.collect())
 }
@@ -78,11 +48,10 @@ pub(super) async fn of_column(
     group: usize,
     column: usize,
     rule: &EventTimeRule,
-) -> Result<GroupBounds, SourceError> {
+) -> Result<KnownBounds, SourceError> {
     let mut batches = file.read_group(group, &[column], During::Plan)?;
-    let mut known = GroupBounds { bounds: None, has_nulls: false };
-    let place = file.place_of(group);
-    while let Some(batch) = batches.try_next().await.map_err(|e| file.corrupt(&place, During::Plan, e))? {
+    let mut known = KnownBounds { bounds: None, has_nulls: false };
+    while let Some(batch) = batches.try_next().await? {
         let times = rule.of_column(batch.column(0));
         known.has_nulls |= times.null_count() > 0;
         let here = min(&times).zip(max(&times));

@@ -1,15 +1,19 @@
 //! One Parquet file: its footer, loaded once, and its row groups as streams of batches.
 
+use std::any::Any;
 use std::ops::Range;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use bytes::Bytes;
-use futures::FutureExt;
 use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
-use parquet::arrow::async_reader::{AsyncFileReader, ParquetRecordBatchStream, ParquetRecordBatchStreamBuilder};
+use parquet::arrow::async_reader::{AsyncFileReader, ParquetRecordBatchStreamBuilder};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData};
 use parquet::schema::types::SchemaDescriptor;
@@ -34,12 +38,16 @@ impl ParquetFile {
     /// Reads the footer of `file`.
     pub(super) async fn open(file: PinnedFile, during: During) -> Result<Self, SourceError> {
         let name = file.name().to_owned();
-        let failed = |e| failure(&name, "footer", during, e);
-        let mut bytes = FileBytes(file);
-        let read = ArrowReaderMetadata::load_async(&mut bytes, ArrowReaderOptions::new()).await.map_err(failed)?;
+        let loaded = AssertUnwindSafe(Self::load(FileBytes(file))).catch_unwind().await;
+        loaded.unwrap_or_else(|panic| Err(panicked(panic.as_ref()))).map_err(|e| failure(&name, "footer", during, e))
+    }
+
+    async fn load(mut bytes: FileBytes) -> Result<Self, ParquetError> {
+        let read = ArrowReaderMetadata::load_async(&mut bytes, ArrowReaderOptions::new()).await?;
+        read.metadata().row_groups().iter().try_for_each(|group| bytes.check_group(group))?;
         let plain = Schema::new(read.schema().fields().iter().map(|f| plain_field(f)).collect::<Vec<_>>());
         let options = ArrowReaderOptions::new().with_schema(Arc::new(plain));
-        let footer = ArrowReaderMetadata::try_new(read.metadata().clone(), options).map_err(failed)?;
+        let footer = ArrowReaderMetadata::try_new(read.metadata().clone(), options)?;
         Ok(Self { bytes, footer })
     }
 
@@ -74,20 +82,37 @@ impl ParquetFile {
         group: usize,
         columns: &[usize],
         during: During,
-    ) -> Result<ParquetRecordBatchStream<impl AsyncFileReader + Unpin + use<>>, SourceError> {
+    ) -> Result<BoxStream<'static, Result<RecordBatch, SourceError>>, SourceError> {
         let mask = ProjectionMask::roots(self.parquet_schema(), columns.iter().copied());
-        ParquetRecordBatchStreamBuilder::new_with_metadata(self.bytes.clone(), self.footer.clone())
+        let place = self.place_of(group);
+        let batches = ParquetRecordBatchStreamBuilder::new_with_metadata(self.bytes.clone(), self.footer.clone())
             .with_row_groups(vec![group])
             .with_projection(mask)
             .with_batch_size(BATCH_ROWS)
             .build()
-            .map_err(|e| self.corrupt(&self.place_of(group), during, e))
+            .map_err(|e| self.corrupt(&place, during, e))?;
+        let name = self.name().to_owned();
+        let batches = AssertUnwindSafe(batches).catch_unwind().map(move |batch| {
+            let batch = batch.unwrap_or_else(|panic| Err(panicked(panic.as_ref())));
+            batch.map_err(|e| failure(&name, &place, during, e))
+        });
+        Ok(batches.boxed())
     }
 
     /// The error of a decoder at `place`; a store's failure stays one.
     pub(super) fn corrupt(&self, place: &str, during: During, error: ParquetError) -> SourceError {
         failure(self.name(), place, during, error)
     }
+}
+
+/// Runs a decoder that may panic over a damaged file; that is its error then.
+pub(super) fn caught<T>(decode: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, ParquetError> {
+    std::panic::catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(|panic| Err(panicked(panic.as_ref())))
+}
+
+fn panicked(panic: &(dyn Any + Send)) -> ParquetError {
+    let said = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    ParquetError::General(format!("the decoder gave up: {}", said.unwrap_or("it does not say why")))
 }
 
 /// A count that the format writes signed; below zero it is none.
@@ -119,6 +144,20 @@ fn external(error: object_store::Error) -> ParquetError {
 }
 
 impl FileBytes {
+    /// A damaged footer names places that no file has.
+    fn check_group(&self, group: &RowGroupMetaData) -> Result<(), ParquetError> {
+        let size = i64::try_from(self.0.size()).unwrap_or(i64::MAX);
+        let is_sound = group.columns().iter().all(|chunk| {
+            let start = chunk.dictionary_page_offset().unwrap_or(chunk.data_page_offset());
+            let end = start.checked_add(chunk.compressed_size());
+            start >= 0 && chunk.compressed_size() >= 0 && end.is_some_and(|end| end <= size)
+        });
+        if is_sound && group.num_rows() >= 0 {
+            return Ok(());
+        }
+        Err(ParquetError::General(format!("a row group claims to lie outside the {size} bytes of the file")))
+    }
+
     /// A footer that is cut off names ranges that the file does not have.
     fn check(&self, range: &Range<u64>) -> Result<(), ParquetError> {
         if range.start <= range.end && range.end <= self.0.size() {

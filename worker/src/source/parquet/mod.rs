@@ -14,12 +14,12 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use futures::StreamExt;
 use tidegate_common::spec::model::EventTimeSpec;
-use tidegate_common::time::{Bounds, EventTime, Window};
+use tidegate_common::time::{Bounds, Window};
 use tidegate_proto::v1;
 use tokio::sync::mpsc;
 
-use self::bounds::GroupBounds;
 use self::file::ParquetFile;
+use super::bounds::KnownBounds;
 use super::error::{During, SourceError};
 use super::event_time::EventTimeRule;
 use super::store::Store;
@@ -159,17 +159,17 @@ impl Shared {
     }
 
     /// The bounds of each row group: from the path, from its statistics, from a promise, or from reading its column.
-    async fn bounds(&self, file: &ParquetFile, columns: &[usize]) -> Result<Vec<GroupBounds>, SourceError> {
+    async fn bounds(&self, file: &ParquetFile, columns: &[usize]) -> Result<Vec<KnownBounds>, SourceError> {
         let input = |what: String| SourceError::Input { source_name: self.name.clone(), what };
         let promised = self.rule.promised(file.name()).transpose().map_err(input)?;
         let Some(column) = self.rule.column().and_then(|at| columns.get(at).copied()) else {
-            return Ok(vec![GroupBounds { bounds: promised, has_nulls: false }; file.row_groups().len()]);
+            return Ok(vec![KnownBounds { bounds: promised, has_nulls: false }; file.row_groups().len()]);
         };
         let mut all = Vec::with_capacity(file.row_groups().len());
         for (at, known) in bounds::of_statistics(file, column, &self.rule)?.into_iter().enumerate() {
             all.push(match (known, promised) {
                 (Some(known), _) => known,
-                (None, Some(bounds)) => GroupBounds { bounds: Some(bounds), has_nulls: false },
+                (None, Some(bounds)) => KnownBounds { bounds: Some(bounds), has_nulls: false },
                 (None, None) => bounds::of_column(file, at, column, &self.rule).await?,
             });
         }
@@ -190,14 +190,5 @@ fn plain(kind: &DataType) -> DataType {
         DataType::LargeUtf8 | DataType::Utf8View => DataType::Utf8,
         DataType::LargeBinary | DataType::BinaryView => DataType::Binary,
         other => other.clone(),
-    }
-}
-
-/// Where a unit of rows without event time is put when nothing else says: the beginning of what is read.
-fn beginning(window: Window) -> EventTime {
-    if window.from() == EventTime::MIN {
-        EventTime::from_micros(0).min(EventTime::from_micros(window.to().as_micros().saturating_sub(1)))
-    } else {
-        window.from()
     }
 }

@@ -96,9 +96,7 @@ impl UnitReader for ParquetReader {
         let batches = file.read_group(group, &cut.read, During::Read)?;
         let place = file.place_of(group);
         let checks = check::Unit::new(file.name(), &place, unit, self.window, self.shared.rule.way_out());
-        let rows = batches
-            .map_err(move |e| file.corrupt(&place, During::Read, e))
-            .and_then(move |batch| futures::future::ready(cut.apply(&batch)));
+        let rows = batches.and_then(move |batch| futures::future::ready(cut.apply(&batch)));
         Ok(checks.over(rows.boxed()))
     }
 }

@@ -331,3 +331,32 @@ proptest! {
         });
     }
 }
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// A damaged file gives rows or an error that names it, and never takes the worker down.
+    #[test]
+    fn a_damaged_file_is_an_error_and_no_panic(damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4), statistics: bool) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let lake = Lake::new();
+            let path = lake.write("a.parquet", &[(0..40).map(|i| (i, Some(i))).collect(), vec![(7, None)]], statistics);
+            let mut bytes = std::fs::read(&path).unwrap();
+            for (at, byte) in damage {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            std::fs::write(&path, &bytes).unwrap();
+            let outcome = async {
+                let source = lake.source().await?;
+                let found = find(&*source, Window::ALL).await?;
+                read(&*source, &found, Window::ALL).await
+            };
+            if let Err(error) = outcome.await {
+                let said = format!("{error} {}", error.place());
+                assert!(said.contains("a.parquet") || said.contains("no column ts"), "{error:?}");
+            }
+        });
+    }
+}

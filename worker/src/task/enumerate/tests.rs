@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::array::AsArray;
+use arrow::datatypes::{Int64Type, Schema, SchemaRef};
 use async_trait::async_trait;
+use futures::StreamExt;
 use proptest::prelude::*;
 
 use super::*;
@@ -84,6 +86,38 @@ async fn segments_that_nobody_takes_end_the_enumeration() {
     let source = Found(vec![split(1, vec![(0, 10)], 0)]);
     let ended = enumerate(&source, Window::ALL, Packing::default(), sender).await;
     assert!(matches!(ended, Err(EnumerateError::Abandoned)));
+}
+
+/// Three CSV files whose times interleave, cut and packed, and every task read back.
+#[tokio::test]
+async fn what_is_planned_is_what_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    for file in 0..3 {
+        let rows: String = (0..500).map(|row| format!("{},{}\n", file * 500 + row, 3 * row + file)).collect();
+        std::fs::write(folder.path().join(format!("{file}.csv")), format!("id,ts\n{rows}")).unwrap();
+    }
+    let spec = serde_json::json!({"files": {"path": folder.path().canonicalize().unwrap()}, "event_time": {"column": "ts", "unit": "seconds"}});
+    let spec = serde_json::from_value(spec).unwrap();
+    let source = crate::source::open("s", &spec, &crate::access::Access::local()).await.unwrap();
+    let packing = Packing { max_drift: Some(tidegate_common::time::Span::from_micros(i64::MAX)), ..Packing::default() };
+    let (sender, mut receiver) = mpsc::channel(100);
+    let tally = enumerate(&*source, Window::ALL, packing, sender).await.unwrap();
+    assert_eq!((tally.files, tally.tasks, tally.rows_in_range, tally.overlap_depth), (3, 1, 1500, 3));
+
+    let mut ids = Vec::new();
+    while let Some(segment) = receiver.recv().await {
+        for task in segment.tasks {
+            let mut reader = source.reader(&task.splits, &[0], Window::ALL).await.unwrap();
+            for unit in &task.units {
+                let mut batches = reader.read(unit).await.unwrap();
+                while let Some(batch) = batches.next().await {
+                    ids.extend(batch.unwrap().rows.column(0).as_primitive::<Int64Type>().values().iter().copied());
+                }
+            }
+        }
+    }
+    ids.sort_unstable();
+    assert_eq!(ids, (0..1500).collect::<Vec<i64>>());
 }
 
 proptest! {
