@@ -135,7 +135,8 @@ impl World {
 
     /// The core is stepped with what has come, unless the last steps are not durable yet.
     pub(super) fn pump(&mut self, at: usize) {
-        if self.processes[at].in_flight.is_some() || self.processes[at].inbox.is_empty() {
+        let process = &self.processes[at];
+        if process.in_flight.is_some() || (process.inbox.is_empty() && process.listens) {
             return;
         }
         // A start takes everything up in one transaction; later a few events share one.
