@@ -17,10 +17,17 @@ fn smoke() {
         return;
     }
     let mut bad = 0;
+    let mut struck = sim::Struck::default();
+    let mut succeeded = 0;
     for seed in 0..number("TIDEGATE_SIM_SEEDS").unwrap_or(50) {
         let outcome = sim::run(seed, &Options::default());
-        println!("{seed} {} {} {} {:?}", outcome.events, outcome.steps, outcome.succeeded, outcome.violation.as_ref().map(ToString::to_string));
+        if let Some(violation) = &outcome.violation {
+            println!("{seed} {} {} {} {violation}", outcome.events, outcome.steps, outcome.succeeded);
+        }
+        struck.add(&outcome.struck);
+        succeeded += outcome.succeeded;
         bad += u64::from(outcome.violation.is_some());
     }
+    println!("{struck:?} {succeeded}");
     assert_eq!(bad, 0);
 }

@@ -95,8 +95,17 @@ impl Core {
     }
 
     fn retry(&mut self, id: &BackfillId, reason: String, out: &mut Out) {
+        // One that has ended may be of a process before this one, which took nothing up: its tokens must not come again.
+        if self.backfills.get(id).is_some_and(Backfill::is_over) {
+            self.raise_term(id, out);
+        }
         self.active.insert(id.clone());
         self.record(id, record::Kind::Retried(record::Retried { reason }), out);
+    }
+
+    fn raise_term(&mut self, id: &BackfillId, out: &mut Out) {
+        let Some(term) = self.backfills.get(id).map(|backfill| backfill.term.next()) else { return };
+        self.record(id, record::Kind::Term(record::TermRaised { term: term.get() }), out);
     }
 
     /// A backfill that was replayed is this coordinator's: its term is raised before anything else.
@@ -105,10 +114,9 @@ impl Core {
         if backfill.is_over() && backfill.outputs.iter().all(|output| output.prepared_intent().is_none()) {
             return;
         }
-        let term = backfill.term.next();
         let may_be_held = backfill.phase == v1::Phase::Running && !self.config.grace.is_zero();
         self.active.insert(id.clone());
-        self.record(id, record::Kind::Term(record::TermRaised { term: term.get() }), out);
+        self.raise_term(id, out);
         if let Some(backfill) = self.backfills.get_mut(id).filter(|_| may_be_held) {
             backfill.grace = true;
             self.wake(out.now.monotonic.after(self.config.grace), Wake::Grace(id.clone()));

@@ -97,7 +97,7 @@ impl World {
             return;
         }
         process.listens = false;
-        let links: Vec<usize> = process.sessions.values().copied().collect();
+        let links: Vec<usize> = (0..self.links.len()).filter(|link| self.links[*link].coordinator == at).collect();
         self.note(|| format!("coordinator {at} dies"));
         for link in links {
             self.break_link(link, false);
@@ -112,7 +112,9 @@ impl World {
     pub(super) fn verify(&mut self, at: usize) {
         let process = &self.processes[at];
         let compares = self.fences.stands(Fence::TermCompare);
-        let deposed = process.heads.iter().any(|(id, head)| self.store.head(id).term != head.term);
+        let stored = self.store.shelves.iter();
+        let mut terms = stored.map(|(id, shelf)| (process.heads.get(id).map(|head| head.term), shelf.head.term));
+        let deposed = terms.any(|(known, stored)| known != Some(stored));
         if deposed && compares && process.in_flight.is_none() {
             self.struck.count(Mishap::Deposed);
             return self.kill_coordinator(at);

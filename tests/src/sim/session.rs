@@ -61,6 +61,7 @@ impl World {
         let incarnation = worker.incarnation;
         let after = self.chance.between(SECOND / 20, 2 * SECOND);
         self.agenda.put(self.now + after, Event::Connect(at, incarnation));
+        self.left_idle(at);
     }
 
     pub(super) fn worker_notices(&mut self, link: usize) {

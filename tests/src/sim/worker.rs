@@ -168,7 +168,7 @@ impl World {
     }
 
     /// A worker that was asked to leave and holds nothing more goes.
-    fn left_idle(&mut self, at: usize) {
+    pub(super) fn left_idle(&mut self, at: usize) {
         let worker = &self.workers[at];
         if worker.draining && worker.runs.is_empty() && worker.alive {
             self.agenda.put(self.now + 1, Event::Leave(at, worker.incarnation));
