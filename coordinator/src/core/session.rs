@@ -63,9 +63,12 @@ impl Core {
             self.end_session(old, out);
         }
         self.rank(id);
-        for backfill in self.active.clone() {
-            out.touch(&backfill);
-        }
+        self.touch_active(out);
+    }
+
+    /// There is somebody to do what waited for a worker.
+    fn touch_active(&self, out: &mut Out) {
+        self.active.iter().for_each(|backfill| out.touch(backfill));
     }
 
     /// A held attempt goes on under a new token if its next unit is the next that is not accepted.
@@ -84,6 +87,10 @@ impl Core {
                         next_unit,
                     }),
                 );
+                // What was said of the gate since its session was lost, it has not heard.
+                if let Some(backfill) = self.backfills.get(&held.id) {
+                    out.send(session, Kind::Gate(v1::Gate::of(&held.id, backfill.gate())));
+                }
                 out.touch(&held.id);
             }
             Err(reason) => {
@@ -136,6 +143,7 @@ impl Core {
         if !std::mem::replace(&mut session.alive, true) {
             self.wake(lease_until, Wake::Lease(id));
             self.rank(id);
+            self.touch_active(out);
         }
         for report in cursors {
             self.cursor(id, &report, out);
