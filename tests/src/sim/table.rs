@@ -19,6 +19,8 @@ pub(super) struct Table {
     snapshots: BTreeMap<i64, Snapshot>,
     properties: BTreeMap<String, String>,
     foreign: i64,
+    /// Whether somebody has removed them.
+    pub(super) lost_properties: bool,
 }
 
 /// A conditional commit on its way to the catalog.
@@ -38,6 +40,7 @@ impl Table {
             snapshots: BTreeMap::new(),
             properties: BTreeMap::new(),
             foreign: -1,
+            lost_properties: false,
         }
     }
 
@@ -94,6 +97,11 @@ impl Table {
         self.snapshots.len() < before
     }
 
+    /// Whether no property and no snapshot carries a marker, so that nobody can tell what has landed.
+    pub(super) fn is_blind(&self) -> bool {
+        self.properties.is_empty() && self.snapshots.values().all(|snapshot| snapshot.summary.is_empty())
+    }
+
     /// An operator rolls back to the head's parent; false where there is none in the table.
     pub(super) fn roll_back(&mut self) -> bool {
         let parent = self.head.and_then(|head| self.snapshots.get(&head)?.parent);
@@ -105,6 +113,7 @@ impl Table {
     /// Somebody else's tool writes a new version of the table and keeps no properties.
     pub(super) fn lose_properties(&mut self) {
         self.properties.clear();
+        self.lost_properties = true;
         self.foreign_commit();
     }
 }

@@ -294,7 +294,15 @@ impl World {
                 self.break_link(link, mishap == Mishap::HalfOpenLink);
             }
             Mishap::ForeignCommit => self.tables[table].foreign_commit(),
-            Mishap::Expiry => return self.tables[table].expire(),
+            Mishap::Expiry => {
+                let lost = self.tables[table].lost_properties;
+                if !self.tables[table].expire() {
+                    return false;
+                }
+                if lost && self.tables[table].is_blind() {
+                    self.oracle.tampered(table, true);
+                }
+            }
             Mishap::Rollback | Mishap::PropertyLoss => return self.tamper(mishap, table),
             Mishap::OperatorPause | Mishap::OperatorCancel | Mishap::OperatorRetry => return self.operate(mishap),
             _ => return false,
@@ -310,7 +318,8 @@ impl World {
         if mishap == Mishap::PropertyLoss {
             self.tables[table].lose_properties();
         }
-        self.oracle.tampered(table);
+        let blind = self.tables[table].is_blind();
+        self.oracle.tampered(table, blind);
         true
     }
 

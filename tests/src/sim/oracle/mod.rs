@@ -102,6 +102,8 @@ struct History {
     markers: BTreeSet<(String, String)>,
     files: BTreeSet<String>,
     tampered: bool,
+    /// Somebody removed the property, and then also every snapshot that carried a marker: nobody can know what landed.
+    blinded: bool,
 }
 
 /// The oracle.
