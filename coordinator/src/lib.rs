@@ -2,3 +2,6 @@
 //! source or sink.
 
 pub mod core;
+pub mod driver;
+pub mod service;
+pub mod store;

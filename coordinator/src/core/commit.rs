@@ -112,6 +112,14 @@ impl Core {
         out.actions.push(Action::TableRecord(id.clone(), ix, record));
     }
 
+    /// The intent that the holder of a live commit permit may commit.
+    pub fn permitted_intent(&self, permit: &LeaseRef) -> Option<v1::Intent> {
+        let TaskId::Commit(output, sequence) = permit.task else { return None };
+        let output = self.backfills.get(&permit.id)?.outputs.get(output.get() as usize)?;
+        let intent = output.prepared_intent().filter(|intent| intent.sequence == sequence.get())?;
+        self.is_live(permit).then(|| intent.clone())
+    }
+
     /// A task is done.
     pub(super) fn done(&mut self, lease: &LeaseRef, result: done::Result, out: &mut Out) {
         match (lease.task, result) {

@@ -8,13 +8,12 @@ use tidegate_common::fence::Fence;
 use tidegate_common::ids::BackfillId;
 use tidegate_coordinator::core::FoundSegment;
 use tidegate_proto::v1::{self, done, record};
+use tidegate_worker::sink::marker::{self, Verdict};
 
 use super::link::{Grant, Up};
 use super::mishap::Mishap;
-use super::oracle::{key, marker};
 use super::scenario::{MILLI, Micros, SECOND};
 use super::table::Swap;
-use super::verdict::{Verdict, judge};
 use super::worker::Body;
 use super::world::{Event, World};
 
@@ -27,6 +26,11 @@ enum Stage {
     Sending(Swap),
     /// It waits for the answer to this swap.
     Waits(u64),
+}
+
+/// The name of a backfill's marker.
+pub(super) fn marker_key(id: &BackfillId) -> String {
+    marker::key(id.as_str(), "main")
 }
 
 /// A running commit.
@@ -80,7 +84,7 @@ impl World {
         let output = |(reads, table): (&u32, &usize)| v1::PreparedOutput {
             table: format!("t{table}"),
             uuid: self.tables[*table].uuid.clone(),
-            marker: self.tables[*table].property(&key(&grant.id)).cloned().unwrap_or_default(),
+            marker: self.tables[*table].property(&marker_key(&grant.id)).cloned().unwrap_or_default(),
             source: order.spec.sources.get(*reads as usize).cloned().into_iter().collect(),
             ..Default::default()
         };
@@ -175,10 +179,10 @@ impl World {
 
     fn load_and_judge(&mut self, at: usize, run: u64, grant: Grant, intent: v1::Intent) {
         let table = &self.tables[self.table_of(&grant.id, intent.output)];
-        let (key, own) = (key(&grant.id), marker(&intent));
+        let (key, own) = (marker_key(&grant.id), marker::of(&intent));
         let facts = table.facts(&intent.table_uuid, &key);
         let judged = self.fences.stands(Fence::MarkerVerdict);
-        let verdict = if judged { judge(&facts, &own, &intent.predecessor) } else { Verdict::Go };
+        let verdict = if judged { marker::judge(&facts, &own, &intent.predecessor) } else { Verdict::Go };
         let swap = Swap { head: table.head, snapshot_id: intent.snapshot_id, key, marker: own };
         self.note(|| format!("worker {at} run {run} judges {facts:?} as {verdict:?}"));
         let end = match verdict {

@@ -322,9 +322,9 @@ impl World {
         let lease = |grant: Grant| LeaseRef { session, id: grant.id, task: grant.task, token: grant.token };
         let event = match message {
             Up::Register(_) => return,
-            Up::Heartbeat(number, cursors) => {
+            Up::Heartbeat(number, cursors, draining) => {
                 self.links[link].renewed = self.now;
-                core::Event::Heartbeat(session, number, cursors)
+                core::Event::Heartbeat(session, number, cursors, draining)
             }
             Up::HandIn(grant, hand_in, released) => core::Event::HandIn(lease(grant), hand_in, released),
             Up::Segment(grant, segment) => core::Event::SegmentFound(lease(grant), segment),

@@ -23,7 +23,7 @@ pub(super) struct Grant {
 #[derive(Clone, Debug)]
 pub(super) enum Up {
     Register(Registration),
-    Heartbeat(u64, Vec<CursorReport>),
+    Heartbeat(u64, Vec<CursorReport>, bool),
     HandIn(Grant, v1::HandIn, bool),
     Segment(Grant, FoundSegment),
     Done(Grant, v1::done::Result),

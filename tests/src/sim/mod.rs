@@ -28,7 +28,6 @@ mod scenario;
 mod session;
 mod store;
 mod table;
-mod verdict;
 mod worker;
 mod world;
 

@@ -110,7 +110,8 @@ impl World {
             _ => None,
         });
         let reports = reports.collect();
-        self.say(at, Up::Heartbeat(number, reports));
+        let draining = worker.draining;
+        self.say(at, Up::Heartbeat(number, reports, draining));
     }
 
     /// A message of the coordinator arrives.

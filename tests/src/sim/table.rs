@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::verdict::{Facts, MarkerSnapshot};
+use tidegate_worker::sink::marker::{Facts, MarkerSnapshot};
 
 /// One snapshot.
 #[derive(Clone, Debug)]

@@ -188,6 +188,7 @@ impl World {
         if !self.workers[at].alive || std::mem::replace(&mut self.workers[at].draining, true) {
             return;
         }
+        self.heartbeat(at);
         let runs: Vec<(u64, TaskId)> = self.workers[at].runs.iter().map(|(id, run)| (*id, run.grant.task)).collect();
         for (run, task) in runs {
             match task {

@@ -123,7 +123,7 @@ impl Oracle {
         let Some(output) = self.books[ix].outputs.get_mut(ended.output as usize) else { return };
         let open = !std::mem::replace(&mut output.ended, true) && output.sequence == ended.sequence;
         if end == v1::CommitEnd::Fenced {
-            output.fenced.insert(super::lake::marker(&output.intent));
+            output.fenced.insert(tidegate_worker::sink::marker::of(&output.intent));
         }
         let what = || format!("#{} ended as {end:?}, and it is {landed} that it is in the table", ended.sequence);
         self.require(open, Invariant::OneIntent, || format!("#{} ended twice", ended.sequence));

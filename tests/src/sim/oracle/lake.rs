@@ -2,21 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use tidegate_common::ids::{BackfillId, TaskId, Token};
+use tidegate_common::ids::{TaskId, Token};
 use tidegate_proto::v1;
+use tidegate_worker::sink::marker;
 
 use super::{AttemptBook, FileBook, Invariant, Oracle};
+use crate::sim::committing::marker_key;
 use crate::sim::scenario::Micros;
-
-/// The marker that an intent's commit leaves.
-pub(in super::super) fn marker(intent: &v1::Intent) -> String {
-    format!("{}:{}", intent.sequence, intent.digest)
-}
-
-/// The name of a backfill's marker.
-pub(in super::super) fn key(id: &BackfillId) -> String {
-    format!("tidegate.{id}")
-}
 
 impl Oracle {
     /// An attempt begins.
@@ -78,7 +70,7 @@ impl Oracle {
         let book = &self.books[ix];
         let at = output as usize;
         let (Some(of), Some(table)) = (book.outputs.get(at), book.order.tables.get(at)) else { return false };
-        self.history[*table].markers.contains(&(key(&book.order.id), marker(&of.intent)))
+        self.history[*table].markers.contains(&(marker_key(&book.order.id), marker::of(&of.intent)))
     }
 
     /// A commit lands in a table with these files.
@@ -86,7 +78,7 @@ impl Oracle {
         let book = &self.books[ix];
         let at = intent.output as usize;
         let (Some(of), Some(table)) = (book.outputs.get(at), book.order.tables.get(at).copied()) else { return };
-        let name = (key(&book.order.id), marker(intent));
+        let name = (marker_key(&book.order.id), marker::of(intent));
         let fenced = of.fenced.contains(&name.1);
         let source = book.order.reads.get(at).copied().unwrap_or(0);
         let open = book.lowest_unaccepted(source);

@@ -12,8 +12,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use tidegate_common::ids::{BackfillId, TaskId, Token};
 use tidegate_proto::v1;
 
-pub(super) use lake::{key, marker};
-
 use super::invariants::{Invariant, Violation};
 use super::scenario::{Micros, Order, tasks};
 

@@ -1,0 +1,144 @@
+//! Checks one output of a spec.
+
+use std::time::Duration;
+
+use super::error::{SpecError, quoted};
+use super::model::{CommitSpec, OutputSpec};
+use super::names::TableName;
+use super::partition::PartitionField;
+use super::quantity::{canonical_bytes, canonical_span, parse_bytes};
+use super::resolve::{Findings, positive_span};
+use super::resolved::ResolvedOutput;
+
+const COMMIT_EVERY: Duration = Duration::from_secs(60);
+const COMMIT_BYTES: u64 = 4 << 30;
+const MAX_SQL: usize = 64 << 10;
+const MAX_FIELDS: usize = 16;
+const MAX_PROPERTIES: usize = 256;
+/// What Tidegate itself writes into a table's properties.
+const RESERVED: &str = "tidegate.";
+
+pub(super) fn output(
+    name: &str,
+    spec: &mut OutputSpec,
+    sources: &[&str],
+    findings: &mut Findings,
+) -> Option<ResolvedOutput> {
+    let table = findings.keep("table", spec.table.trim().parse::<TableName>());
+    let sql = query(spec, sources, findings);
+    let partition_by = findings.within("partition_by", |findings| fields(&mut spec.partition_by, findings));
+    findings.within("properties", |findings| properties(spec, findings));
+    let commit = findings.within("commit", |findings| commit(&mut spec.commit, findings));
+    let (table, (commit_every, commit_bytes)) = (table?, commit?);
+    spec.table = table.to_string();
+    Some(ResolvedOutput {
+        name: name.to_owned(),
+        table,
+        sql: sql?,
+        partition_by: partition_by?,
+        properties: spec.properties.clone(),
+        mode: spec.mode,
+        publish: spec.publish,
+        commit_every,
+        commit_bytes,
+    })
+}
+
+fn query(spec: &mut OutputSpec, sources: &[&str], findings: &mut Findings) -> Option<String> {
+    let given = match (&spec.sql, sources) {
+        (Some(sql), _) => sql.trim().to_owned(),
+        (None, [one]) => return Some(format!("SELECT * FROM \"{one}\"")),
+        (None, _) => {
+            let error = SpecError::new("the key `sql` is missing");
+            findings.here(error.hint("with several sources, a query says what is written"));
+            return None;
+        }
+    };
+    let wrong = if given.is_empty() {
+        "the query is empty".to_owned()
+    } else if given.len() > MAX_SQL {
+        format!("the query has {} bytes, more than the {MAX_SQL} allowed", given.len())
+    } else if given.contains('\0') {
+        "the query holds a NUL".to_owned()
+    } else {
+        spec.sql = Some(given.clone());
+        return Some(given);
+    };
+    findings.add("sql", SpecError::new(wrong));
+    None
+}
+
+fn fields(given: &mut [String], findings: &mut Findings) -> Option<Vec<PartitionField>> {
+    if given.len() > MAX_FIELDS {
+        findings.here(SpecError::new(format!("there are {} fields, more than the {MAX_FIELDS} allowed", given.len())));
+        return None;
+    }
+    let mut fields: Vec<PartitionField> = Vec::new();
+    for (at, text) in given.iter_mut().enumerate() {
+        let field: PartitionField = findings.keep(&at.to_string(), text.parse())?;
+        let same = |other: &&PartitionField| {
+            other.column == field.column && other.transform.family() == field.transform.family()
+        };
+        if let Some(other) = fields.iter().find(same) {
+            let message = format!("{} says no more than {}", quoted(&field.to_string()), quoted(&other.to_string()));
+            findings.add(&at.to_string(), SpecError::new(message).hint("keep one of them"));
+        }
+        *text = field.to_string();
+        fields.push(field);
+    }
+    Some(fields)
+}
+
+fn properties(spec: &OutputSpec, findings: &mut Findings) {
+    if spec.properties.len() > MAX_PROPERTIES {
+        findings.here(SpecError::new(format!("more than {MAX_PROPERTIES} properties")));
+    }
+    for (key, value) in spec.properties.iter().take(MAX_PROPERTIES) {
+        if key.trim().is_empty() || key.len() > 255 || key.chars().any(char::is_control) || value.len() > 4_096 {
+            findings.add(key, SpecError::new("a property has a name of 1 to 255 characters and at most 4096 bytes"));
+        } else if key.to_ascii_lowercase().starts_with(RESERVED) {
+            findings.add(key, SpecError::new(format!("properties that begin with `{RESERVED}` are Tidegate's own")));
+        }
+    }
+}
+
+fn commit(spec: &mut Option<CommitSpec>, findings: &mut Findings) -> Option<(Duration, u64)> {
+    let Some(given) = spec else { return Some((COMMIT_EVERY, COMMIT_BYTES)) };
+    let every = findings.keep("every", given.every.as_deref().map(positive_span).transpose());
+    let bytes = findings.keep("bytes", given.bytes.as_deref().map(positive_bytes).transpose());
+    let (every, bytes) = (every?, bytes?);
+    *given = CommitSpec { every: every.map(canonical_span), bytes: bytes.map(canonical_bytes) };
+    if *given == CommitSpec::default() {
+        *spec = None;
+    }
+    let every = every.map_or(COMMIT_EVERY, |span| Duration::from_micros(span.as_micros().unsigned_abs()));
+    Some((every, bytes.unwrap_or(COMMIT_BYTES)))
+}
+
+fn positive_bytes(text: &str) -> Result<u64, SpecError> {
+    match parse_bytes(text)? {
+        0 => Err(SpecError::new("it must be more than nothing")),
+        bytes => Ok(bytes),
+    }
+}
+
+/// Refuses two outputs that write one table, be it the companion of the other's.
+pub(super) fn one_writer_each(outputs: &[ResolvedOutput], findings: &mut Findings) {
+    for (at, output) in outputs.iter().enumerate() {
+        for other in outputs.iter().take(at) {
+            if other.table == output.table {
+                let message = format!("the outputs {} and {} both write it", quoted(&other.name), quoted(&output.name));
+                let error = SpecError::new(message).hint("name another table, or make one query of both");
+                findings.within(&output.name, |findings| findings.add("table", error));
+            }
+        }
+        for what in ["late", "dead_letter"] {
+            let companion = output.table.companion(what);
+            if let Some(other) = outputs.iter().find(|other| other.table == companion) {
+                let message = format!("it is kept for rows that {} cannot write", quoted(&output.name));
+                let error = SpecError::new(message).hint("name another table");
+                findings.within(&other.name, |findings| findings.add("table", error));
+            }
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! A spec whose every value was checked: what the other rooms work from.
+
+use std::time::Duration;
+
+use jiff::tz::TimeZone;
+
+use super::error::SpecError;
+use super::model::{BoundsSpec, FilesSpec, Mode, OnError, Publish, Spec, TimeUnitSpec};
+use super::names::TableName;
+use super::partition::PartitionField;
+use crate::ids::{OutputIx, SourceIx};
+use crate::time::{EventTime, Span, Window};
+
+/// A checked spec. Only [`super::resolve()`] makes one.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Resolved {
+    /// The spec in its normal form: points in time are RFC 3339 in UTC (so `now-7d` is fixed), durations, sizes,
+    /// paths and partition fields are written in one way. Resolving it again gives the same, at any time.
+    pub spec: Spec,
+    /// The read window; all of event time when the spec has none.
+    pub window: Window,
+    /// How far past the read watermark one may read, above zero; without it there is no gate.
+    pub max_drift: Option<Span>,
+    /// Whether units wider than the drift are read all the same.
+    pub allow_wide: bool,
+    /// The sources in the order of their names: [`SourceIx`] counts them.
+    pub sources: Vec<ResolvedSource>,
+    /// The outputs in the order of their names: [`OutputIx`] counts them.
+    pub outputs: Vec<ResolvedOutput>,
+}
+
+impl Resolved {
+    /// The source of that number.
+    pub fn source(&self, ix: SourceIx) -> Option<&ResolvedSource> {
+        self.sources.get(usize::try_from(ix.get()).ok()?)
+    }
+
+    /// The output of that number.
+    pub fn output(&self, ix: OutputIx) -> Option<&ResolvedOutput> {
+        self.outputs.get(usize::try_from(ix.get()).ok()?)
+    }
+}
+
+/// A checked source.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct ResolvedSource {
+    /// Its name: the table that SQL reads.
+    pub name: String,
+    /// What it reads.
+    pub kind: SourceKind,
+    /// Where event times come from; always there for files and Iceberg, never for generated rows.
+    pub event_time: Option<ResolvedEventTime>,
+}
+
+/// What a source reads.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SourceKind {
+    /// Files; the path is absolute or a URL.
+    Files(Box<FilesSpec>),
+    /// An Iceberg table.
+    Iceberg {
+        /// The table.
+        table: TableName,
+        /// The snapshot to read; `None` is the current one at plan time.
+        snapshot: Option<i64>,
+    },
+    /// Rows made up from a seed.
+    Generate(Generate),
+}
+
+/// Rows made up from a seed.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Generate {
+    /// Where chance starts.
+    pub seed: u64,
+    /// How many rows; at least 1.
+    pub rows: u64,
+    /// Rows a second of event time; above zero, finite.
+    pub rate: f64,
+    /// Event time of the first row.
+    pub start: EventTime,
+    /// How far a row's event time may lie behind its neighbours'.
+    pub disorder: Span,
+    /// The exponent of the keys' Zipf distribution; 0 is even.
+    pub skew: f64,
+    /// How many different keys; at least 1.
+    pub keys: u64,
+    /// How many splits, from 1 to `rows`.
+    pub splits: u64,
+}
+
+/// Where a row's event time comes from.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct ResolvedEventTime {
+    /// A column or the path.
+    pub of: EventTimeOf,
+    /// The zone of timestamps, dates and paths that carry none.
+    pub time_zone: TimeZone,
+    /// Where a file's bounds come from when it brings no statistics; `None` is to read it once.
+    pub bounds: Option<EventTimeBounds>,
+    /// What becomes of a row without event time.
+    pub on_error: OnError,
+}
+
+/// What an event time is taken from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EventTimeOf {
+    /// A column; an integer one has a unit.
+    Column(String, Option<TimeUnitSpec>),
+    /// The date parts of the file's path: `dt=%Y-%m-%d/hour=%H`.
+    Path(String),
+}
+
+/// Where a file's event-time bounds come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventTimeBounds {
+    /// From the date parts of its path.
+    Path,
+    /// A file holds no more than this span, above zero, from the start that its path names.
+    Declared(Span),
+}
+
+impl EventTimeBounds {
+    pub(super) fn of(spec: &BoundsSpec) -> Result<Self, SpecError> {
+        match spec {
+            BoundsSpec::Path => Ok(Self::Path),
+            BoundsSpec::Declared(span) => super::resolve::positive_span(span).map(Self::Declared),
+        }
+    }
+}
+
+/// A checked output.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct ResolvedOutput {
+    /// Its name.
+    pub name: String,
+    /// The table that is written; no two outputs write one.
+    pub table: TableName,
+    /// The query; `SELECT *` of the one source when the spec has none.
+    pub sql: String,
+    /// Partition fields of a table that is to be created.
+    pub partition_by: Vec<PartitionField>,
+    /// Properties of a table that is to be created.
+    pub properties: std::collections::BTreeMap<String, String>,
+    /// What becomes of rows that are there.
+    pub mode: Mode,
+    /// When readers see the rows.
+    pub publish: Publish,
+    /// Processing time between two commits, above zero; default a minute.
+    pub commit_every: Duration,
+    /// Bytes of data files between two commits, above zero; default 4 GiB.
+    pub commit_bytes: u64,
+}

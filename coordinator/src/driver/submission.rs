@@ -1,0 +1,39 @@
+//! A spec as the core needs it.
+
+use tidegate_common::clock;
+use tidegate_common::spec::{self, Resolved, SpecErrors};
+
+use crate::core::{CoreOutput, CoreSpec};
+
+/// Why a spec that came over the wire is not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum BadSpec {
+    /// It is not the canonical JSON of a spec.
+    #[error("the spec is not canonical JSON")]
+    Json(#[from] spec::BadCanonicalSpec),
+    /// It says what cannot be.
+    #[error("the spec is invalid")]
+    Invalid(#[from] SpecErrors),
+}
+
+/// The spec that `json` is, checked.
+pub fn resolve(json: &str) -> Result<Resolved, BadSpec> {
+    Ok(spec::resolve(spec::from_canonical_json(json)?, clock::processing_time_micros())?)
+}
+
+/// What the core needs to know of a spec.
+pub fn core_spec(resolved: &Resolved) -> CoreSpec {
+    let outputs = resolved.outputs.iter().map(|output| CoreOutput {
+        name: output.name.clone(),
+        commit_every: output.commit_every,
+        commit_bytes: output.commit_bytes,
+    });
+    CoreSpec {
+        name: resolved.spec.name.clone(),
+        window: resolved.window,
+        max_drift: resolved.max_drift,
+        allow_wide: resolved.allow_wide,
+        sources: resolved.sources.iter().map(|source| source.name.clone()).collect(),
+        outputs: outputs.collect(),
+    }
+}
