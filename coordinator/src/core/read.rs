@@ -33,7 +33,12 @@ impl Core {
         let judgement = self.judge_hand_in(lease, &hand_in);
         let (attempt, number) = (hand_in.attempt.clone(), hand_in.number);
         let (accepted, reason) = match judgement {
-            Judgement::Repeat => (true, String::new()),
+            Judgement::Repeat => {
+                if released {
+                    self.released(lease, out);
+                }
+                (true, String::new())
+            }
             Judgement::Accept { total, planned } => {
                 self.accept(lease, hand_in, (total, planned), released, out);
                 (true, String::new())
