@@ -4,6 +4,7 @@
 //! neither tokio, tonic nor arrow: every other room may depend on it, and it on none of them.
 
 pub mod clock;
+pub mod failpoint;
 pub mod fence;
 pub mod gate;
 pub mod ids;

@@ -49,7 +49,7 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 }
 
 /// An error as the evidence that goes to the coordinator; the worker's name and the attempts are filled in there.
-pub fn evidence<E: Classify>(error: &E) -> v1::Evidence {
+pub fn evidence(error: &dyn Classify) -> v1::Evidence {
     let (class, exit_code) = match error.class() {
         Class::Retryable => (v1::Failure::Retryable, 0),
         Class::WorkerSick => (v1::Failure::WorkerSick, 0),

@@ -1,8 +1,11 @@
 //! Touches data: reads sources, runs SQL, writes Iceberg; does what its leases say and nothing else.
 
 pub mod access;
+pub mod failpoint;
 pub mod failure;
+pub mod session;
 pub mod sink;
 pub mod source;
 pub mod task;
 pub mod transform;
+pub mod worker;

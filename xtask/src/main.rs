@@ -1,2 +1,75 @@
-//! placeholder
-fn main() {}
+//! Drives what a contributor runs: `cargo xtask test | sim | bench | example-data`.
+//!
+//! It calls cargo and python and refuses to do their work. It depends on no other room and on no crate, because it is
+//! compiled before all others.
+
+mod environment;
+mod steps;
+
+use std::process::ExitCode;
+
+use steps::{Step, cargo};
+
+const USAGE: &str = "\
+cargo xtask test [FILTER]       all checks and all tests; with FILTER, only the tests whose names contain it
+cargo xtask sim [--seeds N]     the simulator, over N seeds (default 1000)
+cargo xtask bench [FILTER]      the benchmarks
+cargo xtask example-data --flights flights.csv --weather weather.csv --out examples/flights
+                                makes the example data again";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let ended = match arguments.as_slice() {
+        ["test"] => test(None),
+        ["test", filter] if !filter.starts_with('-') => test(Some(filter)),
+        ["sim"] => sim("1000"),
+        ["sim", "--seeds", seeds] if seeds.parse::<u64>().is_ok() => sim(seeds),
+        ["bench"] => steps::run([cargo("bench", "bench --package tidegate-bench")]),
+        ["bench", filter] if !filter.starts_with('-') => {
+            steps::run([cargo("bench", "bench --package tidegate-bench --").arg(filter)])
+        }
+        ["example-data", rest @ ..] => example_data(rest),
+        ["help" | "--help" | "-h"] => {
+            println!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        _ => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failed) => {
+            eprintln!("xtask: {failed}");
+            ExitCode::from(failed.exit_code)
+        }
+    }
+}
+
+/// Checks first, because they are quick; then what the tests need; then the tests, whose summary comes last.
+fn test(filter: Option<&str>) -> Result<(), steps::Failed> {
+    let deny_warnings = "clippy --workspace --all-targets -- --deny warnings";
+    steps::run([
+        cargo("format", "fmt --all --check"),
+        cargo("lints", deny_warnings),
+        cargo("docs", "doc --workspace --no-deps").env("RUSTDOCFLAGS", "--deny warnings"),
+        cargo("binary", "build --package tidegate"),
+    ])?;
+    let python = environment::python()?;
+    let tests = cargo("tests", "test --workspace").env("TIDEGATE_PYTHON", python).speaks_last();
+    steps::run([match filter {
+        Some(filter) => tests.arg(filter),
+        None => tests,
+    }])
+}
+
+fn sim(seeds: &str) -> Result<(), steps::Failed> {
+    steps::run([cargo("simulator", "test --package tidegate-tests --test simulator").env("TIDEGATE_SIM_SEEDS", seeds)])
+}
+
+fn example_data(arguments: &[&str]) -> Result<(), steps::Failed> {
+    let make = cargo("example data", "run --quiet --package tidegate-tests --example make_flights --");
+    steps::run([arguments.iter().fold(make, Step::arg)])
+}

@@ -74,7 +74,7 @@ pub struct SpecErrors(Vec<SpecError>);
 
 impl SpecErrors {
     /// More are not reported.
-    const MOST: usize = 100;
+    pub(super) const MOST: usize = 100;
 
     /// What was `found` in `file`, in order.
     pub(super) fn new(mut found: Vec<SpecError>, file: &str) -> Self {

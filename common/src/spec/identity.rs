@@ -14,7 +14,7 @@ use crate::ids::BackfillId;
 #[derive(Debug, thiserror::Error)]
 pub enum BadCanonicalSpec {
     /// It is longer than any spec.
-    #[error("the canonical JSON of a spec has {0} bytes, more than the {max} allowed", max = MAX_TEXT * 8)]
+    #[error("the canonical JSON of a spec has {0} bytes, more than the {max} allowed", max = MAX_TEXT)]
     TooLong(usize),
     /// It does not have a spec's form.
     #[error("this is not the canonical JSON of a spec")]
@@ -34,7 +34,7 @@ pub fn canonical_json(spec: &Spec) -> String {
 /// # Errors
 /// What is no spec, or too long for one.
 pub fn from_canonical_json(text: &str) -> Result<Spec, BadCanonicalSpec> {
-    if text.len() > MAX_TEXT * 8 {
+    if text.len() > MAX_TEXT {
         return Err(BadCanonicalSpec::TooLong(text.len()));
     }
     serde_json::from_str(text).map_err(BadCanonicalSpec::Form)
@@ -46,7 +46,8 @@ pub fn from_canonical_json(text: &str) -> Result<Spec, BadCanonicalSpec> {
 pub fn backfill_id(deployment: &str, resolved: &Resolved) -> BackfillId {
     let window = [resolved.window.from().as_micros().to_be_bytes(), resolved.window.to().as_micros().to_be_bytes()];
     let json = canonical_json(&resolved.spec);
-    let parts = [b"tidegate/spec/v1", deployment.as_bytes(), resolved.spec.name.as_bytes(), &window.concat(), json.as_bytes()];
+    let parts =
+        [b"tidegate/spec/v1", deployment.as_bytes(), resolved.spec.name.as_bytes(), &window.concat(), json.as_bytes()];
     let mut hash = Sha256::new();
     for part in parts {
         hash.update((part.len() as u64).to_be_bytes());

@@ -82,7 +82,6 @@ pub(super) fn check_location(path: &str) -> Result<String, SpecError> {
         return Err(error.hint("expected a path, s3://, gs://, az:// or file://"));
     }
     let (authority, key) = rest.split_once('/').unwrap_or((rest, ""));
-    check_authority(authority)?;
     if path.contains('\\') {
         return Err(SpecError::new("a URL holds no backslash"));
     }
@@ -107,26 +106,23 @@ pub(super) fn check_endpoint(endpoint: &str, allow_http: bool) -> Result<(), Spe
             let error = SpecError::new("the endpoint is not encrypted");
             return Err(error.hint("write https://, or `allow_http: true` if that is meant"));
         }
-        _ => return Err(SpecError::new(format!("{} is not an endpoint", quoted(endpoint))).hint("write `https://host`")),
+        _ => {
+            return Err(SpecError::new(format!("{} is not an endpoint", quoted(endpoint))).hint("write `https://host`"));
+        }
     };
-    let authority = rest.split(['/', '?', '#', '\\']).next().unwrap_or_default();
-    // `\` and `?` before an `@` are read in more than one way
-    check_authority(rest)?;
-    if authority.is_empty() {
+    if rest.is_empty() || rest.starts_with(['/', ':', '?', '#', '\\']) {
         return Err(SpecError::new(format!("{} names no host", quoted(endpoint))));
     }
     Ok(())
 }
 
-fn check_authority(authority: &str) -> Result<(), SpecError> {
-    if authority.contains('@') {
+/// What no path or URL may be. A user and password are looked for first, since later errors show the text.
+fn check_text(path: &str) -> Result<(), SpecError> {
+    let authority = path.split_once("://").map(|(_, rest)| rest.split('/').next().unwrap_or_default());
+    if authority.is_some_and(|authority| authority.contains('@')) {
         let error = SpecError::new("a URL must not hold a user or password: specs are stored in clear");
         return Err(error.hint("name the credentials under `storage`, by `from_env` or `from_file`"));
     }
-    Ok(())
-}
-
-fn check_text(path: &str) -> Result<(), SpecError> {
     if path.trim().is_empty() {
         return Err(SpecError::new("the path is empty"));
     }

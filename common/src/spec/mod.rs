@@ -26,6 +26,8 @@ mod time_of;
 mod tree;
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;
 
 pub use error::{SpecError, SpecErrors};

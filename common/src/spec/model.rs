@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields)]
 pub struct Spec {
     /// The version of this schema; 1.
+    #[schemars(range(min = 1, max = 1))]
     pub version: u32,
     /// What the file asks for.
     pub kind: Kind,

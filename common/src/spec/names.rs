@@ -80,3 +80,31 @@ pub(super) fn check_column(name: &str) -> Result<(), SpecError> {
     }
     Err(SpecError::new(format!("{} is not the name of a column", quoted(name))))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_read_back_and_others_are_refused() {
+        for text in ["a.b", "c.a.b", "A-1._x"] {
+            assert_eq!(text.parse::<TableName>().unwrap().to_string(), text);
+        }
+        for text in [
+            "",
+            "a",
+            "a.b.c.d",
+            "a..b",
+            ".a.b",
+            "a.b/c",
+            "a.b\0",
+            "a. b",
+            "a.b$snapshots",
+            "ä.b",
+            "a.\u{202e}b",
+            &format!("a.{}", "x".repeat(129)),
+        ] {
+            assert!(text.parse::<TableName>().is_err(), "{text}");
+        }
+    }
+}

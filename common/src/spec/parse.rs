@@ -93,7 +93,7 @@ fn typed(tree: &Node, env: Environment<'_>) -> Result<Spec, Vec<SpecError>> {
             _ => Vec::new(),
         };
         found.push(error);
-        if !tree.remove(&culprit) {
+        if found.len() >= SpecErrors::MOST || !tree.remove(&culprit) {
             return Err(found);
         }
     }

@@ -110,3 +110,41 @@ impl fmt::Display for PartitionField {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn partition_fields_read_back_and_others_are_refused() {
+        for (text, transform, written) in [
+            ("origin", Transform::Identity, "origin"),
+            ("identity( origin )", Transform::Identity, "origin"),
+            ("bucket(16,id)", Transform::Bucket(16), "bucket(16, id)"),
+            ("truncate(4, a b)", Transform::Truncate(4), "truncate(4, a b)"),
+            ("year(t)", Transform::Year, "year(t)"),
+            ("month(t)", Transform::Month, "month(t)"),
+            (" day (t)", Transform::Day, "day(t)"),
+            ("hour(t)", Transform::Hour, "hour(t)"),
+        ] {
+            let field: PartitionField = text.parse().unwrap();
+            assert_eq!((field.transform, field.to_string().as_str()), (transform, written), "{text}");
+            assert_eq!(written.parse::<PartitionField>().unwrap(), field);
+        }
+        for text in [
+            "",
+            "day()",
+            "day(t",
+            "day(a, b)",
+            "bucket(t)",
+            "bucket(-1, t)",
+            "bucket(2147483648, t)",
+            "a, b",
+            "void(t)",
+            "day(t))",
+            "a\u{7}",
+        ] {
+            assert!(text.parse::<PartitionField>().is_err(), "{text}");
+        }
+    }
+}

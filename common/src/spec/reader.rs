@@ -4,14 +4,14 @@
 //! `"1"` in quotes is never a number unless a variable was put into it. Unknown keys are collected and skipped;
 //! every other error ends the reading with the place and the path of what was wrong.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 
 use serde::de::{self, DeserializeOwned, DeserializeSeed, Visitor};
 
 use super::error::{SpecError, did_you_mean, quoted};
 use super::interpolate::{self, Environment};
-use super::tree::{Key, Node, Place, Value, spot};
+use super::tree::{Key, MAX_TEXT, Node, Place, Value, spot};
 
 /// The type whose fields are references to secrets: nothing in it is expanded.
 const SECRET: &str = "Secret";
@@ -20,11 +20,16 @@ const SECRET: &str = "Secret";
 pub(super) struct Reader<'a> {
     env: Environment<'a>,
     errors: RefCell<Vec<SpecError>>,
+    /// Bytes that came out of expanding so far.
+    expanded: Cell<usize>,
 }
+
+/// The most bytes that expanding all scalars of a spec may give.
+const MAX_EXPANDED: usize = 4 * MAX_TEXT;
 
 impl<'a> Reader<'a> {
     pub(super) fn new(env: Environment<'a>) -> Self {
-        Self { env, errors: RefCell::default() }
+        Self { env, errors: RefCell::default(), expanded: Cell::new(0) }
     }
 
     /// What the tree under `node` says.
@@ -90,6 +95,11 @@ impl<'r> NodeReader<'r> {
         };
         if self.expand && interpolate::wanted(text) {
             let text = interpolate::expand(text, self.reader.env).map_err(ReadError::from)?;
+            self.reader.expanded.set(self.reader.expanded.get().saturating_add(text.len()));
+            if self.reader.expanded.get() > MAX_EXPANDED {
+                let message = format!("the spec, its variables put in, is larger than {MAX_EXPANDED} bytes");
+                return Err(SpecError::new(message).into());
+            }
             return Ok(Scalar { text, open: true });
         }
         if self.is_null() {
@@ -196,6 +206,10 @@ impl<'de> de::Deserializer<'de> for NodeReader<'_> {
                 let inside = Self { expand: self.expand && name != SECRET, ..self };
                 visitor.visit_map(Entries::new(inside, entries, Some(fields)))
             }
+            Value::Scalar { .. } if name == SECRET && !self.is_null() => {
+                let error = SpecError::new("a secret is never written into a spec");
+                Err(error.hint("write `{from_env: VARIABLE}` or `{from_file: path}`").into())
+            }
             _ => {
                 let wanted = format!("keys and values ({})", fields.join(", "));
                 Err(self.mistyped(&wanted))
@@ -211,7 +225,9 @@ impl<'de> de::Deserializer<'de> for NodeReader<'_> {
     ) -> Result<V::Value, ReadError> {
         match &self.node.value {
             Value::Map(entries) => match entries.as_slice() {
-                [(key, node)] => visitor.visit_enum(Variant { parent: self, name: key.text.clone(), of: Some((key, node)) }),
+                [(key, node)] => {
+                    visitor.visit_enum(Variant { parent: self, name: key.text.clone(), of: Some((key, node)) })
+                }
                 _ => Err(SpecError::new(format!("expected exactly one of {}", variants.join(", "))).into()),
             },
             _ => {

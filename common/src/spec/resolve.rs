@@ -6,10 +6,12 @@
 use std::collections::BTreeMap;
 
 use super::error::{SpecError, SpecErrors};
+use super::identity::canonical_json;
 use super::model::{AlignmentSpec, Spec, WindowSpec};
 use super::names::check_name;
 use super::quantity::{canonical_span, parse_span};
 use super::resolved::{Resolved, ResolvedOutput, ResolvedSource};
+use super::tree::MAX_TEXT;
 use super::{resolve_output, resolve_source, time_of};
 use crate::time::{Span, Window};
 
@@ -41,9 +43,20 @@ pub(super) fn resolve_all(mut spec: Spec, now_micros: i64) -> Result<Resolved, V
     let outputs = findings.within("outputs", |findings| outputs(&mut spec, findings));
     match (window, max_drift) {
         (Some(window), Some(max_drift)) if findings.found.is_empty() => {
+            check_size(&spec)?;
             Ok(Resolved { spec, window, max_drift, allow_wide, sources, outputs })
         }
         _ => Err(findings.found),
+    }
+}
+
+fn check_size(spec: &Spec) -> Result<(), Vec<SpecError>> {
+    match canonical_json(spec).len() {
+        bytes if bytes > MAX_TEXT => {
+            let message = format!("the spec has {bytes} bytes as canonical JSON, more than the {MAX_TEXT} allowed");
+            Err(vec![SpecError::new(message)])
+        }
+        _ => Ok(()),
     }
 }
 

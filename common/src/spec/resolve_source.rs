@@ -39,7 +39,8 @@ pub(super) fn source(name: &str, spec: &mut SourceSpec, findings: &mut Findings)
     };
     let event_time = match (&mut spec.event_time, &spec.generate) {
         (Some(_), Some(_)) => {
-            findings.add("event_time", SpecError::new("generated rows bring their own event time").hint("take it away"));
+            findings
+                .add("event_time", SpecError::new("generated rows bring their own event time").hint("take it away"));
             return None;
         }
         (None, Some(_)) => None,
@@ -48,9 +49,7 @@ pub(super) fn source(name: &str, spec: &mut SourceSpec, findings: &mut Findings)
             findings.here(error.hint("say where event times come from: `event_time: {column: …}`"));
             return None;
         }
-        (Some(given), None) => {
-            Some(findings.within("event_time", |findings| event_time(given, is_files, findings))?)
-        }
+        (Some(given), None) => Some(findings.within("event_time", |findings| event_time(given, is_files, findings))?),
     };
     Some(ResolvedSource { name: name.to_owned(), kind: kind?, event_time })
 }
@@ -94,7 +93,7 @@ fn files(spec: &mut FilesSpec, findings: &mut Findings) -> Option<SourceKind> {
         }
     }
     spec.path = path?;
-    Some(SourceKind::Files(spec.clone()))
+    Some(SourceKind::Files(Box::new(spec.clone())))
 }
 
 fn check_csv(csv: &CsvSpec, findings: &mut Findings) {
@@ -187,7 +186,8 @@ fn check_pattern(pattern: &str) -> Result<(), SpecError> {
         let error = SpecError::new(format!("{} is not the form of a path: {why}", quoted(pattern)));
         Err(error.hint("write date parts from the year down: `dt=%Y-%m-%d/hour=%H`"))
     };
-    let parts: Vec<String> = pattern.match_indices('%').map(|(at, _)| pattern[at..].chars().take(2).collect()).collect();
+    let parts: Vec<String> =
+        pattern.match_indices('%').map(|(at, _)| pattern[at..].chars().take(2).collect()).collect();
     if let Some(other) = parts.iter().find(|part| !PARTS.contains(&part.as_str())) {
         return bad(&format!("{} is none of {}", quoted(other), PARTS.join(" ")));
     }
@@ -224,7 +224,16 @@ fn generate(spec: &mut GenerateSpec, findings: &mut Findings) -> Option<SourceKi
         findings.add("splits", SpecError::new(format!("from 1 to the number of rows, {rows}")));
         return None;
     }
-    let made = Generate { seed: spec.seed, rows, rate: rate?, start: start?, disorder: disorder?, skew: skew?, keys: keys?, splits };
+    let made = Generate {
+        seed: spec.seed,
+        rows,
+        rate: rate?,
+        start: start?,
+        disorder: disorder?,
+        skew: skew?,
+        keys: keys?,
+        splits,
+    };
     (spec.rate, spec.skew) = (made.rate, made.skew);
     spec.start = spec.start.as_ref().map(|_| made.start.to_string());
     spec.disorder = spec.disorder.as_ref().map(|_| canonical_span(made.disorder));

@@ -58,7 +58,7 @@ pub struct ResolvedSource {
 #[derive(Clone, Debug, PartialEq)]
 pub enum SourceKind {
     /// Files; the path is absolute or a URL.
-    Files(FilesSpec),
+    Files(Box<FilesSpec>),
     /// An Iceberg table.
     Iceberg {
         /// The table.

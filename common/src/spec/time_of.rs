@@ -40,24 +40,32 @@ pub fn parse_event_time(text: &str, zone: &TimeZone, now_micros: i64) -> Result<
             None if back.trim().is_empty() => Span::ZERO,
             None => return Err(bad(": only a duration can be taken from `now`")),
         };
-        let micros = now_micros.saturating_sub(span.as_micros());
-        jiff::Timestamp::from_microsecond(micros).map_err(|_| bad(": it lies outside the calendar"))?;
-        return Ok(EventTime::from_micros(micros));
+        let at = now_micros.saturating_sub(span.as_micros());
+        return in_calendar(at).ok_or_else(|| bad(OUTSIDE));
     }
     if trimmed.len() == 10 && trimmed.as_bytes().get(4) == Some(&b'-') {
         let date: Date = trimmed.parse().map_err(|_| bad(""))?;
         let midnight = date.to_zoned(zone.clone()).map_err(|_| bad(""))?;
-        return Ok(EventTime::from_micros(midnight.timestamp().as_microsecond()));
+        return in_calendar(midnight.timestamp().as_microsecond()).ok_or_else(|| bad(OUTSIDE));
     }
     let dated = trimmed.as_bytes().get(4) == Some(&b'-') && trimmed.as_bytes().get(7) == Some(&b'-');
-    let at: jiff::Timestamp = trimmed.parse().ok().filter(|_| dated).ok_or_else(|| match trimmed.parse::<jiff::civil::DateTime>() {
-        Ok(_) if dated => bad(": it lacks its offset from UTC, such as `Z` or `-05:00`"),
-        _ => bad(""),
-    })?;
+    let at: jiff::Timestamp =
+        trimmed.parse().ok().filter(|_| dated).ok_or_else(|| match trimmed.parse::<jiff::civil::DateTime>() {
+            Ok(_) if dated => bad(": it lacks its offset from UTC, such as `Z` or `-05:00`"),
+            _ => bad(""),
+        })?;
     if at.subsec_nanosecond() % 1_000 != 0 {
         return Err(bad(": it is finer than a microsecond"));
     }
-    Ok(EventTime::from_micros(at.as_microsecond()))
+    in_calendar(at.as_microsecond()).ok_or_else(|| bad(OUTSIDE))
+}
+
+/// Only these years can be written back as RFC 3339 in any zone.
+const OUTSIDE: &str = ": it lies outside the years 1 to 9998";
+
+fn in_calendar(micros: i64) -> Option<EventTime> {
+    const CALENDAR: std::ops::Range<i64> = -62_135_596_800_000_000..253_370_764_800_000_000;
+    CALENDAR.contains(&micros).then_some(EventTime::from_micros(micros))
 }
 
 impl WindowSpec {

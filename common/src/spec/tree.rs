@@ -205,7 +205,8 @@ impl<'e> Builder<'e> {
         self.nodes = self.nodes.saturating_add(nodes);
         self.bytes = self.bytes.saturating_add(bytes);
         if self.nodes > MAX_NODES || self.bytes > MAX_BYTES {
-            let message = format!("the spec, its aliases replaced, is larger than {MAX_NODES} values or {MAX_BYTES} bytes");
+            let message =
+                format!("the spec, its aliases replaced, is larger than {MAX_NODES} values or {MAX_BYTES} bytes");
             return Err(SpecError::new(message));
         }
         Ok(())

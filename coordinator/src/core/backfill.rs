@@ -14,6 +14,7 @@ use tidegate_common::time::{EventTime, Span, Window};
 use tidegate_proto::convert;
 use tidegate_proto::v1::{self, record};
 
+use super::event::HeldTask;
 use super::ledger::{OutputAccount, SourceAccount};
 use super::plan::{Place, SourcePlan};
 
@@ -130,6 +131,10 @@ pub struct Backfill {
     pub(super) tries: BTreeMap<TaskId, Tries>,
     pub(super) told: Option<Gate>,
     pub(super) grace: bool,
+    /// Whether this process has raised the term: without that it grants nothing.
+    pub(super) led: bool,
+    /// Tasks that workers say they hold, whose segments are not loaded yet.
+    pub(super) claims: Vec<(SessionId, HeldTask)>,
 }
 
 impl Backfill {
@@ -161,6 +166,8 @@ impl Backfill {
             tries: BTreeMap::new(),
             told: None,
             grace: false,
+            led: false,
+            claims: Vec::new(),
         }
     }
 
@@ -187,7 +194,7 @@ impl Backfill {
                 self.failure.clone_from(&changed.evidence);
                 self.ended = if self.is_over() { record.at } else { 0 };
             }
-            Some(Kind::Retried(_)) => self.apply_retried(),
+            Some(Kind::Retried(retried)) => self.apply_retried(retried),
             None => {}
         }
     }
@@ -266,7 +273,8 @@ impl Backfill {
         }
     }
 
-    fn apply_retried(&mut self) {
+    fn apply_retried(&mut self, retried: &record::Retried) {
+        self.allow_existing |= retried.allow_existing;
         for task in std::mem::take(&mut self.parked).into_keys() {
             if let Some((plan, place)) = self.read_task(task) {
                 plan.unpark(place);
@@ -276,6 +284,11 @@ impl Backfill {
         self.failure = None;
         self.ended = 0;
         self.wish = v1::Wish::Run;
+        if self.log == LogPosition::default() {
+            // Nothing was accepted, so nothing holds it to what was pinned: it is planned anew.
+            self.prepared = None;
+            self.sources = self.spec.sources.iter().map(|_| Source::new()).collect();
+        }
         self.phase = if self.prepared.is_none() {
             v1::Phase::Preparing
         } else if self.sources.iter().any(|source| source.plan.found().is_none()) {

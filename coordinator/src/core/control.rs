@@ -15,7 +15,7 @@ impl Core {
             None => self.create(submission, out),
             Some((v1::Phase::Succeeded, _)) => Ok(v1::Applied::NothingToDo),
             Some((_, true)) => {
-                self.retry(&id, submission.reason, out);
+                self.retry(&id, submission.reason, submission.allow_existing, out);
                 Ok(v1::Applied::Resumed)
             }
             Some((_, false)) => Ok(v1::Applied::Attached),
@@ -30,10 +30,9 @@ impl Core {
             return Err(Refusal::LiveName { name: spec.name, other: other.id.clone() });
         }
         self.backfills.insert(id.clone(), Backfill::new(id.clone(), spec));
-        self.active.insert(id.clone());
         let created = record::Created { id: id.to_string(), spec_json, reason, allow_existing };
         self.record(&id, record::Kind::Created(created), out);
-        self.record(&id, record::Kind::Term(record::TermRaised { term: 1 }), out);
+        self.lead(&id, out);
         Ok(v1::Applied::Created)
     }
 
@@ -83,7 +82,7 @@ impl Core {
             v1::Change::Retry if !over && !has_parked => not_now("runs, and nothing in it is parked"),
             v1::Change::Retry if backfill.phase == v1::Phase::Succeeded => not_now("has succeeded"),
             v1::Change::Retry => {
-                self.retry(id, reason, out);
+                self.retry(id, reason, false, out);
                 Ok(())
             }
         }
@@ -94,21 +93,29 @@ impl Core {
         self.record(id, record::Kind::Wish(changed), out);
     }
 
-    fn retry(&mut self, id: &BackfillId, reason: String, out: &mut Out) {
-        self.active.insert(id.clone());
-        self.record(id, record::Kind::Retried(record::Retried { reason }), out);
+    fn retry(&mut self, id: &BackfillId, reason: String, allow_existing: bool, out: &mut Out) {
+        self.lead(id, out);
+        self.record(id, record::Kind::Retried(record::Retried { reason, allow_existing }), out);
     }
 
-    /// A backfill that was replayed is this coordinator's: its term is raised before anything else.
+    /// Makes a backfill this coordinator's, once: its term is raised before anything else.
+    fn lead(&mut self, id: &BackfillId, out: &mut Out) {
+        let Some(backfill) = self.backfills.get_mut(id) else { return };
+        let raised = record::TermRaised { term: backfill.term.next().get() };
+        self.active.insert(id.clone());
+        if !std::mem::replace(&mut backfill.led, true) {
+            self.record(id, record::Kind::Term(raised), out);
+        }
+    }
+
+    /// A backfill that was replayed from its journal goes on, after a grace in which workers say what they hold.
     pub(super) fn take_up(&mut self, id: &BackfillId, out: &mut Out) {
         let Some(backfill) = self.backfills.get(id) else { return };
         if backfill.is_over() && backfill.outputs.iter().all(|output| output.prepared_intent().is_none()) {
             return;
         }
-        let term = backfill.term.next();
         let may_be_held = backfill.phase == v1::Phase::Running && !self.config.grace.is_zero();
-        self.active.insert(id.clone());
-        self.record(id, record::Kind::Term(record::TermRaised { term: term.get() }), out);
+        self.lead(id, out);
         if let Some(backfill) = self.backfills.get_mut(id).filter(|_| may_be_held) {
             backfill.grace = true;
             self.wake(out.now.monotonic.after(self.config.grace), Wake::Grace(id.clone()));
@@ -227,14 +234,22 @@ fn unfit(backfill: &Backfill, prepared: &v1::Prepared) -> Option<v1::Evidence> {
         return Some(fatal("prepare answered for other outputs than the spec has".to_owned(), 1));
     }
     let marked = prepared.outputs.iter().zip(&backfill.outputs).find(|(table, output)| table.marker != output.marker);
-    marked.map(|(table, output)| {
+    if let Some((table, output)) = marked {
         let message = format!(
             "table {} carries this backfill's marker {:?}, and this coordinator's state says {:?}: the state was lost \
              or belongs to another deployment; bring the state back, or start over in a new table",
             table.table, table.marker, output.marker
         );
-        fatal(message, 4)
-    })
+        return Some(fatal(message, 4));
+    }
+    let taken = |table: &&v1::PreparedOutput| table.rows_before > 0 && table.marker.is_empty();
+    let taken = prepared.outputs.iter().find(taken).filter(|_| !backfill.allow_existing)?;
+    let message = format!(
+        "table {} holds {} rows in the window that this backfill did not write: appending would double them; choose \
+         another window or table, or say --allow-existing if they are not the same rows",
+        taken.table, taken.rows_before
+    );
+    Some(fatal(message, 4))
 }
 
 fn fatal(message: String, exit_code: i32) -> v1::Evidence {

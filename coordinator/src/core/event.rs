@@ -114,8 +114,8 @@ pub enum Event {
     Joined(SessionId, Registration),
     /// A worker's session is gone.
     Left(SessionId),
-    /// A worker is alive; the number is to be answered.
-    Heartbeat(SessionId, u64, Vec<CursorReport>),
+    /// A worker is alive; the number is to be answered. `true` when it is draining: it is to be assigned nothing more.
+    Heartbeat(SessionId, u64, Vec<CursorReport>, bool),
     /// A worker hands in; `true` when it gives the rest of the task back.
     HandIn(LeaseRef, v1::HandIn, bool),
     /// An enumeration found a segment.

@@ -33,7 +33,7 @@ use std::time::Duration;
 
 use tidegate_common::clock::Monotonic;
 use tidegate_common::fence::Fences;
-use tidegate_common::ids::{BackfillId, SessionId, TaskId};
+use tidegate_common::ids::{BackfillId, SessionId, SourceIx, TaskId};
 use tidegate_proto::v1;
 
 pub use action::{Action, Refusal, Reply};
@@ -134,7 +134,9 @@ impl Core {
             Event::TakeUp(id) => self.take_up(&id, &mut out),
             Event::Joined(session, registration) => self.joined(session, registration, &mut out),
             Event::Left(session) => self.left(session),
-            Event::Heartbeat(session, number, cursors) => self.heartbeat(session, number, cursors, &mut out),
+            Event::Heartbeat(session, number, cursors, draining) => {
+                self.heartbeat(session, number, cursors, draining, &mut out);
+            }
             Event::HandIn(lease, hand_in, released) => self.hand_in(&lease, hand_in, released, &mut out),
             Event::SegmentFound(lease, segment) => self.segment_found(&lease, segment, &mut out),
             Event::Done(lease, result) => self.done(&lease, result, &mut out),
@@ -214,16 +216,8 @@ impl Core {
         let watermark = backfill.gate().watermark;
         for (ix, source) in (0u32..).zip(&mut backfill.sources) {
             while let Some((segment, info)) = source.plan.ask_next(watermark) {
-                out.actions.push(Action::LoadSegment {
-                    id: id.clone(),
-                    source: tidegate_common::ids::SourceIx::new(ix),
-                    segment,
-                    info: info.clone(),
-                });
-                if !source.plan.is_settled() {
-                    continue;
-                }
-                break;
+                let (id, info) = (id.clone(), info.clone());
+                out.actions.push(Action::LoadSegment { id, source: SourceIx::new(ix), segment, info });
             }
         }
     }

@@ -91,7 +91,12 @@ pub struct SourcePlan {
     ready_by_high: BTreeSet<(EventTime, EventTime, Place)>,
     ready_by_low: BTreeSet<(EventTime, EventTime, Place)>,
     unloaded: BTreeSet<SegmentIx>,
+    /// How many segments are asked for and not here.
+    asked: usize,
+    /// Begun before a restart, and not loaded since.
     unsettled: BTreeSet<SegmentIx>,
+    /// Asked for by name: a worker says that it holds a task of theirs.
+    wanted: BTreeSet<SegmentIx>,
 }
 
 impl SourcePlan {
@@ -154,12 +159,14 @@ impl SourcePlan {
     /// The next segment to load, where one is needed: because it was begun, because it may hold the watermark, or
     /// because few tasks wait to be granted.
     pub fn ask_next(&mut self, watermark: EventTime) -> Option<(SegmentIx, &v1::record::SegmentInfo)> {
-        let begun = self.unsettled.iter().copied().find(|ix| self.unloaded.contains(ix));
+        let begun = self.unsettled.iter().chain(&self.wanted).copied().find(|ix| self.unloaded.contains(ix));
         let next = begun.or_else(|| {
             let ix = *self.unloaded.first()?;
             let low = EventTime::from_micros(self.segments.get(ix.get() as usize)?.info.low);
-            (low <= watermark || self.ready_by_low.len() < READY_TARGET).then_some(ix)
+            let near = low <= watermark || self.ready_by_low.len() < READY_TARGET;
+            (near && self.asked == 0).then_some(ix)
         })?;
+        self.asked += 1;
         self.unloaded.remove(&next);
         let segment = self.segments.get_mut(next.get() as usize)?;
         segment.state = Loading::Asked;
@@ -173,6 +180,8 @@ impl SourcePlan {
             return;
         }
         segment.state = Loading::Loaded;
+        self.asked = self.asked.saturating_sub(1);
+        self.wanted.remove(&ix);
         segment.tasks = tasks
             .into_iter()
             .map(|task| Task { payload: Arc::new(task), cursor: None, backing_off: false, keys: Keys::default() })
@@ -193,8 +202,18 @@ impl SourcePlan {
             && segment.state == Loading::Asked
         {
             segment.state = Loading::Unloaded;
+            self.asked = self.asked.saturating_sub(1);
             self.unloaded.insert(ix);
         }
+    }
+
+    /// Asks for a segment by name; `false` when it needs no asking: it is loaded, or done, or there is none.
+    pub fn want(&mut self, ix: SegmentIx) -> bool {
+        let state = self.segments.get(ix.get() as usize).map(|segment| segment.state);
+        if state == Some(Loading::Unloaded) {
+            self.wanted.insert(ix);
+        }
+        matches!(state, Some(Loading::Unloaded | Loading::Asked))
     }
 
     /// The task at `place`, if its segment is loaded.
@@ -249,7 +268,11 @@ impl SourcePlan {
             return;
         }
         let entry = (EventTime::from_micros(segment.info.low), Key::Segment(ix));
+        if segment.state == Loading::Asked {
+            self.asked = self.asked.saturating_sub(1);
+        }
         segment.state = Loading::Done;
+        self.wanted.remove(&ix);
         segment.tasks = Vec::new();
         segment.progress = BTreeMap::new();
         self.unread.remove(&entry);

@@ -141,6 +141,7 @@ impl Core {
         match tasks {
             Some(tasks) => {
                 of.plan.load(segment, tasks);
+                self.judge_claims(id, out);
                 out.touch(id);
             }
             None => {

@@ -9,7 +9,7 @@ use tidegate_common::clock::Monotonic;
 use tidegate_common::ids::{BackfillId, SessionId, TaskId};
 use tidegate_proto::v1::{self, from_coordinator::Kind};
 
-use super::action::Out;
+use super::action::{Action, Out};
 use super::backfill::Grant;
 use super::event::{CursorReport, HeldTask, Registration};
 use super::{Core, Wake};
@@ -28,6 +28,8 @@ pub(super) struct Session {
     pub(super) lease_until: Monotonic,
     pub(super) connected: bool,
     pub(super) alive: bool,
+    /// It hands in and leaves: it is to be assigned nothing more.
+    pub(super) draining: bool,
     /// Under which keys it stands in the core's `free` and `handy`.
     ranked: (Option<u32>, Option<u32>),
 }
@@ -46,12 +48,13 @@ impl Core {
             lease_until: until,
             connected: true,
             alive: true,
+            draining: false,
             ranked: (None, None),
         };
         self.sessions.insert(id, session);
         self.wake(until, Wake::Lease(id));
         for held in registration.held {
-            self.adopt_or_revoke(id, &held, out);
+            self.claim(id, held, out);
         }
         let abandoned: Vec<SessionId> = self
             .sessions
@@ -68,12 +71,37 @@ impl Core {
         }
     }
 
+    /// A worker says that it holds a task: judged now, or when the task's segment is loaded.
+    fn claim(&mut self, session: SessionId, held: HeldTask, out: &mut Out) {
+        if let Some(backfill) = self.backfills.get_mut(&held.id)
+            && !backfill.is_over()
+            && let Some((plan, place)) = backfill.read_task(held.task)
+            && plan.want(place.0)
+        {
+            out.touch(&held.id);
+            return backfill.claims.push((session, held));
+        }
+        self.adopt_or_revoke(session, &held, out);
+    }
+
+    /// A segment was loaded: the claims that waited for it are judged.
+    pub(super) fn judge_claims(&mut self, id: &BackfillId, out: &mut Out) {
+        let claims = self.backfills.get_mut(id).map(|backfill| std::mem::take(&mut backfill.claims));
+        for (session, held) in claims.unwrap_or_default() {
+            if self.sessions.contains_key(&session) {
+                self.claim(session, held, out);
+            }
+        }
+    }
+
     /// A held attempt goes on under a new token if its next unit is the next that is not accepted.
     fn adopt_or_revoke(&mut self, session: SessionId, held: &HeldTask, out: &mut Out) {
         match self.adoptable(held) {
             Ok(next_unit) => {
                 self.end_grant(&held.id, held.task, false);
                 let Some(token) = self.grant(&held.id, held.task, session, out) else { return };
+                let gate = self.backfills.get(&held.id).map(|backfill| v1::Gate::of(&held.id, backfill.gate()));
+                out.actions.extend(gate.map(|gate| Action::Send(session, Kind::Gate(gate))));
                 out.send(
                     session,
                     Kind::Adopted(v1::Adopted {
@@ -100,7 +128,7 @@ impl Core {
 
     fn adoptable(&mut self, held: &HeldTask) -> Result<u32, &'static str> {
         let backfill = self.backfills.get_mut(&held.id).ok_or("there is no such backfill")?;
-        if backfill.is_over() || backfill.wish != v1::Wish::Run || !backfill.is_settled() {
+        if backfill.is_over() || backfill.wish != v1::Wish::Run {
             return Err("the backfill does not run");
         }
         if backfill.grants.get(&held.task).is_some_and(|grant| grant.token != held.token) {
@@ -129,12 +157,23 @@ impl Core {
         }
     }
 
-    pub(super) fn heartbeat(&mut self, id: SessionId, number: u64, cursors: Vec<CursorReport>, out: &mut Out) {
+    pub(super) fn heartbeat(
+        &mut self,
+        id: SessionId,
+        number: u64,
+        cursors: Vec<CursorReport>,
+        draining: bool,
+        out: &mut Out,
+    ) {
         let lease_until = out.now.monotonic.after(self.config.lease);
         let Some(session) = self.sessions.get_mut(&id) else { return };
         session.lease_until = lease_until;
-        if !std::mem::replace(&mut session.alive, true) {
+        let drains = draining && !std::mem::replace(&mut session.draining, draining);
+        let was_alive = std::mem::replace(&mut session.alive, true);
+        if !was_alive {
             self.wake(lease_until, Wake::Lease(id));
+        }
+        if drains || !was_alive {
             self.rank(id);
         }
         for report in cursors {
@@ -203,7 +242,7 @@ impl Core {
     /// Puts a session where its free slots and odd jobs say it belongs.
     pub(super) fn rank(&mut self, id: SessionId) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
-        let usable = session.connected && session.alive;
+        let usable = session.connected && session.alive && !session.draining;
         let free = session.slots.saturating_sub(session.reading);
         let ranked = ((usable && free > 0).then_some(free), usable.then_some(session.odd_jobs));
         let old = std::mem::replace(&mut session.ranked, ranked);

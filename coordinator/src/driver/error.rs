@@ -14,6 +14,9 @@ pub enum DriverError {
         /// The record that was moved.
         key: String,
     },
+    /// A test told it to fail here.
+    #[error(transparent)]
+    Injected(#[from] tidegate_common::failpoint::Injected),
     /// A stored record makes no sense to this build.
     #[error("{what} of the coordinator's state cannot be read: {why}; nothing was changed")]
     Unreadable {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use prost::Message;
+use tidegate_common::failpoint::hit;
 use tidegate_common::ids::BackfillId;
 use tidegate_proto::v1::{self, record};
 
@@ -22,6 +23,11 @@ use super::DriverError;
 /// The version of the records that this build writes.
 const VERSION: u32 = 1;
 const HEADS: &str = "heads/";
+
+/// Before a plan segment is durable.
+pub const SEGMENT_BEFORE: &str = "segment.before";
+/// After a plan segment is durable, before anything names it.
+pub const SEGMENT_AFTER: &str = "segment.after";
 
 /// Where a backfill's log stands.
 #[derive(Debug, Default)]
@@ -117,7 +123,11 @@ impl Journal {
                 Action::TableRecord(id, output, record) => {
                     additions.entry(id).or_default().tables.insert(output, record);
                 }
-                Action::WriteBlob(path, bytes) => self.blobs.put_new(&path, bytes).await?,
+                Action::WriteBlob(path, bytes) => {
+                    hit(SEGMENT_BEFORE)?;
+                    self.blobs.put_new(&path, bytes).await?;
+                    hit(SEGMENT_AFTER)?;
+                }
                 other => rest.push(other),
             }
         }
@@ -136,7 +146,10 @@ impl Journal {
         head.observe(number, &addition.records);
         let path = blob_path(id, &head, number);
         let blob = v1::LogBlob { version: VERSION, number, term: head.term, records: addition.records };
+        let points = points_of(&blob.records);
+        hit_all(&points, "before-log")?;
         self.blobs.put_new(&path, Bytes::from(blob.encode_to_vec())).await?;
+        hit_all(&points, "before-head")?;
         let key = format!("{HEADS}{id}");
         let txn = if log.version == 0 {
             Txn::default().if_absent(&key)
@@ -149,6 +162,7 @@ impl Journal {
         }
         match self.meta.transact(txn).await? {
             Outcome::Done { versions } => {
+                hit_all(&points, "after-head")?;
                 log.version = versions.first().copied().unwrap_or_default();
                 log.head = head;
                 log.count(number, &blob.records);
@@ -205,6 +219,35 @@ impl Observe for v1::Head {
             }
         }
     }
+}
+
+/// The kinds of records whose durable writes a test may break; each has three points: `<kind>.before-log`, when
+/// nothing is written; `<kind>.before-head`, when its blob is written and nothing names it; and `<kind>.after-head`,
+/// when it is true and nobody has heard of it.
+pub const POINTS: [&str; 8] = ["created", "prepared", "planned", "hand-in", "sealed", "ended", "parked", "phase"];
+
+/// Which of [`POINTS`] a write of `records` passes; empty in a release build.
+fn points_of(records: &[v1::Record]) -> Vec<&'static str> {
+    use record::Kind;
+    if cfg!(not(debug_assertions)) {
+        return Vec::new();
+    }
+    let points = records.iter().filter_map(|record| match record.kind.as_ref()? {
+        Kind::Created(_) => Some("created"),
+        Kind::Prepared(_) => Some("prepared"),
+        Kind::Planned(_) => Some("planned"),
+        Kind::HandIn(_) => Some("hand-in"),
+        Kind::Sealed(_) => Some("sealed"),
+        Kind::Ended(_) => Some("ended"),
+        Kind::Parked(_) => Some("parked"),
+        Kind::Phase(_) => Some("phase"),
+        Kind::Term(_) | Kind::Wish(_) | Kind::Retried(_) => None,
+    });
+    points.collect()
+}
+
+fn hit_all(points: &[&str], place: &str) -> Result<(), DriverError> {
+    points.iter().try_for_each(|point| Ok(hit(&format!("{point}.{place}"))?))
 }
 
 fn blob_path(id: &BackfillId, head: &v1::Head, number: u64) -> String {

@@ -27,7 +27,7 @@ pub(super) fn event(session: SessionId, message: v1::FromWorker) -> Result<Event
         Kind::Register(_) => return Err(BadMessage::Nonsense { part: "register", why: "it came twice".to_owned() }),
         Kind::Heartbeat(beat) => {
             let cursors = bounded("cursors", beat.cursors)?.into_iter().map(cursor).collect::<Result<_, _>>()?;
-            Event::Heartbeat(session, beat.number, cursors)
+            Event::Heartbeat(session, beat.number, cursors, beat.draining)
         }
         Kind::HandIn(delivery) => {
             let lease = lease(&delivery.backfill, delivery.task, delivery.token)?;

@@ -4,20 +4,41 @@
 //! window's filter, hand-ins and counting are the read task's; a source only ever yields the rows of the unit it is
 //! asked for, each with its event time.
 
-use arrow::array::{Int64Array, RecordBatch};
-use arrow::datatypes::SchemaRef;
+mod allow;
+mod bounds;
+mod bucket;
+mod check;
+mod error;
+mod event_time;
+mod files;
+mod generate;
+mod lines;
+mod parquet;
+mod path_time;
+mod secret;
+mod store;
+mod walk;
+
+use std::sync::Arc;
+
+use ::arrow::array::{Int64Array, RecordBatch};
+use ::arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
+use tidegate_common::spec::model::SourceSpec;
 use tidegate_common::time::Window;
 use tidegate_proto::v1;
 use tokio::sync::mpsc;
+
+pub use self::error::{Cause, During, SourceError};
+use crate::access::Access;
 
 /// Rows of one unit.
 #[derive(Debug)]
 pub struct SourceBatch {
     /// The columns that were asked for, in that order.
     pub rows: RecordBatch,
-    /// Each row's event time in microseconds; null where the row has none.
+    /// Each row's event time in microseconds; null where the row has none, or one that does not fit.
     pub event_time: Int64Array,
 }
 
@@ -28,7 +49,7 @@ pub struct FoundSplit {
     pub split: v1::Split,
     /// Its units by low, `split` left 0; those that the window excludes for certain are left out.
     pub units: Vec<v1::UnitOfWork>,
-    /// Rows and bytes of what was left out.
+    /// Rows of what was left out.
     pub rows_pruned: u64,
     /// Bytes of what was left out.
     pub bytes_pruned: u64,
@@ -44,18 +65,42 @@ pub trait Source: Send + Sync {
     fn describe(&self) -> String;
 
     /// Finds every split whose rows can lie in `window` and sends it; the bounds of units are clamped to `window`.
+    ///
+    /// One split a file: how much of it a task reads is decided by [`crate::task::pack`].
     async fn enumerate(&self, window: Window, found: mpsc::Sender<FoundSplit>) -> Result<(), SourceError>;
 
-    /// Opens a reader over `splits` that yields the columns `columns` (indices into [`Source::schema`]).
-    async fn reader(&self, splits: &[v1::Split], columns: &[usize]) -> Result<Box<dyn UnitReader>, SourceError>;
+    /// Opens a reader over `splits` that yields the columns `columns` (indices into [`Source::schema`]). The units
+    /// that it will be asked for were planned for `window`: rows outside it may lie outside their bounds.
+    async fn reader(
+        &self,
+        splits: &[v1::Split],
+        columns: &[usize],
+        window: Window,
+    ) -> Result<Box<dyn UnitReader>, SourceError>;
 }
 
 /// Reads units of the splits it was opened over; footers and the like are loaded once.
 #[async_trait]
 pub trait UnitReader: Send {
-    /// The rows of one unit. The stream yields exactly `unit.rows` rows or an error that names the file and the unit.
-    async fn read(&mut self, unit: &v1::UnitOfWork) -> Result<BoxStream<'static, Result<SourceBatch, SourceError>>, SourceError>;
+    /// The rows of one unit. The stream yields exactly `unit.rows` rows, all that lie in the window within the unit's
+    /// bounds, or an error that names the file and the unit.
+    async fn read(
+        &mut self,
+        unit: &v1::UnitOfWork,
+    ) -> Result<BoxStream<'static, Result<SourceBatch, SourceError>>, SourceError>;
 }
 
-mod error;
-pub use error::SourceError;
+/// Opens the source `name` as `spec` describes it, within what `access` allows.
+///
+/// # Errors
+/// When the spec is unsound, when what it names is absent, unreadable or not allowed, and when its files are of no
+/// known form.
+pub async fn open(name: &str, spec: &SourceSpec, access: &Access) -> Result<Arc<dyn Source>, SourceError> {
+    let refuse = |what: &str| SourceError::Spec { source_name: name.to_owned(), what: what.to_owned() };
+    match (&spec.files, &spec.iceberg, &spec.generate) {
+        (Some(files), None, None) => files::open(name, files, spec.event_time.as_ref(), access).await,
+        (None, Some(_), None) => Err(refuse("an Iceberg table cannot be read as a source yet: read its files")),
+        (None, None, Some(generated)) => generate::open(name, generated, spec.event_time.as_ref()),
+        _ => Err(refuse("exactly one of files, iceberg and generate says what is read")),
+    }
+}

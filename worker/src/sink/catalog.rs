@@ -1,0 +1,169 @@
+//! Catalogs: what a table is right now, and the one compare-and-swap that changes it.
+//!
+//! This knows no transactions, retries or rebasing: a commit is judged and staged on a loaded base, and lands on that
+//! base or not at all.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use iceberg::io::FileIO;
+use iceberg::spec::TableMetadataRef;
+use iceberg::table::Table;
+use iceberg::{Runtime, TableCreation, TableIdent, TableRequirement, TableUpdate};
+use tokio::sync::OnceCell;
+
+use super::SinkError;
+use super::sqlite::SqliteCatalog;
+
+/// A table as it was when it was loaded.
+#[derive(Clone, Debug)]
+pub struct LoadedTable {
+    table: Table,
+    metadata_location: String,
+}
+
+impl LoadedTable {
+    /// The table `ident` whose metadata stands at `metadata_location`. Needs a tokio runtime around it.
+    pub fn new(
+        ident: TableIdent,
+        metadata: TableMetadataRef,
+        metadata_location: String,
+        io: FileIO,
+    ) -> Result<Self, SinkError> {
+        let doing = || format!("table {ident}: open {metadata_location}");
+        let table = Table::builder()
+            .runtime(Runtime::try_current().map_err(SinkError::lake(doing()))?)
+            .identifier(ident.clone())
+            .metadata(metadata)
+            .metadata_location(metadata_location.clone())
+            .file_io(io)
+            .disable_cache()
+            .build()
+            .map_err(SinkError::lake(doing()))?;
+        Ok(Self { table, metadata_location })
+    }
+
+    /// Iceberg's own view of it, for scans.
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+
+    /// Where its metadata file stands; the base of a compare-and-swap.
+    pub fn metadata_location(&self) -> &str {
+        &self.metadata_location
+    }
+
+    /// Its metadata.
+    pub fn metadata(&self) -> TableMetadataRef {
+        self.table.metadata_ref()
+    }
+
+    /// The storage its files stand in.
+    pub fn io(&self) -> &FileIO {
+        self.table.file_io()
+    }
+}
+
+/// What became of a compare-and-swap.
+#[derive(Debug)]
+pub enum Swap {
+    /// It is done; the table is this now.
+    Done(LoadedTable),
+    /// The table is no longer the base; nothing was changed.
+    Conflict,
+}
+
+/// A catalog that can commit.
+#[async_trait]
+pub trait TableCommitter: Send + Sync {
+    /// The table as it is now, or `None` where there is none.
+    async fn load(&self, ident: &TableIdent) -> Result<Option<LoadedTable>, SinkError>;
+
+    /// Creates the table and its namespace. Where it exists already, however late that is found out, the table that
+    /// is there is returned: the caller checks whether it fits.
+    async fn create(&self, ident: &TableIdent, creation: TableCreation) -> Result<LoadedTable, SinkError>;
+
+    /// Applies `updates` iff the table still is `base` and `requirements` hold of it.
+    ///
+    /// # Errors
+    /// [`SinkError::Unknown`] when the outcome is not known; any other error means that nothing was changed.
+    async fn compare_and_swap(
+        &self,
+        base: &LoadedTable,
+        updates: Vec<TableUpdate>,
+        requirements: Vec<TableRequirement>,
+    ) -> Result<Swap, SinkError>;
+}
+
+/// Where a catalog is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CatalogConfig {
+    /// Tables of one SQLite file, in the standard schema that PyIceberg's `SqlCatalog` reads and writes.
+    Sqlite {
+        /// The catalog's name in the file; PyIceberg must be given the same.
+        name: String,
+        /// The file; created where there is none.
+        path: PathBuf,
+        /// The folder that new tables are put in: an absolute path or `file://…`.
+        warehouse: String,
+    },
+}
+
+enum Entry {
+    Configured(CatalogConfig, OnceCell<Arc<dyn TableCommitter>>),
+    Given(Arc<dyn TableCommitter>),
+}
+
+/// The catalogs that a worker may write to, by name; each is opened when it is first asked for.
+#[derive(Default)]
+pub struct Catalogs(BTreeMap<String, Entry>);
+
+impl std::fmt::Debug for Catalogs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+impl Catalogs {
+    /// Catalogs from their configurations, by name.
+    pub fn new(configs: impl IntoIterator<Item = (String, CatalogConfig)>) -> Self {
+        let entry = |config| Entry::Configured(config, OnceCell::new());
+        Self(configs.into_iter().map(|(name, config)| (name, entry(config))).collect())
+    }
+
+    /// These, and one that is open already.
+    #[must_use]
+    pub fn with(mut self, name: impl Into<String>, committer: Arc<dyn TableCommitter>) -> Self {
+        self.0.insert(name.into(), Entry::Given(committer));
+        self
+    }
+
+    /// The names, in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
+    /// The catalog `name`, opened.
+    pub async fn get(&self, name: &str) -> Result<Arc<dyn TableCommitter>, SinkError> {
+        match self.0.get(name) {
+            Some(Entry::Given(committer)) => Ok(committer.clone()),
+            Some(Entry::Configured(config, cell)) => cell.get_or_try_init(|| open(config)).await.cloned(),
+            None => {
+                let known = self.names().collect::<Vec<_>>().join(", ");
+                let what = format!("no catalog of this name is configured; there is: {known}");
+                Err(SinkError::Spec { subject: format!("catalog {name}"), what })
+            }
+        }
+    }
+}
+
+async fn open(config: &CatalogConfig) -> Result<Arc<dyn TableCommitter>, SinkError> {
+    match config {
+        CatalogConfig::Sqlite { name, path, warehouse } => {
+            Ok(Arc::new(SqliteCatalog::open(name, path, warehouse).await?))
+        }
+    }
+}

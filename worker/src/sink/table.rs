@@ -1,0 +1,198 @@
+//! Prepares an output's table: creates it where it may, or checks that what is there fits the query.
+
+use std::collections::{BTreeMap, HashMap};
+
+use arrow::datatypes::Schema as ArrowSchema;
+use iceberg::spec::{FormatVersion, ManifestContentType, Schema};
+use iceberg::{NamespaceIdent, TableCreation, TableIdent};
+use tidegate_proto::v1;
+
+use super::partition;
+use super::schema::{misfits, table_schema};
+use super::writer::WriterSettings;
+use super::{Catalogs, LoadedTable, SinkError, marker};
+
+/// The table that an output goes to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OutputTarget {
+    /// The catalog's name in the configuration.
+    pub catalog: String,
+    /// The namespace, outermost part first; at least one.
+    pub namespace: Vec<String>,
+    /// The table's name.
+    pub name: String,
+    /// Partition fields of a table to be created: `month(at)`, `bucket(16, id)`, `origin`. A table that is there
+    /// must be partitioned so, unless this is empty.
+    pub partition_by: Vec<String>,
+    /// Properties of a table to be created.
+    pub properties: BTreeMap<String, String>,
+}
+
+impl OutputTarget {
+    /// `catalog.namespace.table`.
+    pub fn full_name(&self) -> String {
+        format!("{}.{}.{}", self.catalog, self.namespace.join("."), self.name)
+    }
+
+    /// Its name within the catalog.
+    pub fn ident(&self) -> Result<TableIdent, SinkError> {
+        let bad = |part: &str| part.is_empty() || part == "." || part == ".." || part.contains(['/', '\\', '\0']);
+        if bad(&self.name) || self.namespace.iter().any(|part| bad(part) || part.contains('.')) {
+            let what = "a name has an empty part, or one that a path cannot have".to_owned();
+            return Err(SinkError::Spec { subject: format!("table {}", self.full_name()), what });
+        }
+        let namespace = NamespaceIdent::from_vec(self.namespace.clone()).map_err(|_| SinkError::Spec {
+            subject: format!("table {}", self.full_name()),
+            what: "it has no namespace; write namespace.table".to_owned(),
+        })?;
+        Ok(TableIdent::new(namespace, self.name.clone()))
+    }
+
+    fn preflight(&self, what: String) -> SinkError {
+        SinkError::Preflight { table: self.full_name(), what }
+    }
+
+    fn spec(&self, what: impl std::fmt::Display) -> SinkError {
+        SinkError::Spec { subject: format!("table {}", self.full_name()), what: what.to_string() }
+    }
+}
+
+/// Loads the table of an output, which must be there.
+pub async fn load(catalogs: &Catalogs, target: &OutputTarget) -> Result<LoadedTable, SinkError> {
+    let loaded = catalogs.get(&target.catalog).await?.load(&target.ident()?).await?;
+    loaded.ok_or_else(|| target.preflight("it does not exist (any more)".to_owned()))
+}
+
+/// Creates the table for a query whose result is `query` where it is missing and `create` allows it, checks it where
+/// it is there, and pins it. Without `create` a missing table is described with an empty uuid.
+///
+/// # Errors
+/// [`SinkError::Spec`] for what the spec asks of a table and cannot have, [`SinkError::Preflight`] with a line for
+/// each column that does not fit.
+pub async fn prepare(
+    catalogs: &Catalogs,
+    target: &OutputTarget,
+    query: &ArrowSchema,
+    create: bool,
+    backfill: &str,
+) -> Result<v1::PreparedOutput, SinkError> {
+    let committer = catalogs.get(&target.catalog).await?;
+    let ident = target.ident()?;
+    if let Some(table) = committer.load(&ident).await? {
+        return check(&table, target, query, backfill).await;
+    }
+    let creation = creation(target, query)?;
+    if !create {
+        let columns = columns(&creation.schema);
+        return Ok(v1::PreparedOutput { table: target.full_name(), created: true, columns, ..Default::default() });
+    }
+    let table = committer.create(&ident, creation).await?;
+    let prepared = check(&table, target, query, backfill).await?;
+    Ok(v1::PreparedOutput { created: true, ..prepared })
+}
+
+/// Checks a table that is there against the query, and describes it.
+async fn check(
+    table: &LoadedTable,
+    target: &OutputTarget,
+    query: &ArrowSchema,
+    backfill: &str,
+) -> Result<v1::PreparedOutput, SinkError> {
+    let metadata = table.metadata();
+    let lines = misfits(query, metadata.current_schema());
+    if !lines.is_empty() {
+        return Err(target.preflight(format!("the query's columns do not fit it:\n  {}", lines.join("\n  "))));
+    }
+    check_partition(target, table)?;
+    WriterSettings::of(table, metadata.current_schema_id(), metadata.default_partition_spec_id())?;
+    Ok(v1::PreparedOutput {
+        table: target.full_name(),
+        uuid: metadata.uuid().to_string(),
+        location: metadata.location().to_owned(),
+        schema_id: metadata.current_schema_id(),
+        spec_id: metadata.default_partition_spec_id(),
+        created: false,
+        marker: metadata.properties().get(&marker::key(backfill, "main")).cloned().unwrap_or_default(),
+        columns: columns(metadata.current_schema()),
+        source: Vec::new(),
+        rows_before: rows(table).await?,
+    })
+}
+
+fn check_partition(target: &OutputTarget, table: &LoadedTable) -> Result<(), SinkError> {
+    if target.partition_by.is_empty() {
+        return Ok(());
+    }
+    let metadata = table.metadata();
+    let wanted = partition::parse(&target.partition_by, metadata.current_schema()).map_err(|what| target.spec(what))?;
+    let fields = metadata.default_partition_spec().fields();
+    let same = wanted.fields().len() == fields.len()
+        && wanted.fields().iter().zip(fields).all(|(a, b)| a.source_id == b.source_id && a.transform == b.transform);
+    if same {
+        return Ok(());
+    }
+    let there = partition::describe(metadata.default_partition_spec(), metadata.current_schema());
+    Err(target.preflight(format!(
+        "it is partitioned by [{there}], and the spec says [{}]; leave partition_by out to write to it as it is",
+        target.partition_by.join(", ")
+    )))
+}
+
+fn creation(target: &OutputTarget, query: &ArrowSchema) -> Result<TableCreation, SinkError> {
+    let mut properties: HashMap<String, String> = target.properties.clone().into_iter().collect();
+    let forbidden = |key: &&String| {
+        *key == "location"
+            || key.starts_with("tidegate.")
+            || ["write.data.path", "write.metadata.path"].contains(&key.as_str())
+            || *key == "write.folder-storage.path"
+            || *key == "write.object-storage.path"
+    };
+    if let Some(key) = target.properties.keys().find(forbidden) {
+        return Err(
+            target.spec(format!("property {key}: where a table's files stand is the catalog's to say; leave it out"))
+        );
+    }
+    let version = match properties.remove("format-version").as_deref() {
+        None | Some("2") => FormatVersion::V2,
+        Some("1") => FormatVersion::V1,
+        Some("3") => FormatVersion::V3,
+        Some(other) => return Err(target.spec(format!("format-version {other}: there are 1, 2 and 3"))),
+    };
+    let schema = table_schema(query, version).map_err(|what| target.preflight(what))?;
+    let spec = partition::parse(&target.partition_by, &schema).map_err(|what| target.spec(what))?;
+    super::writer::parquet_properties(&properties).map_err(|what| target.spec(what))?;
+    // Stated in the table, so that every other writer follows.
+    properties.entry("write.parquet.compression-codec".to_owned()).or_insert_with(|| "zstd".to_owned());
+    let mut creation = TableCreation::builder()
+        .name(target.name.clone())
+        .schema(schema)
+        .properties(properties)
+        .format_version(version)
+        .build();
+    creation.partition_spec = (!spec.fields().is_empty()).then_some(spec);
+    Ok(creation)
+}
+
+fn columns(schema: &Schema) -> Vec<String> {
+    schema.as_struct().fields().iter().map(|field| format!("{} {}", field.name, field.field_type)).collect()
+}
+
+/// Rows in the table's current snapshot, by its manifests; rows that delete files take away are counted.
+async fn rows(table: &LoadedTable) -> Result<u64, SinkError> {
+    let metadata = table.metadata();
+    let Some(snapshot) = metadata.current_snapshot() else { return Ok(0) };
+    let doing = || format!("table {}: read {}", table.table().identifier(), snapshot.manifest_list());
+    let list = table.table().manifest_list_reader(snapshot).load().await.map_err(SinkError::lake(doing()))?;
+    let mut rows = 0;
+    for manifest in list.entries().iter().filter(|manifest| manifest.content == ManifestContentType::Data) {
+        rows += match (manifest.added_rows_count, manifest.existing_rows_count) {
+            (Some(added), Some(existing)) => added + existing,
+            _ => {
+                let loaded = manifest.load_manifest(table.io()).await.map_err(SinkError::lake(doing()))?;
+                let alive = loaded.entries().iter().filter(|entry| entry.is_alive());
+                alive.map(|entry| entry.record_count()).sum()
+            }
+        };
+    }
+    Ok(rows)
+}

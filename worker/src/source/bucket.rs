@@ -1,0 +1,190 @@
+//! Object stores: `s3://`, and `gs://` and `az://` where the build has them. Credentials come by reference only.
+
+use std::sync::Arc;
+
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
+use globset::GlobMatcher;
+use object_store::aws::AmazonS3Builder;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
+use tidegate_common::spec::model::StorageSpec;
+use tidegate_proto::v1::FilePin;
+
+use super::error::SourceError;
+use super::store::{pin_of, store_error};
+use super::{secret, walk};
+use crate::access::Access;
+
+/// A bucket and what is wanted of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Bucket {
+    store: Arc<dyn ObjectStore>,
+    /// `s3://bucket/`
+    root: String,
+    /// Everything wanted lies below this key, or is it.
+    base: Path,
+    pattern: Option<GlobMatcher>,
+}
+
+/// Opens the bucket of `location`.
+pub(crate) fn open(
+    source_name: &str,
+    location: &str,
+    storage: Option<&StorageSpec>,
+    access: &Access,
+) -> Result<Bucket, SourceError> {
+    let spec = |what: String| SourceError::Spec { source_name: source_name.to_owned(), what };
+    let denied = |what: String| SourceError::Denied { source_name: source_name.to_owned(), what };
+    let (scheme, rest) = location.split_once("://").unwrap_or_default();
+    let (bucket, key) = rest.split_once('/').unwrap_or((rest, ""));
+    if bucket.is_empty() {
+        return Err(spec(format!("{location} names no bucket: write {scheme}://bucket/path")));
+    }
+    let none = StorageSpec::default();
+    let storage = storage.unwrap_or(&none);
+    let store: Arc<dyn ObjectStore> = match scheme {
+        "s3" | "s3a" => {
+            let host = host_of(storage).map_err(spec)?;
+            allow_host(&host, access).map_err(denied)?;
+            Arc::new(s3(bucket, storage, access).map_err(spec)?)
+        }
+        #[cfg(feature = "gcp")]
+        "gs" => {
+            allow_host("storage.googleapis.com", access).map_err(denied)?;
+            let builder = object_store::gcp::GoogleCloudStorageBuilder::from_env().with_bucket_name(bucket);
+            Arc::new(builder.build().map_err(|e| spec(format!("{location}: {e}")))?)
+        }
+        #[cfg(feature = "azure")]
+        "az" | "abfss" => {
+            allow_host("blob.core.windows.net", access).map_err(denied)?;
+            let builder = object_store::azure::MicrosoftAzureBuilder::from_env().with_container_name(bucket);
+            Arc::new(builder.build().map_err(|e| spec(format!("{location}: {e}")))?)
+        }
+        #[cfg(not(feature = "gcp"))]
+        "gs" => return Err(spec("this build cannot read gs://: build it with the feature `gcp`".to_owned())),
+        #[cfg(not(feature = "azure"))]
+        "az" | "abfss" => {
+            return Err(spec("this build cannot read az://: build it with the feature `azure`".to_owned()));
+        }
+        other => return Err(spec(format!("{other}:// is no store that is known: use a path, s3://, gs:// or az://"))),
+    };
+    let (base, rest) = cut_glob(key);
+    let pattern = rest.map(walk::glob).transpose().map_err(|what| spec(format!("the glob {location}: {what}")))?;
+    let base = Path::parse(base.trim_matches('/')).map_err(|e| spec(format!("{location}: {e}")))?;
+    Ok(Bucket { store, root: format!("{scheme}://{bucket}/"), base, pattern })
+}
+
+impl Bucket {
+    /// The store itself.
+    pub(crate) fn store(&self) -> Arc<dyn ObjectStore> {
+        self.store.clone()
+    }
+
+    /// The key of a pinned URL; one of another bucket is refused.
+    pub(crate) fn key(&self, url: &str) -> Result<Path, SourceError> {
+        let key = url.strip_prefix(&self.root).and_then(|key| Path::parse(key).ok());
+        key.ok_or_else(|| SourceError::Changed {
+            file: url.to_owned(),
+            what: format!("it is not in {}, which the spec names", self.root),
+        })
+    }
+
+    /// The objects, in the store's order, which is by key.
+    pub(crate) fn files(&self) -> BoxStream<'static, Result<FilePin, SourceError>> {
+        let this = self.clone();
+        futures::stream::once(async move {
+            if this.pattern.is_none() && !this.base.as_ref().is_empty() {
+                match this.store.head(&this.base).await {
+                    Ok(meta) => {
+                        let pin = this.pin(&meta);
+                        return Ok(futures::stream::once(async { Ok(pin) }).boxed());
+                    }
+                    Err(object_store::Error::NotFound { .. }) => {}
+                    Err(e) => return Err(store_error(&format!("{}{}", this.root, this.base), e)),
+                }
+            }
+            Ok(this.below())
+        })
+        .try_flatten()
+        .boxed()
+    }
+
+    fn below(self) -> BoxStream<'static, Result<FilePin, SourceError>> {
+        let listed = self.store.list(Some(&self.base));
+        listed
+            .map(move |meta| {
+                let meta = meta.map_err(|e| store_error(&format!("{}{}", self.root, self.base), e))?;
+                Ok(self.is_wanted(&meta.location).then(|| self.pin(&meta)))
+            })
+            .filter_map(|file: Result<Option<FilePin>, SourceError>| futures::future::ready(file.transpose()))
+            .boxed()
+    }
+
+    fn is_wanted(&self, key: &Path) -> bool {
+        let Some(parts) = key.prefix_match(&self.base) else { return false };
+        let parts: Vec<String> = parts.map(|part| part.as_ref().to_owned()).collect();
+        let visible = parts.iter().all(|part| !walk::is_hidden(part));
+        visible && self.pattern.as_ref().is_none_or(|pattern| pattern.is_match(parts.join("/")))
+    }
+
+    fn pin(&self, meta: &object_store::ObjectMeta) -> FilePin {
+        pin_of(format!("{}{}", self.root, meta.location), meta)
+    }
+}
+
+/// The folders before the first part with a glob, and the rest.
+fn cut_glob(key: &str) -> (&str, Option<&str>) {
+    let Some(at) = key.find(['*', '?', '[', '{']) else { return (key, None) };
+    let cut = key.get(..at).and_then(|head| head.rfind('/')).map_or(0, |slash| slash + 1);
+    (key.get(..cut).unwrap_or_default(), key.get(cut..))
+}
+
+fn host_of(storage: &StorageSpec) -> Result<String, String> {
+    let Some(endpoint) = &storage.endpoint else {
+        return Ok("s3.amazonaws.com".to_owned());
+    };
+    let url = url::Url::parse(endpoint).map_err(|e| format!("storage.endpoint {endpoint}: {e}"))?;
+    if url.scheme() == "http" && !storage.allow_http {
+        return Err(format!("storage.endpoint {endpoint} is not encrypted: use https, or set storage.allow_http"));
+    }
+    let host = url.host_str().ok_or_else(|| format!("storage.endpoint {endpoint} names no host"))?;
+    Ok(url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")))
+}
+
+fn allow_host(host: &str, access: &Access) -> Result<(), String> {
+    let Some(allowed) = &access.endpoints else { return Ok(()) };
+    let bare = host.split(':').next().unwrap_or(host);
+    if allowed.iter().any(|a| a == host || a == bare) {
+        return Ok(());
+    }
+    Err(format!("this worker does not allow the endpoint {host}: add it to allow.endpoints"))
+}
+
+/// Where the worker's environment is open to specs, its own AWS settings hold; else only what the spec refers to.
+fn s3(bucket: &str, storage: &StorageSpec, access: &Access) -> Result<object_store::aws::AmazonS3, String> {
+    let mut builder = if access.env.is_none() { AmazonS3Builder::from_env() } else { AmazonS3Builder::new() };
+    builder = builder.with_bucket_name(bucket).with_allow_http(storage.allow_http);
+    if let Some(endpoint) = &storage.endpoint {
+        builder = builder.with_endpoint(endpoint);
+        if access.env.is_some() && storage.access_key_id.is_none() {
+            builder = builder.with_skip_signature(true);
+        }
+    }
+    if let Some(region) = &storage.region {
+        builder = builder.with_region(region);
+    }
+    let value = |name: &str, given: &Option<_>| {
+        given.as_ref().map(|s| secret::resolve(s, access)).transpose().map_err(|e| format!("storage.{name}: {e}"))
+    };
+    if let Some(id) = value("access_key_id", &storage.access_key_id)? {
+        builder = builder.with_access_key_id(id);
+    }
+    if let Some(key) = value("secret_access_key", &storage.secret_access_key)? {
+        builder = builder.with_secret_access_key(key);
+    }
+    if let Some(token) = value("session_token", &storage.session_token)? {
+        builder = builder.with_token(token);
+    }
+    builder.build().map_err(|e| e.to_string())
+}

@@ -1,0 +1,66 @@
+//! The event-time bounds of row groups: exact, or none.
+
+use arrow::array::{Array, Int64Array};
+use arrow::compute::{max, min};
+use futures::TryStreamExt;
+use parquet::arrow::arrow_reader::statistics::StatisticsConverter;
+use tidegate_common::time::{Bounds, EventTime};
+
+use super::file::{ParquetFile, caught};
+use crate::source::bounds::KnownBounds;
+use crate::source::error::{During, SourceError};
+use crate::source::event_time::EventTimeRule;
+
+/// The bounds by the statistics of the column at `column` of the file; none where they are absent or not exact.
+pub(super) fn of_statistics(
+    file: &ParquetFile,
+    column: usize,
+    rule: &EventTimeRule,
+) -> Result<Vec<Option<KnownBounds>>, SourceError> {
+    let groups = file.row_groups();
+    let schema = file.schema();
+    let field = schema.field(column);
+    let read = || {
+        let converter = StatisticsConverter::try_new(field.name(), schema, file.parquet_schema())?
+            .with_missing_null_counts_as_zero(false);
+        let (lows, highs) = (converter.row_group_mins(groups)?, converter.row_group_maxes(groups)?);
+        Ok((lows, highs, converter.row_group_null_counts(groups)?, converter.parquet_column_index()))
+    };
+    let (lows, highs, nulls, leaf) = caught(read).map_err(|e| file.corrupt("statistics", During::Plan, e))?;
+    let (lows, highs) = (rule.of_column(&lows), rule.of_column(&highs));
+    let is_unsigned = field.data_type().is_unsigned_integer();
+    let bounds = groups.iter().enumerate().map(|(at, group)| {
+        let written = leaf.and_then(|leaf| group.columns().get(leaf)?.statistics())?;
+        if is_unsigned && written.is_min_max_deprecated() {
+            return None; // the order of these was signed
+        }
+        let nulls = if nulls.is_null(at) { if field.is_nullable() { return None } else { 0 } } else { nulls.value(at) };
+        let bounds = value(&lows, at).zip(value(&highs, at)).and_then(|(low, high)| Bounds::new(low, high));
+        let all_null = i64::try_from(nulls) == Ok(group.num_rows());
+        (bounds.is_some() || all_null).then_some(KnownBounds { bounds, has_nulls: nulls > 0 })
+    });
+    Ok(bounds.collect())
+}
+
+/// The bounds by reading the column once.
+pub(super) async fn of_column(
+    file: &ParquetFile,
+    group: usize,
+    column: usize,
+    rule: &EventTimeRule,
+) -> Result<KnownBounds, SourceError> {
+    let mut batches = file.read_group(group, &[column], During::Plan)?;
+    let mut known = KnownBounds { bounds: None, has_nulls: false };
+    while let Some(batch) = batches.try_next().await? {
+        let times = rule.of_column(batch.column(0));
+        known.has_nulls |= times.null_count() > 0;
+        let here = min(&times).zip(max(&times));
+        let here = here.and_then(|(low, high)| Bounds::new(EventTime::from_micros(low), EventTime::from_micros(high)));
+        known.bounds = known.bounds.into_iter().chain(here).reduce(Bounds::union);
+    }
+    Ok(known)
+}
+
+fn value(times: &Int64Array, at: usize) -> Option<EventTime> {
+    (times.is_valid(at)).then(|| EventTime::from_micros(times.value(at)))
+}

@@ -1,0 +1,57 @@
+//! What a worker does for each kind of task: prepare, enumerate, read, commit.
+//!
+//! Each brings a source, a query and a table together for one job; none knows the session. Everything a spec names is
+//! reached through the worker's allow-list and its catalogs.
+
+mod commit;
+mod enumerate;
+mod prepare;
+mod read;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tidegate_common::fence::Fences;
+use tidegate_proto::v1::assign::Work;
+use tonic::transport::Channel;
+
+use super::budget::Budget;
+use super::opened::{BackfillError, Opened, Shelf};
+use super::{TaskBody, TaskContext, TaskEnd, TaskError};
+use crate::access::Access;
+use crate::sink::Catalogs;
+
+/// What every task of a worker shares.
+pub(crate) struct Kinds {
+    pub(crate) access: Access,
+    pub(crate) catalogs: Arc<Catalogs>,
+    /// The catalog of a table whose name has none.
+    pub(crate) default_catalog: String,
+    /// To the coordinator, for the files of an intent.
+    pub(crate) channel: Channel,
+    pub(crate) budget: Budget,
+    /// Bytes that the writers of one read may take.
+    pub(crate) memory_per_read: usize,
+    /// How many reads this worker takes at once.
+    pub(crate) slots: usize,
+    pub(crate) fences: Fences,
+    pub(crate) shelf: Shelf,
+}
+
+#[async_trait]
+impl TaskBody for Kinds {
+    async fn run(&self, mut context: TaskContext) -> Result<TaskEnd, TaskError> {
+        let opened: Arc<Opened> = self.shelf.open(&context.backfill, &context.info, &self.access)?;
+        match std::mem::replace(&mut context.work, Work::Prepare(Default::default())) {
+            Work::Prepare(_) => self.prepare(&opened, &context).await,
+            Work::Enumerate(_) => self.enumerate(&opened, &context).await,
+            Work::Read(work) => self.read(&opened, context, work).await,
+            Work::Commit(work) => self.commit(&opened, &context, work).await,
+        }
+    }
+}
+
+/// A task whose id is of another kind than its work; the session lets none through.
+fn another_kind() -> TaskError {
+    BackfillError::NoSuch { what: "task of this kind".to_owned() }.into()
+}

@@ -1,0 +1,37 @@
+//! Enumerate: finds a source's splits and hands its plan segments on.
+
+use tidegate_common::ids::TaskId;
+use tidegate_proto::v1;
+use tokio::sync::mpsc;
+
+use super::{Kinds, another_kind};
+use crate::task::opened::Opened;
+use crate::task::pack::Packing;
+use crate::task::{Fenced, TaskContext, TaskEnd, TaskError, enumerate};
+
+/// Tasks for each slot of this worker that the data should make at least: what is left over at the end is then small,
+/// also where a few more workers help.
+const TASKS_A_SLOT: u64 = 8;
+
+impl Kinds {
+    pub(super) async fn enumerate(&self, opened: &Opened, context: &TaskContext) -> Result<TaskEnd, TaskError> {
+        let TaskId::Enumerate(ix) = context.task else { return Err(another_kind()) };
+        let (source, _) = opened.source(ix).await?;
+        let packing = Packing {
+            tasks_wanted: u64::try_from(self.slots).unwrap_or(u64::MAX).saturating_mul(TASKS_A_SLOT),
+            max_drift: opened.resolved.max_drift,
+            ..Packing::default()
+        };
+        let (segments, mut found) = mpsc::channel::<v1::PlanSegment>(2);
+        let hand_on = async move {
+            while let Some(segment) = found.recv().await {
+                context.segment(segment).await?;
+            }
+            Ok::<_, Fenced>(())
+        };
+        let finding = enumerate::enumerate(source.as_ref(), opened.resolved.window, packing, segments);
+        let (enumerated, handed_on) = tokio::join!(finding, hand_on);
+        handed_on?;
+        Ok(TaskEnd::Done(v1::done::Result::Enumerated(enumerated?)))
+    }
+}

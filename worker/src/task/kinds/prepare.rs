@@ -1,0 +1,54 @@
+//! Prepare: opens the sources, plans the queries, creates or checks the tables, and says what was pinned.
+
+use tidegate_common::clock;
+use tidegate_common::ids::OutputIx;
+use tidegate_common::spec::model::{Mode, Publish};
+use tidegate_proto::v1;
+
+use super::Kinds;
+use crate::failure::{Class, Classify};
+use crate::sink;
+use crate::task::opened::Opened;
+use crate::task::{TaskContext, TaskEnd, TaskError};
+
+/// The spec asks for what this release does not do.
+#[derive(Debug, thiserror::Error)]
+#[error("output {output}: `{what}` cannot be done yet; {way_out}")]
+struct NotYet {
+    output: String,
+    what: &'static str,
+    way_out: &'static str,
+}
+
+impl Classify for NotYet {
+    fn class(&self) -> Class {
+        Class::Fatal { exit_code: 3 }
+    }
+}
+
+impl Kinds {
+    pub(super) async fn prepare(&self, opened: &Opened, context: &TaskContext) -> Result<TaskEnd, TaskError> {
+        for output in &opened.resolved.outputs {
+            let not_yet = |what, way_out| NotYet { output: output.name.clone(), what, way_out };
+            if output.mode != Mode::Append {
+                return Err(not_yet("mode: replace_window", "append, after removing the window's rows").into());
+            }
+            if output.publish != Publish::Direct {
+                return Err(not_yet("publish: staged", "publish: direct commits as it goes").into());
+            }
+        }
+        // A preparation that is repeated keeps what `now()` was.
+        let now = opened.prepared().map_or_else(|_| clock::processing_time_micros(), |prepared| prepared.now);
+        // Every query is planned before the first table is created.
+        let queries = opened.queries(now).await?;
+        let mut outputs = Vec::with_capacity(queries.len());
+        for (ix, query) in (0..).map(OutputIx::new).zip(queries) {
+            context.lease.check()?;
+            let target = opened.target(ix, &self.default_catalog)?;
+            let found =
+                sink::prepare(&self.catalogs, &target, &query.schema(), true, context.backfill.as_str()).await?;
+            outputs.push(v1::PreparedOutput { source: vec![query.source().to_owned()], ..found });
+        }
+        Ok(TaskEnd::Done(v1::done::Result::Prepared(v1::Prepared { version: 1, outputs, now })))
+    }
+}

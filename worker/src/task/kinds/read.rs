@@ -1,0 +1,78 @@
+//! Read: opens the reader and the outputs that read this source, and gives them to the gated loop.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{Schema, SchemaRef};
+use tidegate_common::ids::{OutputIx, TaskId};
+use tidegate_common::spec::model::OnError;
+use tidegate_proto::v1;
+use uuid::Uuid;
+
+use super::{Kinds, another_kind};
+use crate::sink;
+use crate::source::Source;
+use crate::task::opened::{BackfillError, Opened};
+use crate::task::ports::IcebergPort;
+use crate::task::read::{OutputPort, ReadJob, read};
+use crate::task::{TaskContext, TaskEnd, TaskError};
+use crate::transform::{Query, read_columns};
+
+/// A writer is left this much memory, however many there are.
+const LEAST_MEMORY: usize = 8 << 20;
+
+impl Kinds {
+    pub(super) async fn read(
+        &self,
+        opened: &Opened,
+        context: TaskContext,
+        work: v1::ReadWork,
+    ) -> Result<TaskEnd, TaskError> {
+        let TaskId::Read(ix, ..) = context.task else { return Err(another_kind()) };
+        let (source, described) = opened.source(ix).await?;
+        let queries = opened.queries(opened.prepared()?.now).await?;
+        let of_source: Vec<(OutputIx, &Query)> =
+            (0..).map(OutputIx::new).zip(queries).filter(|(_, query)| query.source() == described.name).collect();
+        let columns = read_columns(of_source.iter().map(|(_, query)| *query));
+        let input = projected(source.as_ref(), &columns);
+        let memory = (self.memory_per_read / of_source.len().max(1)).max(LEAST_MEMORY);
+        let mut outputs: Vec<Box<dyn OutputPort>> = Vec::with_capacity(of_source.len());
+        for (output, query) in of_source {
+            outputs.push(Box::new(self.port(opened, &context, output, query, input.clone(), memory).await?));
+        }
+        let task = work.task.unwrap_or_default();
+        context.lease.check()?;
+        let reader = source.reader(&task.splits, &columns, opened.resolved.window).await?;
+        let job = ReadJob {
+            task,
+            next_unit: work.next_unit,
+            window: opened.resolved.window,
+            on_error: described.event_time.as_ref().map_or(OnError::Fail, |event_time| event_time.on_error),
+            fences: self.fences.clone(),
+        };
+        read(context, job, reader, outputs, &self.budget).await
+    }
+
+    async fn port(
+        &self,
+        opened: &Opened,
+        context: &TaskContext,
+        output: OutputIx,
+        query: &Query,
+        input: SchemaRef,
+        memory: usize,
+    ) -> Result<IcebergPort, TaskError> {
+        let place = usize::try_from(output.get()).ok();
+        let pinned = place.and_then(|at| opened.prepared().ok()?.outputs.get(at)).ok_or(BackfillError::NotPrepared)?;
+        let table = sink::load(&self.catalogs, &opened.target(output, &self.default_catalog)?).await?;
+        let attempt =
+            Uuid::parse_str(&context.attempt).map_err(|_| BackfillError::NoSuch { what: "attempt".into() })?;
+        IcebergPort::open(output, query, input, &table, pinned, attempt, memory)
+    }
+}
+
+/// What a reader of `columns` yields.
+fn projected(source: &dyn Source, columns: &[usize]) -> SchemaRef {
+    let schema = source.schema();
+    let fields: Vec<_> = columns.iter().filter_map(|at| schema.fields().get(*at).cloned()).collect();
+    Arc::new(Schema::new(fields))
+}

@@ -1,0 +1,86 @@
+//! An output of a read task: its query and its Iceberg writer.
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use tidegate_common::ids::OutputIx;
+use tidegate_proto::v1;
+use uuid::Uuid;
+
+use super::TaskError;
+use super::read::{Closed, OutputPort};
+use crate::failure::{Class, Classify};
+use crate::sink::{LoadedTable, OutputWriter, WriterSettings};
+use crate::transform::{Query, Running};
+
+/// The table that is there is not the one that was prepared.
+#[derive(Debug, thiserror::Error)]
+#[error("table {table} has uuid {found}, and {pinned} was prepared: it was dropped and created anew; plan again")]
+struct OtherTable {
+    table: String,
+    found: String,
+    pinned: String,
+}
+
+impl Classify for OtherTable {
+    fn class(&self) -> Class {
+        Class::Fatal { exit_code: 4 }
+    }
+}
+
+/// One output's query and writer in one attempt.
+pub(crate) struct IcebergPort {
+    output: OutputIx,
+    query: Running,
+    writer: OutputWriter,
+}
+
+impl IcebergPort {
+    /// Opens the output for an attempt. `input` is what the reader yields; the writer keeps within `memory` bytes.
+    pub(crate) fn open(
+        output: OutputIx,
+        query: &Query,
+        input: SchemaRef,
+        table: &LoadedTable,
+        pinned: &v1::PreparedOutput,
+        attempt: Uuid,
+        memory: usize,
+    ) -> Result<Self, TaskError> {
+        let found = table.metadata().uuid().to_string();
+        if found != pinned.uuid {
+            return Err(OtherTable { table: pinned.table.clone(), found, pinned: pinned.uuid.clone() }.into());
+        }
+        let settings = WriterSettings::of(table, pinned.schema_id, pinned.spec_id)?;
+        let memory_bytes = settings.memory_bytes.min(memory);
+        let writer = OutputWriter::open(table, output.get(), attempt, WriterSettings { memory_bytes, ..settings })?;
+        Ok(Self { output, query: query.start(input)?, writer })
+    }
+}
+
+#[async_trait]
+impl OutputPort for IcebergPort {
+    fn output(&self) -> OutputIx {
+        self.output
+    }
+
+    async fn push(&mut self, rows: &RecordBatch) -> Result<RecordBatch, TaskError> {
+        Ok(self.query.push(rows.clone())?)
+    }
+
+    async fn write(&mut self, rows: RecordBatch) -> Result<(), TaskError> {
+        Ok(self.writer.write(rows).await?)
+    }
+
+    fn is_full(&self) -> bool {
+        self.writer.is_full()
+    }
+
+    fn buffered_bytes(&self) -> u64 {
+        u64::try_from(self.writer.buffered_bytes()).unwrap_or(u64::MAX)
+    }
+
+    async fn close(&mut self) -> Result<Closed, TaskError> {
+        let closed = self.writer.close().await?;
+        Ok(Closed { files: closed.files, iceberg: closed.iceberg })
+    }
+}

@@ -1,0 +1,369 @@
+//! The read task: the gated loop over the units of one source.
+//!
+//! A unit is begun only if the gate permits it, and the gate is asked between units and nowhere else. What was read is
+//! handed in at unit boundaries: when a file is full, when the coordinator wants the slot, when the memory that all
+//! reads share is used up, and at the end. The loop knows neither SQL nor Iceberg: each output is an [`OutputPort`].
+
+mod sift;
+mod tally;
+#[cfg(test)]
+mod tests;
+
+use arrow::array::RecordBatch;
+use arrow::error::ArrowError;
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::StreamExt;
+use tidegate_common::clock::Monotonic;
+use tidegate_common::fence::{Fence, Fences};
+use tidegate_common::ids::OutputIx;
+use tidegate_common::spec::model::OnError;
+use tidegate_common::time::{Bounds, EventTime, Window};
+use tidegate_proto::v1;
+
+use super::budget::{Budget, Charge};
+use super::{Cursor, Fenced, TaskContext, TaskEnd, TaskError, Verdict, Wish};
+use crate::failure::{Class, Classify};
+use crate::source::UnitReader;
+use tally::Tally;
+
+/// Where a read task's rows go: one output's query and its writer.
+#[async_trait]
+pub trait OutputPort: Send {
+    /// The output's place in the spec.
+    fn output(&self) -> OutputIx;
+
+    /// The query's answer to `rows`: never more rows than were pushed.
+    async fn push(&mut self, rows: &RecordBatch) -> Result<RecordBatch, TaskError>;
+
+    /// Writes an answer of [`OutputPort::push`]; waits where the writer is behind.
+    async fn write(&mut self, rows: RecordBatch) -> Result<(), TaskError>;
+
+    /// Whether a file has reached its target size, so that a hand-in is due.
+    fn is_full(&self) -> bool;
+
+    /// Bytes of memory that it holds.
+    fn buffered_bytes(&self) -> u64;
+
+    /// Closes the open files and gives them out; what is written next goes into new ones.
+    async fn close(&mut self) -> Result<Closed, TaskError>;
+}
+
+/// The files that one output closed at a unit boundary.
+#[derive(Clone, Debug, Default)]
+pub struct Closed {
+    /// The files, for the coordinator.
+    pub files: Vec<v1::DataFile>,
+    /// Their Iceberg metadata; only the sink decodes it.
+    pub iceberg: Bytes,
+}
+
+/// What to read, and how.
+#[derive(Clone, Debug)]
+pub struct ReadJob {
+    /// The units and their splits.
+    pub task: v1::ReadTask,
+    /// The first unit to be read.
+    pub next_unit: u32,
+    /// The read window; rows outside it are counted and not passed on.
+    pub window: Window,
+    /// What becomes of a row without event time.
+    pub on_error: OnError,
+    /// All of them, outside tests.
+    pub fences: Fences,
+}
+
+/// Why a read cannot go on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// The coordinator refused a hand-in: somebody else holds the right.
+    #[error("hand-in {number} was refused: {reason}")]
+    Refused {
+        /// The hand-in within the attempt.
+        number: u64,
+        /// What the coordinator said.
+        reason: String,
+    },
+    /// The task cannot be read as it is: a unit's bounds are upside down, or its low is below that of the one before.
+    #[error("the plan of this task makes no sense: {0}")]
+    Plan(String),
+    /// A row has no event time and the spec wants that to fail.
+    #[error("a row has no event time; `event_time: {{on_error: dead_letter}}` counts such rows instead")]
+    NoEventTime {
+        /// File, unit, row.
+        place: String,
+    },
+    /// A row's event time lies outside what was planned for its unit.
+    #[error("a row has event time {at}, and its unit was planned for {bounds:?}: a declared bound does not hold")]
+    OutOfBounds {
+        /// The row's event time.
+        at: EventTime,
+        /// The unit's.
+        bounds: Bounds,
+        /// File, unit, row.
+        place: String,
+    },
+    /// A unit holds more or fewer rows than were planned.
+    #[error("a unit holds {found} rows, and was planned with {planned}: the input has changed since it was planned")]
+    Rows {
+        /// Read.
+        found: u64,
+        /// Planned.
+        planned: u64,
+        /// File and unit.
+        place: String,
+    },
+    /// A query answered with more rows than it was given.
+    #[error(
+        "the query of output {output} answers {read} rows with {passed}; only projections and filters may stand here"
+    )]
+    MoreRows {
+        /// The output.
+        output: OutputIx,
+        /// Rows pushed.
+        read: u64,
+        /// Rows answered.
+        passed: u64,
+    },
+    /// A batch could not be filtered.
+    #[error("rows outside the window cannot be filtered")]
+    Filter {
+        /// File and unit.
+        place: String,
+        /// Why.
+        source: ArrowError,
+    },
+}
+
+impl Classify for ReadError {
+    fn class(&self) -> Class {
+        match self {
+            Self::Refused { .. } => Class::Fenced,
+            Self::Plan(_) | Self::NoEventTime { .. } | Self::OutOfBounds { .. } => Class::Poison,
+            Self::Rows { .. } | Self::Filter { .. } | Self::MoreRows { .. } => Class::Poison,
+        }
+    }
+
+    fn place(&self) -> String {
+        match self {
+            Self::NoEventTime { place }
+            | Self::OutOfBounds { place, .. }
+            | Self::Rows { place, .. }
+            | Self::Filter { place, .. } => place.clone(),
+            Self::Refused { .. } | Self::Plan(_) | Self::MoreRows { .. } => String::new(),
+        }
+    }
+}
+
+/// Reads `job` from `source` into `outputs`.
+///
+/// # Errors
+/// Whatever the source, the outputs and [`ReadError`] say; an error of class fenced when the right is lost.
+pub async fn read(
+    context: TaskContext,
+    job: ReadJob,
+    source: Box<dyn UnitReader>,
+    outputs: Vec<Box<dyn OutputPort>>,
+    budget: &Budget,
+) -> Result<TaskEnd, TaskError> {
+    let units = units(&job.task)?;
+    let tally = Tally::new(job.next_unit, outputs.len());
+    let mut reading = Reading { context, job, units, source, outputs, charge: budget.open(), tally, number: 0 };
+    reading.run().await
+}
+
+/// A unit with its bounds.
+struct Unit {
+    unit: v1::UnitOfWork,
+    bounds: Bounds,
+}
+
+fn units(task: &v1::ReadTask) -> Result<Vec<Unit>, ReadError> {
+    let mut promise = EventTime::MIN;
+    let mut units = Vec::with_capacity(task.units.len());
+    for unit in &task.units {
+        let (low, high) = (EventTime::from_micros(unit.low), EventTime::from_micros(unit.high));
+        let bad = |what: &str| ReadError::Plan(format!("{} has low {low} and {what}", place(task, unit)));
+        let bounds = Bounds::new(low, high).ok_or_else(|| bad(&format!("high {high}")))?;
+        if low < promise {
+            return Err(bad(&format!("stands behind one of low {promise}")));
+        }
+        promise = low;
+        units.push(Unit { unit: *unit, bounds });
+    }
+    Ok(units)
+}
+
+/// File and unit, for people.
+fn place(task: &v1::ReadTask, unit: &v1::UnitOfWork) -> String {
+    let file =
+        usize::try_from(unit.split).ok().and_then(|at| task.splits.get(at)).and_then(|split| split.file.as_ref());
+    let file = file.map_or("a split that the task does not name", |file| file.path.as_str());
+    format!("{file}, unit at {}", unit.position)
+}
+
+struct Reading {
+    context: TaskContext,
+    job: ReadJob,
+    units: Vec<Unit>,
+    source: Box<dyn UnitReader>,
+    outputs: Vec<Box<dyn OutputPort>>,
+    charge: Charge,
+    /// What the next hand-in covers.
+    tally: Tally,
+    number: u64,
+}
+
+impl Reading {
+    async fn run(&mut self) -> Result<TaskEnd, TaskError> {
+        let mut at = self.job.next_unit;
+        while self.unit(at).is_some() {
+            self.promise(at, false);
+            let Some(watermark) = self.admit(at).await? else { return self.leave(at).await };
+            self.read_unit(at, watermark).await?;
+            at += 1;
+            self.promise(at, false);
+            let due = self.outputs.iter().any(|output| output.is_full()) || self.charge.over_share();
+            if due && self.unit(at).is_some() {
+                self.hand_in(at, false).await?;
+            }
+        }
+        if self.tally.covers(at) {
+            self.hand_in(at, false).await?;
+            return Ok(TaskEnd::HandedIn);
+        }
+        Ok(TaskEnd::GivenBack)
+    }
+
+    fn unit(&self, at: u32) -> Option<&Unit> {
+        usize::try_from(at).ok().and_then(|at| self.units.get(at))
+    }
+
+    fn now(&self) -> Monotonic {
+        self.context.lease.clock().now()
+    }
+
+    fn promise(&self, at: u32, paused: bool) {
+        let at = self.unit(at).map_or(EventTime::MAX, |unit| unit.bounds.low());
+        self.context.report(Cursor { at, paused });
+    }
+
+    /// Waits until the gate permits unit `at`: the read watermark as it is then, or `None` when the task is to leave.
+    async fn admit(&mut self, at: u32) -> Result<Option<EventTime>, TaskError> {
+        let Some(bounds) = self.unit(at).map(|unit| unit.bounds) else { return Ok(None) };
+        let gated = self.job.fences.stands(Fence::GateBetweenUnits);
+        let mut held_since = None;
+        let admitted = loop {
+            self.context.lease.check()?;
+            if *self.context.wish.borrow_and_update() == Wish::Leave {
+                break None;
+            }
+            let gate = *self.context.gate.borrow_and_update();
+            if !gated || gate.permits(bounds) {
+                break Some(gate.watermark);
+            }
+            if held_since.is_none() {
+                held_since = Some(self.now());
+                self.promise(at, true);
+            }
+            let over_share = tokio::select! {
+                gate = self.context.gate.changed() => { gate.map_err(|_| Fenced)?; false }
+                wish = self.context.wish.changed() => { wish.map_err(|_| Fenced)?; false }
+                () = self.charge.until_over_share(), if self.tally.covers(at) => true,
+            };
+            if over_share {
+                self.hand_in(at, false).await?;
+            }
+        };
+        if let Some(since) = held_since {
+            self.tally.held += self.now().since(since);
+            self.promise(at, false);
+        }
+        Ok(admitted)
+    }
+
+    async fn read_unit(&mut self, at: u32, watermark: EventTime) -> Result<(), TaskError> {
+        let Some(&Unit { unit, bounds, .. }) = self.unit(at) else { return Ok(()) };
+        let (began, waited) = (self.now(), self.tally.backpressure);
+        let mut rows = 0;
+        let mut batches = self.source.read(&unit).await?;
+        while let Some(batch) = batches.next().await {
+            self.context.lease.check()?;
+            let place = || place(&self.job.task, &unit);
+            let sifted = sift::sift(batch?, self.job.window, bounds)
+                .map_err(|source| ReadError::Filter { place: place(), source })?;
+            let row = |row: u64| format!("{}, row {}", place(), rows + row);
+            if let Some((stray, time)) = sifted.stray {
+                return Err(ReadError::OutOfBounds { at: time, bounds, place: row(stray) }.into());
+            }
+            if let (Some(dead), OnError::Fail) = (sifted.first_dead, self.job.on_error) {
+                return Err(ReadError::NoEventTime { place: row(dead) }.into());
+            }
+            rows += sifted.rows;
+            self.tally.batch(&sifted, watermark);
+            self.pass_on(sifted.kept).await?;
+        }
+        if rows != unit.rows {
+            let place = place(&self.job.task, &unit);
+            return Err(ReadError::Rows { found: rows, planned: unit.rows, place }.into());
+        }
+        self.tally.bytes_read += unit.bytes;
+        let spent = self.now().since(began);
+        self.tally.busy += spent.saturating_sub(self.tally.backpressure.saturating_sub(waited));
+        Ok(())
+    }
+
+    async fn pass_on(&mut self, rows: RecordBatch) -> Result<(), TaskError> {
+        let pushed = u64::try_from(rows.num_rows()).unwrap_or(u64::MAX);
+        let clock = self.context.lease.clock();
+        for (output, passed) in self.outputs.iter_mut().zip(&mut self.tally.passed).filter(|_| pushed > 0) {
+            let answer = output.push(&rows).await?;
+            let answered = u64::try_from(answer.num_rows()).unwrap_or(u64::MAX);
+            if answered > pushed {
+                return Err(ReadError::MoreRows { output: output.output(), read: pushed, passed: answered }.into());
+            }
+            *passed += answered;
+            if answered > 0 {
+                let began = clock.now();
+                output.write(answer).await?;
+                self.tally.backpressure += clock.now().since(began);
+            }
+        }
+        let buffered: u64 = self.outputs.iter().map(|output| output.buffered_bytes()).sum();
+        let in_hand = u64::try_from(rows.get_array_memory_size()).unwrap_or(u64::MAX);
+        self.charge.set(buffered.saturating_add(in_hand));
+        Ok(())
+    }
+
+    /// Hands in what was read of the units before `end`, and gives the rest back.
+    async fn leave(&mut self, end: u32) -> Result<TaskEnd, TaskError> {
+        if !self.tally.covers(end) {
+            return Ok(TaskEnd::GivenBack);
+        }
+        self.hand_in(end, true).await?;
+        Ok(TaskEnd::HandedIn)
+    }
+
+    /// Closes every output's files and hands in the units before `end`.
+    async fn hand_in(&mut self, end: u32, released: bool) -> Result<(), TaskError> {
+        self.context.lease.check()?;
+        let (clock, began) = (self.context.lease.clock().clone(), self.now());
+        let mut closed = Vec::with_capacity(self.outputs.len());
+        for output in &mut self.outputs {
+            closed.push((output.output(), output.close().await?));
+        }
+        self.charge.set(0);
+        self.tally.backpressure += clock.now().since(began);
+        let fresh = Tally::new(end, self.outputs.len());
+        let tally = std::mem::replace(&mut self.tally, fresh);
+        let hand_in = tally.hand_in(self.context.attempt.clone(), self.number, end, closed);
+        match self.context.hand_in(hand_in, released).await? {
+            Verdict::Accepted => {
+                self.number += 1;
+                Ok(())
+            }
+            Verdict::Refused { reason } => Err(ReadError::Refused { number: self.number, reason }.into()),
+        }
+    }
+}

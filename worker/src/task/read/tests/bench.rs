@@ -1,0 +1,291 @@
+//! A read task on the bench: a scripted source, outputs in memory, and the session's end of its context.
+
+use std::sync::{Arc, Mutex};
+
+use arrow::array::{ArrayRef, AsArray, Int64Array};
+use arrow::compute::{concat_batches, filter_record_batch};
+use arrow::datatypes::Int64Type;
+use futures::stream::BoxStream;
+use tidegate_common::gate::Gate;
+use tidegate_common::ids::{BackfillId, SegmentIx, SourceIx, TaskId};
+use tidegate_common::time::Span;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+
+use super::super::*;
+use crate::source::{SourceBatch, SourceError};
+use crate::task::{Clock, Desk, Lease, Report, RunId};
+
+/// A row is its event time; its id is its place among all rows.
+pub(super) type Row = Option<i64>;
+
+pub(super) const BUDGET: u64 = 1 << 20;
+
+pub(super) fn at(micros: i64) -> EventTime {
+    EventTime::from_micros(micros)
+}
+
+/// The rows that a part's files hold.
+pub(super) fn ids(part: &v1::OutputPart) -> Vec<i64> {
+    part.iceberg.chunks(8).map(|id| i64::from_le_bytes(id.try_into().unwrap())).collect()
+}
+
+#[allow(clippy::disallowed_methods)]
+fn clock() -> Clock {
+    let zero = tokio::time::Instant::now();
+    Clock::reading(move || Monotonic::from_micros(1).after(zero.elapsed()))
+}
+
+pub(super) struct Bench {
+    units: Arc<Vec<Vec<(i64, Row)>>>,
+    begun: Arc<Mutex<Vec<usize>>>,
+    reports: mpsc::Receiver<Report>,
+    reports_in: mpsc::Sender<Report>,
+    cursor: watch::Receiver<Option<Cursor>>,
+    pub(super) task: v1::ReadTask,
+    pub(super) window: Window,
+    pub(super) on_error: OnError,
+    pub(super) gate: watch::Sender<Gate>,
+    pub(super) wish: watch::Sender<Wish>,
+    pub(super) lease: Lease,
+    pub(super) budget: Budget,
+    pub(super) full_at: usize,
+    pub(super) doubles: bool,
+}
+
+impl Bench {
+    pub(super) fn new(units: Vec<Vec<Row>>) -> Self {
+        let mut id = 0..;
+        let mut units: Vec<Vec<(i64, Row)>> = units.into_iter().map(|rows| id.by_ref().zip(rows).collect()).collect();
+        units.sort_by_key(|rows| rows.iter().filter_map(|(_, at)| *at).min());
+        let unit = |(position, rows): (usize, &Vec<(i64, Row)>)| v1::UnitOfWork {
+            position: position as u64,
+            rows: rows.len() as u64,
+            bytes: 100,
+            low: rows.iter().filter_map(|(_, at)| *at).min().unwrap_or(0),
+            high: rows.iter().filter_map(|(_, at)| *at).max().unwrap_or(0),
+            ..Default::default()
+        };
+        let file = v1::FilePin { path: "/in/a".to_owned(), ..Default::default() };
+        let task = v1::ReadTask {
+            splits: vec![v1::Split { file: Some(file), ..Default::default() }],
+            units: units.iter().enumerate().map(unit).collect(),
+        };
+        let (reports_in, reports) = mpsc::channel(4);
+        let lease = Lease::over(clock());
+        lease.set(Monotonic::from_micros(u64::MAX));
+        Self {
+            units: Arc::new(units),
+            begun: Arc::default(),
+            reports,
+            reports_in,
+            cursor: watch::channel(None).1,
+            task,
+            window: Window::ALL,
+            on_error: OnError::Fail,
+            gate: watch::Sender::new(Gate::OPEN),
+            wish: watch::Sender::new(Wish::Run),
+            lease,
+            budget: Budget::new(BUDGET),
+            full_at: usize::MAX,
+            doubles: false,
+        }
+    }
+
+    /// Clamps the units' bounds to the window, as a planner does; one that lies outside stands at its nearest point.
+    pub(super) fn clamp(&mut self) {
+        let (first, last) = (self.window.from().as_micros(), self.window.to().as_micros() - 1);
+        for unit in &mut self.task.units {
+            (unit.low, unit.high) = (unit.low.clamp(first, last), unit.high.clamp(first, last));
+        }
+    }
+
+    /// Starts an attempt at `next_unit`.
+    pub(super) fn start(&mut self, next_unit: u32) -> JoinHandle<Result<TaskEnd, TaskError>> {
+        let (cursor, cursors) = watch::channel(None);
+        self.cursor = cursors;
+        let context = TaskContext {
+            backfill: BackfillId::from_digest(&[1; 32]),
+            info: Arc::default(),
+            task: TaskId::Read(SourceIx::new(0), SegmentIx::new(0), 0),
+            work: v1::assign::Work::Read(v1::ReadWork::default()),
+            attempt: "attempt".to_owned(),
+            gate: self.gate.subscribe(),
+            wish: self.wish.subscribe(),
+            lease: self.lease.clone(),
+            granted: v1::Token::default(),
+            desk: Desk { run: RunId(0), reports: self.reports_in.clone(), cursor, moved: Arc::new(Notify::new()) },
+        };
+        let job = ReadJob {
+            task: self.task.clone(),
+            next_unit,
+            window: self.window,
+            on_error: self.on_error,
+            fences: Fences::default(),
+        };
+        let source = Box::new(Scripted {
+            units: self.units.clone(),
+            window: self.window,
+            begun: self.begun.clone(),
+            gate: self.gate.subscribe(),
+            cursor: self.cursor.clone(),
+        });
+        let port = |output: u32, every: i64| -> Box<dyn OutputPort> {
+            let (full_at, doubles) = (self.full_at, self.doubles);
+            Box::new(Memory { output, every, held: Vec::new(), full_at, doubles })
+        };
+        let (outputs, budget) = (vec![port(0, 1), port(1, 3)], self.budget.clone());
+        tokio::spawn(async move { read(context, job, source, outputs, &budget).await })
+    }
+
+    pub(super) fn begun(&self) -> Vec<usize> {
+        self.begun.lock().unwrap().clone()
+    }
+
+    pub(super) async fn cursor(&mut self, cursor: Cursor) {
+        self.cursor.wait_for(|held| *held == Some(cursor)).await.unwrap();
+    }
+
+    pub(super) async fn handed_in(&mut self) -> (v1::HandIn, bool, oneshot::Sender<Verdict>) {
+        match self.reports.recv().await.unwrap() {
+            Report::HandIn { hand_in, released, reply, .. } => (hand_in, released, reply),
+            Report::Segment { .. } | Report::End { .. } => panic!("no hand-in"),
+        }
+    }
+
+    /// A hand-in, if there is one once everybody had a turn.
+    pub(super) async fn poll_handed_in(&mut self) -> Option<(v1::HandIn, bool, oneshot::Sender<Verdict>)> {
+        tokio::select! {
+            biased;
+            handed_in = self.handed_in() => Some(handed_in),
+            () = tokio::task::yield_now() => None,
+        }
+    }
+
+    pub(super) async fn accept(&mut self) -> v1::HandIn {
+        let (hand_in, _, reply) = self.handed_in().await;
+        reply.send(Verdict::Accepted).unwrap();
+        hand_in
+    }
+
+    /// What the coordinator would do, with the other sources at `others`.
+    pub(super) fn move_gate(&self, others: EventTime, drift: Option<i64>) {
+        let own = self.cursor.borrow().map_or(EventTime::MIN, |cursor| cursor.at);
+        let gate = Gate::new(own.min(others), drift.map(Span::from_micros));
+        self.gate.send_if_modified(|held| std::mem::replace(held, gate) != gate);
+    }
+
+    /// The account: every row once, in every output that wants it, and every count as an independent count has it.
+    pub(super) fn check(&self, taken: &[v1::HandIn], drift: Option<i64>) {
+        let inside = |row: &Row| row.is_some_and(|time| self.window.contains(at(time)));
+        let rows: Vec<(i64, Row)> = self.units.iter().flatten().copied().collect();
+        for (place, every) in [(0, 1), (1, 3)] {
+            let mut wanted: Vec<i64> =
+                rows.iter().filter(|(id, row)| inside(row) && id % every == 0).map(|(id, _)| *id).collect();
+            let mut got: Vec<i64> = taken.iter().flat_map(|hand_in| ids(&hand_in.outputs[place])).collect();
+            wanted.sort_unstable();
+            got.sort_unstable();
+            assert_eq!(got, wanted, "output {place}");
+        }
+        let sum = |of: fn(&v1::HandIn) -> u64| taken.iter().map(of).sum::<u64>();
+        let dead = rows.iter().filter(|(_, row)| row.is_none()).count();
+        let outside = rows.iter().filter(|(_, row)| row.is_some() && !inside(row)).count();
+        assert_eq!(sum(|hand_in| hand_in.rows_read), rows.len() as u64);
+        assert_eq!(sum(|hand_in| hand_in.rows_dead_letter), dead as u64);
+        assert_eq!(sum(|hand_in| hand_in.rows_outside), outside as u64);
+        for (hand_in, part) in taken.iter().flat_map(|hand_in| hand_in.outputs.iter().map(move |part| (hand_in, part)))
+        {
+            assert_eq!(part.rows_read, hand_in.rows_read);
+            assert_eq!(part.rows_read, part.rows_passed + part.rows_filtered + part.rows_late + part.rows_dead_letter);
+        }
+        let widest = self.task.units.iter().map(|unit| unit.high - unit.low).max().unwrap_or(0);
+        if let Some(drift) = drift {
+            let skew = taken.iter().map(|hand_in| hand_in.max_skew).max().unwrap_or(0);
+            assert!(skew <= drift.max(widest), "skew {skew} with drift {drift} and units of {widest}");
+        }
+    }
+}
+
+struct Scripted {
+    units: Arc<Vec<Vec<(i64, Row)>>>,
+    window: Window,
+    begun: Arc<Mutex<Vec<usize>>>,
+    gate: watch::Receiver<Gate>,
+    cursor: watch::Receiver<Option<Cursor>>,
+}
+
+#[async_trait]
+impl UnitReader for Scripted {
+    async fn read(
+        &mut self,
+        unit: &v1::UnitOfWork,
+    ) -> Result<BoxStream<'static, Result<SourceBatch, SourceError>>, SourceError> {
+        let bounds = Bounds::new(at(unit.low), at(unit.high)).unwrap();
+        let gate = *self.gate.borrow();
+        assert!(gate.permits(bounds), "{bounds:?} was begun at {gate:?}");
+        let position = usize::try_from(unit.position).unwrap();
+        self.begun.lock().unwrap().push(position);
+        let batches: Vec<Vec<(i64, Row)>> = self.units[position].chunks(3).map(<[_]>::to_vec).collect();
+        let (cursor, window) = (self.cursor.clone(), self.window);
+        let batches = futures::stream::iter(batches).then(move |rows| {
+            let promise = cursor.borrow().unwrap().at;
+            let planned = |time: &EventTime| window.contains(*time) && bounds.contains(*time);
+            let kept = rows.iter().filter_map(|(_, time)| time.map(at)).filter(planned);
+            kept.for_each(|time| assert!(time >= promise, "{time} breaks the promise of {promise}"));
+            async move {
+                tokio::task::yield_now().await;
+                let ids: Int64Array = rows.iter().map(|(id, _)| Some(*id)).collect();
+                let event_time: Int64Array = rows.iter().map(|(_, time)| *time).collect();
+                let rows = RecordBatch::try_from_iter([("id", Arc::new(ids) as ArrayRef)]).unwrap();
+                Ok(SourceBatch { rows, event_time })
+            }
+        });
+        Ok(batches.boxed())
+    }
+}
+
+/// Keeps every `every`th row, by id.
+struct Memory {
+    output: u32,
+    every: i64,
+    held: Vec<i64>,
+    full_at: usize,
+    doubles: bool,
+}
+
+#[async_trait]
+impl OutputPort for Memory {
+    fn output(&self) -> OutputIx {
+        OutputIx::new(self.output)
+    }
+
+    async fn push(&mut self, rows: &RecordBatch) -> Result<RecordBatch, TaskError> {
+        if self.doubles {
+            return Ok(concat_batches(&rows.schema(), [rows, rows]).unwrap());
+        }
+        let ids = rows.column(0).as_primitive::<Int64Type>();
+        Ok(filter_record_batch(rows, &ids.iter().map(|id| id.map(|id| id % self.every == 0)).collect()).unwrap())
+    }
+
+    async fn write(&mut self, rows: RecordBatch) -> Result<(), TaskError> {
+        tokio::task::yield_now().await;
+        self.held.extend(rows.column(0).as_primitive::<Int64Type>().values());
+        Ok(())
+    }
+
+    fn is_full(&self) -> bool {
+        self.held.len() >= self.full_at
+    }
+
+    fn buffered_bytes(&self) -> u64 {
+        // So much that two tasks with rows use up the budget.
+        if self.held.is_empty() { 0 } else { BUDGET / 3 }
+    }
+
+    async fn close(&mut self) -> Result<Closed, TaskError> {
+        let rows = self.held.len() as u64;
+        let iceberg: Vec<u8> = self.held.drain(..).flat_map(i64::to_le_bytes).collect();
+        let file = v1::DataFile { path: "memory".to_owned(), rows, bytes: rows * 8 };
+        Ok(Closed { files: vec![file], iceberg: iceberg.into() })
+    }
+}

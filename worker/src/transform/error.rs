@@ -1,0 +1,187 @@
+//! Why the SQL of an output cannot be planned or run.
+
+use std::fmt;
+
+use datafusion::error::DataFusionError;
+use datafusion::sql::sqlparser::parser::ParserError;
+use datafusion::sql::sqlparser::tokenizer;
+
+use crate::failure::{Class, Classify};
+
+/// A place in the SQL of an output; both count from one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// The line.
+    pub line: u64,
+    /// The character in the line.
+    pub column: u64,
+}
+
+impl Place {
+    /// The place of a token, where the parser knows it.
+    pub(super) fn of(location: tokenizer::Location) -> Option<Self> {
+        (location.line > 0).then_some(Self { line: location.line, column: location.column })
+    }
+
+    fn after(place: &Option<Self>) -> String {
+        place.map(|place| format!(", SQL {place}")).unwrap_or_default()
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}, column {}", self.line, self.column)
+    }
+}
+
+/// Why the SQL of an output cannot be planned or run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum QueryError {
+    /// The SQL asks for something outside the closed list.
+    #[error("output {output}{}: {what}; {way_out}", Place::after(.place))]
+    Refused {
+        /// The output.
+        output: String,
+        /// Where in its SQL.
+        place: Option<Place>,
+        /// What is refused, and why.
+        what: String,
+        /// What to write instead.
+        way_out: String,
+    },
+    /// The SQL names a table that is no source.
+    #[error("output {output}{}: {table} is not a source{hint}; the sources are: {sources}", Place::after(.place))]
+    UnknownTable {
+        /// The output.
+        output: String,
+        /// Where in its SQL.
+        place: Option<Place>,
+        /// The table as it was written.
+        table: String,
+        /// "did you mean", or nothing.
+        hint: String,
+        /// All sources.
+        sources: String,
+    },
+    /// The SQL names a column that is not there.
+    #[error("output {output}{}: there is no column {column}{hint}; the columns are: {columns}", Place::after(.place))]
+    UnknownColumn {
+        /// The output.
+        output: String,
+        /// Where in its SQL.
+        place: Option<Place>,
+        /// The column as it was written.
+        column: String,
+        /// "did you mean", or nothing.
+        hint: String,
+        /// The columns that are there.
+        columns: String,
+    },
+    /// Two columns of the result, or of an inner SELECT, have one name.
+    #[error("output {output}{}: two columns are named {name}; give one another name with AS", Place::after(.place))]
+    DuplicateName {
+        /// The output.
+        output: String,
+        /// Where in its SQL.
+        place: Option<Place>,
+        /// The name.
+        name: String,
+    },
+    /// The text is not SQL.
+    #[error("output {output}{}: the SQL cannot be read", Place::after(.place))]
+    Syntax {
+        /// The output.
+        output: String,
+        /// Where in its SQL.
+        place: Option<Place>,
+        /// What the parser says.
+        #[source]
+        source: ParserError,
+    },
+    /// DataFusion cannot plan the SQL.
+    #[error("output {output}{}: the SQL cannot be planned", Place::after(.place))]
+    Plan {
+        /// The output.
+        output: String,
+        /// Where in its SQL.
+        place: Option<Place>,
+        /// What DataFusion says.
+        #[source]
+        source: Box<DataFusionError>,
+    },
+    /// This worker has no thread left to plan on.
+    #[error("output {output}: no thread to plan the SQL on")]
+    NoThread {
+        /// The output.
+        output: String,
+        /// What the system says.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The rows handed in are not of the source the SQL was planned for.
+    #[error("output {output}: {what}")]
+    Input {
+        /// The output.
+        output: String,
+        /// What is missing or different.
+        what: String,
+    },
+    /// An expression failed on a row.
+    #[error("output {output}: its SQL failed on the rows")]
+    Evaluate {
+        /// The output.
+        output: String,
+        /// What DataFusion says.
+        #[source]
+        source: Box<DataFusionError>,
+    },
+}
+
+impl Classify for QueryError {
+    fn class(&self) -> Class {
+        match self {
+            Self::Refused { .. }
+            | Self::UnknownTable { .. }
+            | Self::UnknownColumn { .. }
+            | Self::DuplicateName { .. }
+            | Self::Syntax { .. }
+            | Self::Plan { .. } => Class::Fatal { exit_code: 3 },
+            Self::NoThread { .. } => Class::WorkerSick,
+            Self::Input { .. } | Self::Evaluate { .. } => Class::Poison,
+        }
+    }
+
+    fn place(&self) -> String {
+        let (output, place) = match self {
+            Self::Refused { output, place, .. }
+            | Self::UnknownTable { output, place, .. }
+            | Self::UnknownColumn { output, place, .. }
+            | Self::DuplicateName { output, place, .. }
+            | Self::Syntax { output, place, .. }
+            | Self::Plan { output, place, .. } => (output, place),
+            Self::NoThread { output, .. } | Self::Input { output, .. } | Self::Evaluate { output, .. } => {
+                (output, &None)
+            }
+        };
+        format!("output {output}{}", Place::after(place))
+    }
+}
+
+/// A reason to refuse, before it is known for which output.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    pub(super) place: Option<Place>,
+    pub(super) what: String,
+    pub(super) way_out: String,
+}
+
+impl Refusal {
+    pub(super) fn new(place: Option<Place>, what: impl Into<String>, way_out: impl Into<String>) -> Self {
+        Self { place, what: what.into(), way_out: way_out.into() }
+    }
+
+    pub(super) fn of(self, output: &str) -> QueryError {
+        QueryError::Refused { output: output.to_owned(), place: self.place, what: self.what, way_out: self.way_out }
+    }
+}

@@ -1,0 +1,253 @@
+//! From the SQL of an output to a plan that can be run, and what the reader must know of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use arrow::temporal_conversions::timestamp_us_to_datetime;
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::utils::datafusion_strsim::normalized_levenshtein;
+use datafusion::common::{Column, SchemaError};
+use datafusion::error::DataFusionError;
+use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::optimizer::{Analyzer, Optimizer, OptimizerContext};
+use datafusion::sql::planner::{ParserOptions, SqlToRel};
+use datafusion::sql::sqlparser::ast::Statement;
+
+use super::catalog::{self, Catalog, NotASource};
+use super::closed_list::{self, Unaccepted};
+use super::error::{Place, QueryError, Refusal};
+use super::limits::{self, PLANNING_STACK_BYTES, ParseFailure};
+use super::program::{Program, Running};
+use super::screen::{self, Mentions, Stop};
+
+/// The SQL of one output over one source, planned.
+#[derive(Clone, Debug)]
+pub struct Query {
+    output: String,
+    source: String,
+    program: Arc<Program>,
+}
+
+impl Query {
+    /// Plans `sql`, or `SELECT *` of the one source where there is none, over `sources`. `now()` and its relatives
+    /// stand for `now_micros`, microseconds since 1970 UTC.
+    ///
+    /// # Errors
+    /// Fatal with exit code 3: the SQL is not one SELECT over one source made of projections and filters, names what is
+    /// not there, or is larger than the limits.
+    pub fn plan(
+        output_name: &str,
+        sql: Option<&str>,
+        sources: &BTreeMap<String, SchemaRef>,
+        now_micros: i64,
+    ) -> Result<Self, QueryError> {
+        let everything;
+        let sql = match sql {
+            Some(sql) => sql,
+            None => {
+                everything = select_all(output_name, sources)?;
+                &everything
+            }
+        };
+        let planner = Planner { output: output_name, sources, now_micros };
+        let thread = std::thread::Builder::new().name("plan-sql".to_owned()).stack_size(PLANNING_STACK_BYTES);
+        std::thread::scope(|scope| match thread.spawn_scoped(scope, || planner.plan(sql)) {
+            Ok(planning) => planning.join().unwrap_or_else(|_| {
+                Err(planner.unplannable(None, DataFusionError::Plan("DataFusion's planner panicked".to_owned())))
+            }),
+            Err(source) => Err(QueryError::NoThread { output: output_name.to_owned(), source }),
+        })
+    }
+
+    /// The source it reads.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// The columns of the source that must be read, as ascending indices into the source's schema.
+    pub fn columns(&self) -> &[usize] {
+        &self.program.columns
+    }
+
+    /// The columns of the result: unique names, no views, no dictionaries, no metadata of the source.
+    pub fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.program.schema)
+    }
+
+    /// Conditions on the source's own columns, without qualifiers: a row for which one of them is not true is in no
+    /// result. They serve to skip what need not be read; [`Running::push`] applies them all the same.
+    pub fn filters(&self) -> &[Expr] {
+        &self.program.filters
+    }
+
+    /// Starts over batches with the columns of `input`: at least [`Query::columns`], found by name.
+    ///
+    /// # Errors
+    /// A column is missing or of another type.
+    pub fn start(&self, input: SchemaRef) -> Result<Running, QueryError> {
+        Running::new(self.output.clone(), Arc::clone(&self.program), input)
+    }
+}
+
+/// The columns of one source that these queries need together, ascending.
+pub fn read_columns<'a>(queries: impl IntoIterator<Item = &'a Query>) -> Vec<usize> {
+    let columns: BTreeSet<usize> = queries.into_iter().flat_map(Query::columns).copied().collect();
+    columns.into_iter().collect()
+}
+
+fn select_all(output: &str, sources: &BTreeMap<String, SchemaRef>) -> Result<String, QueryError> {
+    let mut names = sources.keys();
+    match (names.next(), names.next()) {
+        (Some(name), None) => Ok(format!("SELECT * FROM {}", quoted(name))),
+        (None, _) => Err(Refusal::new(None, "there is no source", "name one under sources").of(output)),
+        (Some(_), Some(_)) => {
+            let what = format!("it has no sql and there are several sources: {}", listed(sources.keys()));
+            Err(Refusal::new(None, what, "say with sql which one it reads").of(output))
+        }
+    }
+}
+
+struct Planner<'a> {
+    output: &'a str,
+    sources: &'a BTreeMap<String, SchemaRef>,
+    now_micros: i64,
+}
+
+impl Planner<'_> {
+    fn plan(&self, sql: &str) -> Result<Query, QueryError> {
+        let statement = limits::parse(sql).map_err(|failure| match failure {
+            ParseFailure::Refused(refusal) => refusal.of(self.output),
+            ParseFailure::Syntax(place, source) => QueryError::Syntax { output: self.output.to_owned(), place, source },
+        })?;
+        let catalog = Catalog::new(self.sources);
+        let mentions = screen::screen(&statement, &catalog).map_err(|stop| match stop {
+            Stop::Refused(refusal) => refusal.of(self.output),
+            Stop::Twice(place, name) => self.twice(place, name),
+        })?;
+        let context = self.context()?;
+        let analyzed = analyze(statement, &catalog).map_err(|error| self.explain(error, &mentions, &catalog))?;
+        let source = closed_list::accept(&analyzed, &catalog).map_err(|unaccepted| match unaccepted {
+            Unaccepted::Refused(refusal) => refusal.of(self.output),
+            Unaccepted::Plan(error) => self.explain(error, &mentions, &catalog),
+        })?;
+        if let Some(name) = closed_list::twice(analyzed.schema().as_arrow()) {
+            return Err(self.twice(None, name));
+        }
+        let program = Optimizer::new()
+            .optimize(analyzed, &context, |_, _| {})
+            .and_then(|optimized| Program::lower(&optimized))
+            .map_err(|error| self.explain(error, &mentions, &catalog))?;
+        Ok(Query { output: self.output.to_owned(), source, program: Arc::new(program) })
+    }
+
+    /// The optimizer's settings, with the time that `now()` stands for.
+    fn context(&self) -> Result<OptimizerContext, QueryError> {
+        let now = timestamp_us_to_datetime(self.now_micros).filter(|_| self.now_micros.checked_mul(1000).is_some());
+        let now = now.ok_or_else(|| {
+            let what = format!("now() cannot be {} microseconds since 1970", self.now_micros);
+            Refusal::new(None, what, "take a time between 1678 and 2262").of(self.output)
+        })?;
+        let options = Arc::new(ConfigOptions::default());
+        Ok(OptimizerContext::new_with_config_options(options).with_query_execution_start_time(now.and_utc()))
+    }
+
+    /// What DataFusion says, in the words of the spec.
+    fn explain(&self, error: DataFusionError, mentions: &Mentions, catalog: &Catalog) -> QueryError {
+        let place = error
+            .diagnostic()
+            .and_then(|diagnostic| diagnostic.span)
+            .map(|span| Place { line: span.start.line, column: span.start.column });
+        match error.find_root() {
+            DataFusionError::External(external) => {
+                if let Some(NotASource(table)) = external.downcast_ref::<NotASource>() {
+                    return self.unknown_table(&table.to_string(), mentions);
+                }
+            }
+            // Two errors that DataFusion types no further.
+            DataFusionError::Plan(said) if said.starts_with("Projections require unique expression names") => {
+                return self.twice(place, said.split('"').nth(1).unwrap_or_default().to_owned());
+            }
+            DataFusionError::Plan(said) if said.starts_with("Invalid function '") => {
+                let name = said.split('\'').nth(1).unwrap_or_default();
+                let what = format!("there is no function {name}{}", hint(name, catalog::function_names(catalog)));
+                return Refusal::new(place, what, "use a scalar function of DataFusion").of(self.output);
+            }
+            DataFusionError::SchemaError(schema_error, _) => match schema_error.as_ref() {
+                SchemaError::FieldNotFound { field, valid_fields } => {
+                    return self.unknown_column(field, valid_fields, place);
+                }
+                SchemaError::AmbiguousReference { field } => return self.twice(place, field.name.clone()),
+                SchemaError::DuplicateQualifiedField { name, .. } | SchemaError::DuplicateUnqualifiedField { name } => {
+                    return self.twice(place, name.clone());
+                }
+            },
+            _ => {}
+        }
+        self.unplannable(place, error)
+    }
+
+    fn unknown_table(&self, table: &str, mentions: &Mentions) -> QueryError {
+        QueryError::UnknownTable {
+            output: self.output.to_owned(),
+            place: mentions.get(table).copied(),
+            table: table.to_owned(),
+            hint: hint(table, self.sources.keys()),
+            sources: listed(self.sources.keys()),
+        }
+    }
+
+    fn unknown_column(&self, field: &Column, valid: &[Column], place: Option<Place>) -> QueryError {
+        QueryError::UnknownColumn {
+            output: self.output.to_owned(),
+            place: place.or_else(|| closed_list::place(Some(field.spans()))),
+            column: field.flat_name(),
+            hint: hint(&field.name, valid.iter().map(|column| &column.name)),
+            columns: listed(valid.iter().map(|column| &column.name)),
+        }
+    }
+
+    fn twice(&self, place: Option<Place>, name: String) -> QueryError {
+        QueryError::DuplicateName { output: self.output.to_owned(), place, name }
+    }
+
+    fn unplannable(&self, place: Option<Place>, source: DataFusionError) -> QueryError {
+        QueryError::Plan { output: self.output.to_owned(), place, source: Box::new(source) }
+    }
+}
+
+fn analyze(statement: Statement, catalog: &Catalog) -> Result<LogicalPlan, DataFusionError> {
+    let options = ParserOptions::default().with_collect_spans(true).with_map_string_types_to_utf8view(false);
+    let plan = SqlToRel::new_with_options(catalog, options).sql_statement_to_plan(statement)?;
+    Analyzer::new().execute_and_check(plan, &ConfigOptions::default(), |_, _| {})
+}
+
+/// Names in their order, as one would write them in SQL; no more than fit a line or two.
+fn listed<'a>(names: impl Iterator<Item = &'a String>) -> String {
+    const SHOWN: usize = 40;
+    let names: Vec<_> = names.map(|name| quoted(name)).collect();
+    match names.get(..SHOWN) {
+        Some(first) if names.len() > SHOWN => format!("{} and {} more", first.join(", "), names.len() - SHOWN),
+        _ => names.join(", "),
+    }
+}
+
+fn hint<'a>(wrong: &str, names: impl Iterator<Item = &'a String>) -> String {
+    const ALIKE: f64 = 0.6;
+    let wrong = wrong.to_lowercase();
+    let mut best: Option<(f64, &String)> = None;
+    for name in names {
+        let alike = normalized_levenshtein(&wrong, &name.to_lowercase());
+        if alike >= ALIKE && best.is_none_or(|(found, _)| alike > found) {
+            best = Some((alike, name));
+        }
+    }
+    best.map(|(_, name)| format!(", did you mean {}?", quoted(name))).unwrap_or_default()
+}
+
+/// A name as it must be written in SQL: in quotes unless it is plain lower case.
+fn quoted(name: &str) -> String {
+    let plain = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
+        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+    if plain { name.to_owned() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
+}
