@@ -59,12 +59,12 @@ pub(crate) fn source_edge(backfill: &v1::Backfill, source: &v1::SourceState) -> 
     Some(Edge { of: "source", name: source.name.clone(), balance, text })
 }
 
-/// The edges of an output.
+/// The edges of an output; none until it is prepared.
 pub(crate) fn output_edges(backfill: &v1::Backfill, output: &v1::OutputState) -> Vec<Edge> {
     let edge = |balance, text| Edge { of: "output", name: output.name.clone(), balance, text };
+    let Some(table) = &output.table else { return Vec::new() };
     let mut edges = Vec::new();
-    let sources = output.table.as_ref().map(|table| table.source.as_slice()).unwrap_or_default();
-    if let [only] = sources
+    if let [only] = table.source.as_slice()
         && let Some(source) = backfill.sources.iter().find(|source| source.name == *only)
     {
         let text = format!("{} read of {only} = {} read for it", count(source.rows_read), count(output.rows_read));

@@ -230,7 +230,7 @@ pub(crate) fn frame(backfill: &v1::Backfill, pace: &Pace, paint: Paint) -> Strin
             text.push_str(&format!("   gate {} (drift {})", second(gate), span(drift)));
         }
         if let Some(speed) = pace.speed() {
-            text.push_str(&format!("   speed {}x event time", crate::figures::short(speed)));
+            text.push_str(&format!("   speed {}x event time", count(speed as u64)));
         }
     }
     let rows: Vec<Vec<String>> =

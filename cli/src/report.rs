@@ -183,13 +183,12 @@ impl Lines {
 
     fn output(&mut self, backfill: &v1::Backfill, output: &v1::OutputState) {
         let name = self.paint.bold(&output.name).into_owned();
-        match &output.table {
-            None => self.put(&format!("Output {name}   not prepared yet")),
-            Some(table) => {
-                let how = if table.created { "created by this run" } else { "was there" };
-                self.put(&format!("Output {name}   {} ({how})", plain(&table.table)));
-            }
-        }
+        let Some(table) = &output.table else {
+            self.put(&format!("Output {name}   not prepared yet"));
+            return;
+        };
+        let how = if table.created { "created by this run" } else { "was there" };
+        self.put(&format!("Output {name}   {} ({how})", plain(&table.table)));
         for edge in ledger::output_edges(backfill, output) {
             self.edge(&edge);
         }
