@@ -17,7 +17,7 @@ const STYLES: Styles = Styles::styled()
     .literal(AnsiColor::Cyan.on_default().bold());
 
 const AFTER: &str = "\
-Exit codes: 0 done or nothing to do, 1 failed, 2 usage, 3 spec invalid, 4 refused before anything was done,
+Exit codes: 0 done or nothing to do, 1 failed, 2 usage, 3 spec invalid, 4 refused before anything was done, \
 5 confirmation missing, 6 partial success, 8 --wait timed out, 75 temporary: try again, 130 interrupted.";
 
 /// Replay history through a data pipeline, in event-time order, committed exactly once to Iceberg.

@@ -10,13 +10,15 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tidegate_common::clock::{self, Monotonic};
 use tidegate_proto::v1;
 
-use crate::figures::{count, percent, plural, rate, second, span};
+use crate::figures::{count, micros, percent, plural, rate, second, span};
 use crate::output;
-use crate::report::{paint_state, short_id};
+use crate::report::{paint_state, short_id, wall_micros};
 use crate::style::{Paint, plain};
 
 /// How often a line is written at most, where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(5);
+/// How often the display is drawn again where nothing else changes.
+const REFRESH: Duration = Duration::from_secs(1);
 /// Over how long rates are smoothed.
 const SMOOTH: Duration = Duration::from_secs(5);
 /// No forecast is made from less than this.
@@ -60,14 +62,15 @@ impl Progress {
     /// Shows `backfill` as it is now.
     pub(crate) fn update(&mut self, backfill: &v1::Backfill) {
         let now = clock::monotonic();
+        let wall = clock::processing_time_micros();
         self.pace.note(now, backfill);
         match &mut self.show {
             Show::Nothing => {}
-            Show::Terminal(bar, paint) => bar.set_message(frame(backfill, &self.pace, *paint)),
+            Show::Terminal(bar, paint) => bar.set_message(frame(backfill, &self.pace, wall, *paint)),
             Show::Lines { last, state } => {
                 let due = last.is_none_or(|last| now.since(last) >= LINE_EVERY) || *state != backfill.state;
                 if due {
-                    output::say(&line(backfill, &self.pace));
+                    output::say(&line(backfill, &self.pace, wall));
                     *last = Some(now);
                     state.clone_from(&backfill.state);
                 }
@@ -99,10 +102,16 @@ pub(crate) async fn follow<E>(
 ) -> Result<Option<v1::Backfill>, E> {
     let mut updates = std::pin::pin!(updates);
     let mut last = None;
-    while let Some(update) = updates.next().await {
-        let update = update?;
-        progress.update(&update);
-        last = Some(update);
+    loop {
+        match tokio::time::timeout(REFRESH, updates.next()).await {
+            Ok(Some(update)) => last = Some(update?),
+            Ok(None) => break,
+            // nothing has changed but the time
+            Err(_) => {}
+        }
+        if let Some(state) = &last {
+            progress.update(state);
+        }
     }
     progress.end();
     Ok(last)
@@ -189,9 +198,9 @@ fn records(backfill: &v1::Backfill) -> (u64, u64) {
     (done, if known { total } else { 0 })
 }
 
-fn head(backfill: &v1::Backfill, pace: &Pace, paint: Paint) -> String {
+fn head(backfill: &v1::Backfill, pace: &Pace, now: i64, paint: Paint) -> String {
     let (done, total) = records(backfill);
-    let ran = span((backfill.updated - backfill.created).max(0) / 1_000_000 * 1_000_000);
+    let ran = micros(wall_micros(backfill, now) / 1_000_000 * 1_000_000);
     let id = short_id(&backfill.id);
     let mut text = format!("{id} {}  {}  {ran}", plain(&backfill.name), paint_state(backfill, paint));
     if total > 0 {
@@ -208,18 +217,18 @@ fn head(backfill: &v1::Backfill, pace: &Pace, paint: Paint) -> String {
     text
 }
 
-/// One line for a log.
-pub(crate) fn line(backfill: &v1::Backfill, pace: &Pace) -> String {
-    let mut text = head(backfill, pace, Paint::plain());
+/// One line for a log, at processing time `now` (microseconds).
+fn line(backfill: &v1::Backfill, pace: &Pace, now: i64) -> String {
+    let mut text = head(backfill, pace, now, Paint::plain());
     if let Some(watermark) = backfill.read_watermark {
         text.push_str(&format!("  watermark {}", second(watermark)));
     }
     text
 }
 
-/// The whole picture for a terminal, without a line feed at its end.
-pub(crate) fn frame(backfill: &v1::Backfill, pace: &Pace, paint: Paint) -> String {
-    let mut text = head(backfill, pace, paint);
+/// The whole picture for a terminal at processing time `now` (microseconds), without a line feed at its end.
+fn frame(backfill: &v1::Backfill, pace: &Pace, now: i64, paint: Paint) -> String {
+    let mut text = head(backfill, pace, now, paint);
     let (done, total) = records(backfill);
     if total > 0 {
         text.push_str(&format!("\n{}", bar(percent(done, total))));
@@ -291,7 +300,7 @@ fn workers(backfill: &v1::Backfill) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sample;
+    use crate::sample::{self, NOW};
 
     fn seconds(seconds: u64) -> Monotonic {
         Monotonic::from_micros(seconds * 1_000_000)
@@ -312,7 +321,7 @@ mod tests {
     #[test]
     fn the_picture_of_a_run() {
         let (now, pace) = paced();
-        insta::assert_snapshot!(frame(&now, &pace, Paint::plain()));
+        insta::assert_snapshot!(frame(&now, &pace, NOW, Paint::plain()));
     }
 
     #[test]
@@ -320,13 +329,13 @@ mod tests {
         let mut now = sample::failed();
         now.phase = v1::Phase::Preparing.into();
         now.state = "preparing".to_owned();
-        insta::assert_snapshot!(frame(&now, &Pace::default(), Paint::plain()));
+        insta::assert_snapshot!(frame(&now, &Pace::default(), NOW, Paint::plain()));
     }
 
     #[test]
     fn the_line_of_a_run() {
         let (now, pace) = paced();
-        insta::assert_snapshot!(line(&now, &pace));
+        insta::assert_snapshot!(line(&now, &pace, NOW));
     }
 
     #[test]
