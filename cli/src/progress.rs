@@ -170,7 +170,7 @@ impl Pace {
     fn over_all(&self) -> Option<(f64, &Seen, &Seen)> {
         let (first, last) = (self.first.as_ref()?, self.last.as_ref()?);
         let passed = last.at.since(first.at);
-        (passed >= FORECAST_AFTER).then(|| (passed.as_secs_f64(), first, last))
+        (passed >= FORECAST_AFTER).then_some((passed.as_secs_f64(), first, last))
     }
 
     /// How much longer it takes at the pace since the first state, in microseconds.
