@@ -10,7 +10,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tidegate_common::clock::{self, Monotonic};
 use tidegate_proto::v1;
 
-use crate::figures::{count, micros, percent, plural, rate, second, span};
+use crate::figures::{count, micros, plural, rate, second, span};
+use crate::ledger;
 use crate::output;
 use crate::report::{paint_state, short_id, wall_micros};
 use crate::style::{Paint, plain};
@@ -170,7 +171,7 @@ impl Pace {
     fn over_all(&self) -> Option<(f64, &Seen, &Seen)> {
         let (first, last) = (self.first.as_ref()?, self.last.as_ref()?);
         let passed = last.at.since(first.at);
-        (passed >= FORECAST_AFTER).then(|| (passed.as_secs_f64(), first, last))
+        (passed >= FORECAST_AFTER).then_some((passed.as_secs_f64(), first, last))
     }
 
     /// How much longer it takes at the pace since the first state, in microseconds.
@@ -194,7 +195,7 @@ fn records(backfill: &v1::Backfill) -> (u64, u64) {
     let found = |source: &v1::SourceState| source.found.clone().unwrap_or_default();
     let done = backfill.sources.iter().map(|source| source.rows_read + found(source).rows_pruned).sum();
     let known = backfill.sources.iter().all(|source| source.found.is_some());
-    let total = backfill.sources.iter().map(|source| found(source).rows_in_range).sum();
+    let total = backfill.sources.iter().map(ledger::in_range).sum();
     (done, if known { total } else { 0 })
 }
 
@@ -203,9 +204,10 @@ fn head(backfill: &v1::Backfill, pace: &Pace, now: i64, paint: Paint) -> String 
     let ran = micros(wall_micros(backfill, now) / 1_000_000 * 1_000_000);
     let id = short_id(&backfill.id);
     let mut text = format!("{id} {}  {}  {ran}", plain(&backfill.name), paint_state(backfill, paint));
-    if total > 0 {
-        let part = percent(done, total);
-        text.push_str(&format!("  {part:.1}%  {} / {} records", count(done), count(total)));
+    if let Some(part) = ledger::done_percent(backfill) {
+        // where only reading tells how many there are, there is no whole to speak of
+        let of = if total > done || part >= 100.0 { format!(" / {}", count(total)) } else { String::new() };
+        text.push_str(&format!("  {part:.1}%  {}{of} records", count(done)));
         if let Some(eta) = pace.eta(total) {
             text.push_str(&format!("  ETA {}", span(eta)));
         }
@@ -229,9 +231,8 @@ fn line(backfill: &v1::Backfill, pace: &Pace, now: i64) -> String {
 /// The whole picture for a terminal at processing time `now` (microseconds), without a line feed at its end.
 fn frame(backfill: &v1::Backfill, pace: &Pace, now: i64, paint: Paint) -> String {
     let mut text = head(backfill, pace, now, paint);
-    let (done, total) = records(backfill);
-    if total > 0 {
-        text.push_str(&format!("\n{}", bar(percent(done, total))));
+    if let Some(part) = ledger::done_percent(backfill) {
+        text.push_str(&format!("\n{}", bar(part)));
     }
     if let Some(watermark) = backfill.read_watermark {
         text.push_str(&format!("\nread watermark {}", second(watermark)));

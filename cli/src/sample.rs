@@ -45,6 +45,7 @@ fn source(name: &str, rows: u64, read: u64, units: u64) -> v1::SourceState {
         busy_micros: 61_000_000,
         running: 2,
         paused: 1,
+        rows_unplanned: 0,
     }
 }
 
