@@ -27,7 +27,11 @@ pub(super) async fn demo(args: args::Demo, context: &Context) -> Outcome {
     let mut context = context.clone();
     context.config.use_folder(&folder);
     context.config.worker_slots.value = WORKERS;
-    context.say(&format!("two sources of 2013, a year each: {} and {}", shown(&folder, "flights"), shown(&folder, "weather")));
+    context.say(&format!(
+        "two sources of 2013, a year each: {} and {}",
+        shown(&folder, "flights"),
+        shown(&folder, "weather")
+    ));
     let aligned = backfill(&folder, true, &context).await?;
     let ended = wait::ended(&aligned, &context)?;
     if ended != Exit::Done {
