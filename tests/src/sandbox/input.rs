@@ -7,6 +7,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 
@@ -103,4 +104,14 @@ pub fn write_file(path: &Path, rows: &RecordBatch, unit: usize) {
     let mut writer = ArrowWriter::try_new(file, rows.schema(), Some(properties)).expect("a writer");
     writer.write(rows).expect("rows are written");
     writer.close().expect("a file is closed");
+}
+
+/// Overwrites the header of a page in the middle row group; the footer stays as it is.
+pub(super) fn spoil(path: &Path) {
+    use std::os::unix::fs::FileExt;
+    let file = File::options().read(true).write(true).open(path).expect("a file of the input");
+    let footer = ArrowReaderMetadata::load(&file, ArrowReaderOptions::default()).expect("a footer");
+    let group = footer.metadata().row_group(footer.metadata().num_row_groups() / 2);
+    let page = group.column(0).data_page_offset();
+    file.write_all_at(&[0xff; 24], u64::try_from(page).expect("an offset")).expect("a file is spoilt");
 }

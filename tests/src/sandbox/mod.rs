@@ -19,6 +19,6 @@ pub use chance::Chance;
 pub use input::{BEGIN, DAY, Input, write_file};
 pub use oracle::{Check, Verdict, judge, must_be_exact};
 pub use process::{Process, Signal};
-pub use scenario::Scenario;
+pub use scenario::{Scenario, must_balance};
 pub use wait::wait_until;
 pub use world::{Ended, LEASE, PATIENCE, World};

@@ -19,8 +19,8 @@ pub struct Check {
     pub table: String,
     /// Globs of the input's Parquet files.
     pub input: Vec<String>,
-    /// SQL over the table `input`: the rows that must be there, each as often.
-    pub query: String,
+    /// SQL over the table `input`: the rows that must be there, each as often. `None`: no commit may be there at all.
+    pub query: Option<String>,
     /// The event-time column.
     pub time: &'static str,
     /// The window, in microseconds; half-open.

@@ -18,6 +18,8 @@ pub struct Scenario {
     pub world: World,
     /// The files of the large source.
     pub big: Vec<PathBuf>,
+    /// Where what the files of the large source held before one was spoilt is, and the spoilt one there.
+    clean: Option<(PathBuf, PathBuf)>,
     days: i64,
 }
 
@@ -26,21 +28,21 @@ impl Scenario {
     pub const SPEC: &str = "spec.yaml";
 
     /// About 200,000 rows in hundreds of units: a few seconds' work, many hand-ins, many commits.
-    pub async fn large() -> Self {
+    pub fn large() -> Self {
         let big = Input { folder: "big", rows: 160_000, days: 90, files: 30, unit: 500, seed: 1 };
         let small = Input { folder: "small", rows: 40_000, days: 90, files: 15, unit: 400, seed: 2 };
-        Self::new(&big, &small, "4d", "200ms").await
+        Self::new(&big, &small, "4d", "200ms")
     }
 
     /// About 5,000 rows in a few tasks, committed as soon as there is something to commit.
-    pub async fn little() -> Self {
+    pub fn little() -> Self {
         let big = Input { folder: "big", rows: 4_000, days: 40, files: 8, unit: 100, seed: 3 };
         let small = Input { folder: "small", rows: 1_000, days: 40, files: 4, unit: 50, seed: 4 };
-        Self::new(&big, &small, "10d", "1ms").await
+        Self::new(&big, &small, "10d", "1ms")
     }
 
-    async fn new(big: &Input, small: &Input, drift: &str, every: &str) -> Self {
-        let world = World::new().await;
+    fn new(big: &Input, small: &Input, drift: &str, every: &str) -> Self {
+        let world = World::new();
         let days = i64::from(big.days);
         let (from, to) = window(days);
         let spec = format!(
@@ -70,7 +72,7 @@ outputs:
         let files = big.write(world.root());
         small.write(world.root());
         world.write(Self::SPEC, &spec);
-        Self { world, big: files, days }
+        Self { world, big: files, clean: None, days }
     }
 
     /// What the two tables must hold after the backfill `id`.
@@ -79,16 +81,34 @@ outputs:
             catalog: self.world.catalog(),
             table: format!("lake.{name}"),
             input: vec![self.world.root().join(name).join("*.parquet").display().to_string()],
-            query: query.to_owned(),
+            query: Some(query.to_owned()),
             time: "ts",
             window: Some(window(self.days)),
             backfill: Some(id.to_owned()),
             may_miss: None,
         };
+        let mut big = check("big", "SELECT * FROM input");
+        if let Some((folder, spoilt)) = &self.clean {
+            big.input = vec![folder.join("*.parquet").display().to_string()];
+            big.may_miss = Some(vec![spoilt.display().to_string()]);
+        }
         vec![
-            check("big", "SELECT * FROM input"),
+            big,
             check("small", "SELECT ts, id, upper(key) AS key, amount FROM input WHERE key <> 'k7'"),
         ]
+    }
+
+    /// Spoils a row group in the middle of one file of the large source; gives the file's path.
+    pub fn spoil(&mut self, file: usize) -> PathBuf {
+        let clean = self.world.root().join("clean");
+        std::fs::create_dir_all(&clean).expect("a folder");
+        for path in &self.big {
+            std::fs::copy(path, clean.join(path.file_name().expect("a file"))).expect("a copy");
+        }
+        let spoilt = self.big[file].clone();
+        super::input::spoil(&spoilt);
+        self.clean = Some((clean.clone(), clean.join(spoilt.file_name().expect("a file"))));
+        spoilt
     }
 
     /// Waits for the backfill's end and wants it to be perfect: succeeded, its account balanced, its tables exact.
@@ -113,7 +133,7 @@ outputs:
 ///
 /// # Panics
 /// When one is not.
-fn must_balance(last: &v1::Backfill) {
+pub fn must_balance(last: &v1::Backfill) {
     assert_eq!(last.imbalances, [""; 0]);
     for source in &last.sources {
         let found = source.found.as_ref().expect("it was enumerated");

@@ -19,7 +19,7 @@ pub const LEASE: Duration = Duration::from_secs(2);
 /// How long anything may take before a test fails; far more than it does.
 pub const PATIENCE: Duration = Duration::from_secs(90);
 
-/// Worlds that turn at the same time: more would only make each other slow.
+/// Worlds in which processes run at the same time: more would only make each other slow.
 static ROOM: Semaphore = Semaphore::const_new(2);
 
 /// Everything that one test has.
@@ -32,7 +32,7 @@ pub struct World {
     /// The workers by name.
     pub workers: BTreeMap<String, Process>,
     logs: Vec<PathBuf>,
-    _room: SemaphorePermit<'static>,
+    room: Option<SemaphorePermit<'static>>,
 }
 
 /// How a command ended.
@@ -79,11 +79,12 @@ impl Ended {
 }
 
 impl World {
-    /// An empty world with a catalog of its own, once there is room for it.
-    pub async fn new() -> Self {
-        let room = ROOM.acquire().await.expect("it is never closed");
+    /// An empty world with a catalog of its own.
+    #[allow(clippy::new_without_default, reason = "a world is made on purpose")]
+    pub fn new() -> Self {
         let folder = TempDir::with_prefix("tidegate-world-").expect("a folder");
-        let world = Self { folder, coordinator: None, address: None, workers: BTreeMap::new(), logs: Vec::new(), _room: room };
+        let world =
+            Self { folder, coordinator: None, address: None, workers: BTreeMap::new(), logs: Vec::new(), room: None };
         let config = json!({
             "catalogs": {"default": {"sqlite": {"path": "catalog.db", "warehouse": "warehouse"}}},
             "allow": {"paths": ["."]},
@@ -150,6 +151,14 @@ impl World {
         Ended { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
     }
 
+    /// Runs a spec in one process, coordinator and worker, once there is room.
+    pub async fn run_local(&self, spec: &str, env: &[(&str, &str)]) -> Ended {
+        let _room = ROOM.acquire().await.expect("it is never closed");
+        let mut command = self.command(&["run", spec, "--local", "--yes", "-o", "json"]);
+        command.envs(env.iter().copied());
+        self.run_command(command).await
+    }
+
     /// Starts `command` in the background, its words in a log that a failing test shows.
     pub fn spawn(&mut self, name: &str, command: Command) -> Process {
         let log = self.root().join(format!("{:02}-{name}.log", self.logs.len()));
@@ -164,6 +173,9 @@ impl World {
 
     /// Starts the coordinator with variables in its environment; waits until it listens.
     pub async fn start_coordinator_with(&mut self, env: &[(&str, &str)]) {
+        if self.room.is_none() {
+            self.room = Some(ROOM.acquire().await.expect("it is never closed"));
+        }
         let listen = self.address.as_deref().map_or("127.0.0.1:0", |address| address.trim_start_matches("http://"));
         let lease = format!("{}ms", LEASE.as_millis());
         let mut command = self.command(&["coordinator", "--listen", listen, "--state", "state", "--lease", &lease]);
