@@ -75,18 +75,19 @@ impl Local {
         let router = service::router(coordinator).await;
         let stopped = stop_server.clone().cancelled_owned();
         let server = tokio::spawn(router.serve_with_incoming_shutdown(incoming, stopped));
-        let channel = Endpoint::from_static("http://local").connect_with_connector(tower::service_fn(move |_| {
+        let endpoint = Endpoint::from_static("http://local");
+        let connector = tower::service_fn(move |_| {
             let connections = connections.clone();
             async move {
                 let (near, far) = tokio::io::duplex(PIPE);
                 connections.send(far).await.map_err(|_| std::io::Error::other("the coordinator has ended"))?;
                 Ok::<_, std::io::Error>(TokioIo::new(near))
             }
-        }));
-        let channel = channel.await?;
-        let workers = workers.into_iter().map(|config| {
-            tokio::spawn(worker::run(config, channel.clone(), stop_workers.clone().cancelled_owned()))
         });
+        let channel = endpoint.connect_with_connector(connector).await?;
+        let workers = workers
+            .into_iter()
+            .map(|config| tokio::spawn(worker::run(config, channel.clone(), stop_workers.clone().cancelled_owned())));
         let workers = workers.collect();
         Ok(Self { channel, stop_workers, stop_server, workers, server, driver })
     }

@@ -35,7 +35,14 @@ impl fmt::Display for Failed {
 /// A step that runs cargo, the same that runs this, with `arguments` split at spaces.
 pub(crate) fn cargo(name: &'static str, arguments: &str) -> Step {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
-    arguments.split(' ').fold(Step::new(name, cargo), Step::arg)
+    let mut step = Step::new(name, cargo);
+    // What cargo tells this program about its own package would look to build scripts like a change of theirs, and half
+    // of all dependencies would be compiled again, here and once more in the next plain `cargo build`.
+    let of_this_package = |name: &str| ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|prefix| name.starts_with(prefix));
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(of_this_package)) {
+        step.command.env_remove(name);
+    }
+    arguments.split(' ').fold(step, Step::arg)
 }
 
 impl Step {

@@ -114,7 +114,7 @@ impl Session {
     }
 
     async fn next(&mut self, now: Monotonic, shutdown: Pin<&mut impl Future<Output = ()>>) -> Event {
-        let beat = (self.out.is_some() && self.outbox.is_empty()).then_some(self.beat_due);
+        let beat = (self.out.is_some() && !self.beat_waits()).then_some(self.beat_due);
         let timer = beat.into_iter().chain(self.state.next_expiry()).min();
         let sleep = timer.map_or(Duration::from_secs(60), |at| at.since(now));
         let draining = self.state.draining();
@@ -141,14 +141,22 @@ impl Session {
             tracing::warn!("no answer for half a lease, connecting again");
             return self.lose();
         }
-        if self.out.is_none() || !self.outbox.is_empty() || now < self.beat_due {
+        if self.out.is_none() || self.beat_waits() || now < self.beat_due {
             return;
         }
         let promise = |id: RunId| self.state.cursor(id, self.runs.cursor(id)?);
         let cursors = self.state.ids().into_iter().filter_map(promise).collect();
         let number = self.state.beat(now);
         self.beat_due = now.after(self.beat_every);
-        self.send(Up::Heartbeat(v1::Heartbeat { number, cursors, draining: self.state.draining() }));
+        let beat = v1::Heartbeat { number, cursors, draining: self.state.draining() };
+        // Ahead of all else: plan segments without end must not cost the lease.
+        self.outbox.push_front(v1::FromWorker { kind: Some(Up::Heartbeat(beat)) });
+    }
+
+    /// Whether a heartbeat waits to be sent.
+    fn beat_waits(&self) -> bool {
+        let first = self.outbox.front().and_then(|message| message.kind.as_ref());
+        matches!(first, Some(Up::Heartbeat(_)))
     }
 
     /// Drops what is past its lease.
@@ -164,7 +172,7 @@ impl Session {
             Heard::Due => self.register(now),
             Heard::Up(up) => self.welcomed(*up, now),
             Heard::Message(message) => {
-                if let Err(bad) = self.told(message) {
+                if let Err(bad) = self.told(*message) {
                     tracing::warn!(error = %bad, "message of the coordinator ignored");
                 }
             }

@@ -12,7 +12,7 @@ mod reports;
 mod runs;
 mod state;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use driver::{SessionConfig, run};
 pub use link::SessionError;

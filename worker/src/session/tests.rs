@@ -1,6 +1,6 @@
 //! A session against a scripted coordinator, over memory, in paused time.
 
-mod world;
+pub(crate) mod world;
 
 use std::time::Duration;
 
@@ -204,8 +204,7 @@ async fn a_drained_worker_hands_in_gives_back_and_ends() {
         assert!(peer.said_draining);
         peer.send(reply(&attempt, 0, true)).await;
         waiting.await.unwrap().0.end(Ok(TaskEnd::HandedIn));
-        assert!(peer.heard().await.is_none(), "the worker ends its session");
-        drop(peer);
+        peer.heard_until_the_end().await;
         assert!(world.ended().await.is_ok());
     }
 }
@@ -247,7 +246,7 @@ async fn work_that_cannot_be_taken_fails_and_says_why() {
     peer.send(Down::Backfill(v1::BackfillInfo { backfill: backfill(), ..Default::default() })).await;
     peer.send(assign(world::read_id(1), 2, prepare)).await;
     fails.push(peer.fail().await);
-    world.reading(&mut peer, 1, 3).await;
+    let _busy = world.reading(&mut peer, 1, 3).await;
     peer.send(assign_read(2, 4)).await;
     fails.push(peer.fail().await);
     for (evidence, word) in fails.iter().zip(["before anything was said", "work of another kind", "no free slot"]) {
@@ -328,4 +327,16 @@ async fn plan_segments_arrive_in_order_and_before_the_end() {
     }
     assert!(matches!(peer.next().await, Up::Done(_)));
     sending.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_is_granted_anew_starts_anew() {
+    let mut world = World::new(1);
+    let mut peer = world.up().await;
+    let mut old = world.reading(&mut peer, 1, 1).await;
+    let new = world.reading(&mut peer, 1, 2).await;
+    old.dropped().await;
+    assert_eq!(old.context.lease.check(), Err(Fenced));
+    assert_eq!(new.context.lease.check(), Ok(()));
+    assert_ne!(old.context.attempt, new.context.attempt);
 }

@@ -213,6 +213,39 @@ mod tests {
     }
 
     #[test]
+    fn given_wider_numbers_when_cast_then_nothing_is_lost() {
+        use arrow::datatypes::Decimal128Type;
+        let decimal = |precision, scale| PrimitiveType::Decimal { precision, scale };
+        let mut caster = caster(&[("u", decimal(20, 0), false), ("d", decimal(12, 4), false)]);
+        let wide = Decimal256Array::from_iter_values([arrow::datatypes::i256::from(12_345)]);
+        let input = batch(vec![
+            ("u", Arc::new(UInt64Array::from(vec![u64::MAX]))),
+            ("d", Arc::new(wide.with_precision_and_scale(40, 2).unwrap())),
+        ]);
+        let cast = caster.cast(&input).unwrap();
+        assert_eq!(cast.column(0).as_primitive::<Decimal128Type>().value(0), i128::from(u64::MAX));
+        assert_eq!(cast.column(1).as_primitive::<Decimal128Type>().value(0), 1_234_500);
+        let over = Decimal256Array::from_iter_values([1, 1_000_000_000_000].map(arrow::datatypes::i256::from_i128));
+        let input = batch(vec![("d", Arc::new(over.with_precision_and_scale(40, 2).unwrap()))]);
+        assert_eq!(bad(caster.cast(&input).unwrap_err()), ("d".to_owned(), 1));
+    }
+
+    #[test]
+    fn given_a_nested_value_that_would_lose_a_part_when_cast_then_its_row() {
+        let element = NestedField::list_element(2, Type::Primitive(PrimitiveType::Timestamp), false);
+        let list = Type::List(iceberg::spec::ListType::new(Arc::new(element)));
+        let schema = Schema::builder().with_fields([Arc::new(NestedField::optional(1, "l", list))]).build().unwrap();
+        let mut caster = Caster::new("t", &schema).unwrap();
+        let lists = |nanos: [i64; 2]| {
+            let mut builder = ListBuilder::new(TimestampNanosecondBuilder::new());
+            nanos.into_iter().for_each(|nanos| builder.append_value([Some(nanos)]));
+            batch(vec![("l", Arc::new(builder.finish()))])
+        };
+        assert_eq!(caster.cast(&lists([1_000, 2_000])).unwrap().num_rows(), 2);
+        assert_eq!(bad(caster.cast(&lists([1_000, 2_001])).unwrap_err()), ("l".to_owned(), 1));
+    }
+
+    #[test]
     fn given_null_or_nothing_in_a_required_column_when_cast_then_refused() {
         let mut caster = caster(&[("a", PrimitiveType::Long, true)]);
         let input = batch(vec![("a", Arc::new(Int64Array::from(vec![Some(1), None])))]);

@@ -68,6 +68,7 @@ impl LoadedTable {
 
 /// What became of a compare-and-swap.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one at a time, and it is taken apart at once")]
 pub enum Swap {
     /// It is done; the table is this now.
     Done(LoadedTable),

@@ -193,7 +193,54 @@ fn pick(batch: &RecordBatch, runs: &[std::ops::Range<usize>]) -> Result<RecordBa
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use arrow::array::{Float64Array, Int64Array, StringArray};
+    use arrow::datatypes::Int64Type;
+    use iceberg::arrow::RecordBatchPartitionSplitter;
+    use iceberg::spec::{NestedField, PrimitiveType, Type};
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// The oracle is the library's own splitter, which copies every row and looks each one up.
+        #[test]
+        fn given_any_batch_when_split_then_the_shares_of_the_librarys_splitter(
+            rows in prop::collection::vec((prop::option::of(-3_i64..3), prop::option::of("[ab]{0,2}"), any::<bool>()), 1..60)
+        ) {
+            let types = [PrimitiveType::Long, PrimitiveType::String, PrimitiveType::Double, PrimitiveType::Long];
+            let fields = ["id", "name", "number", "row"].iter().zip(types).zip(1..);
+            let fields = fields.map(|((name, r#type), id)| Arc::new(NestedField::optional(id, name, Type::Primitive(r#type))));
+            let schema = Arc::new(Schema::builder().with_fields(fields).build().unwrap());
+            let texts = ["bucket(3, id)", "truncate(1, name)", "number"].map(str::to_owned);
+            let spec = Arc::new(parse(&texts, &schema).unwrap().bind(schema.clone()).unwrap());
+            let columns: Vec<ArrayRef> = vec![
+                Arc::new(rows.iter().map(|row| row.0).collect::<Int64Array>()),
+                Arc::new(rows.iter().map(|row| row.1.clone()).collect::<StringArray>()),
+                Arc::new(rows.iter().map(|row| Some(f64::from(u8::from(row.2)))).collect::<Float64Array>()),
+                Arc::new(Int64Array::from_iter_values((0..).take(rows.len()))),
+            ];
+            let arrow = Arc::new(iceberg::arrow::schema_to_arrow_schema(&schema).unwrap());
+            let batch = RecordBatch::try_new(arrow, columns).unwrap();
+            let row_numbers = |batch: &RecordBatch| batch.column(3).as_primitive::<Int64Type>().values().to_vec();
+
+            let mut splitter = Splitter::new("t", &spec, &schema).unwrap();
+            let (shares, values) = splitter.split(&batch).unwrap();
+            let oracle = RecordBatchPartitionSplitter::try_new_with_computed_values(schema, spec).unwrap();
+            let expected = oracle.split(&batch).unwrap();
+            let expected = expected.iter().map(|(key, rows)| (format!("{:?}", key.data()), row_numbers(rows)));
+            prop_assert_eq!(shares.len(), expected.len());
+            let found: BTreeMap<_, _> = shares
+                .iter()
+                .map(|share| (format!("{:?}", splitter.partition(&values, share.sample).unwrap()), row_numbers(&share.rows)))
+                .collect();
+            prop_assert_eq!(found, expected.collect::<BTreeMap<_, _>>());
+        }
+    }
 
     #[test]
     fn given_the_words_for_partitions_when_parsed_then_their_transforms() {

@@ -37,7 +37,7 @@ CREATE TABLE IF NOT EXISTS iceberg_namespace_properties (
     property_value VARCHAR(1000) NOT NULL,
     PRIMARY KEY (catalog_name, namespace, property_key));";
 
-const BUSY: Duration = Duration::from_secs(10);
+const BUSY: Duration = Duration::from_secs(5);
 
 /// A catalog in one SQLite file.
 #[derive(Debug)]

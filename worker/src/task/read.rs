@@ -85,7 +85,7 @@ pub enum ReadError {
         /// What the coordinator said.
         reason: String,
     },
-    /// The task cannot be read as it is: a unit without a split, or with its bounds upside down.
+    /// The task cannot be read as it is: a unit's bounds are upside down, or its low is below that of the one before.
     #[error("the plan of this task makes no sense: {0}")]
     Plan(String),
     /// A row has no event time and the spec wants that to fail.
@@ -173,25 +173,25 @@ pub async fn read(
     reading.run().await
 }
 
-/// A unit with its bounds, and the promise that holds from it on.
+/// A unit with its bounds.
 struct Unit {
     unit: v1::UnitOfWork,
     bounds: Bounds,
-    /// The least low of this unit and all behind it.
-    promise: EventTime,
 }
 
 fn units(task: &v1::ReadTask) -> Result<Vec<Unit>, ReadError> {
-    let mut promise = EventTime::MAX;
+    let mut promise = EventTime::MIN;
     let mut units = Vec::with_capacity(task.units.len());
-    for unit in task.units.iter().rev() {
+    for unit in &task.units {
         let (low, high) = (EventTime::from_micros(unit.low), EventTime::from_micros(unit.high));
-        let bounds = Bounds::new(low, high)
-            .ok_or_else(|| ReadError::Plan(format!("{} has low {low} and high {high}", place(task, unit))))?;
-        promise = promise.min(low);
-        units.push(Unit { unit: *unit, bounds, promise });
+        let bad = |what: &str| ReadError::Plan(format!("{} has low {low} and {what}", place(task, unit)));
+        let bounds = Bounds::new(low, high).ok_or_else(|| bad(&format!("high {high}")))?;
+        if low < promise {
+            return Err(bad(&format!("stands behind one of low {promise}")));
+        }
+        promise = low;
+        units.push(Unit { unit: *unit, bounds });
     }
-    units.reverse();
     Ok(units)
 }
 
@@ -245,7 +245,7 @@ impl Reading {
     }
 
     fn promise(&self, at: u32, paused: bool) {
-        let at = self.unit(at).map_or(EventTime::MAX, |unit| unit.promise);
+        let at = self.unit(at).map_or(EventTime::MAX, |unit| unit.bounds.low());
         self.context.report(Cursor { at, paused });
     }
 
@@ -304,7 +304,7 @@ impl Reading {
             self.tally.batch(&sifted, watermark);
             self.pass_on(sifted.kept).await?;
         }
-        if rows != unit.rows {
+        if unit.rows > 0 && rows != unit.rows {
             let place = place(&self.job.task, &unit);
             return Err(ReadError::Rows { found: rows, planned: unit.rows, place }.into());
         }

@@ -1,8 +1,8 @@
 //! The world of a session test: a worker whose bodies are puppets, and the coordinator's end of its sessions.
 #![allow(clippy::disallowed_methods)]
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -26,55 +26,55 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::session::{SessionConfig, SessionError, run};
 use crate::task::{Clock, Fenced, TaskBody, TaskContext, TaskEnd, TaskError, Verdict};
 
-pub(super) const LEASE: Duration = Duration::from_secs(10);
+pub(crate) const LEASE: Duration = Duration::from_secs(10);
 
-pub(super) fn backfill() -> String {
+pub(crate) fn backfill() -> String {
     BackfillId::from_digest(&[7; 32]).to_string()
 }
 
-pub(super) fn token(epoch: u64) -> Option<v1::Token> {
+pub(crate) fn token(epoch: u64) -> Option<v1::Token> {
     Some(v1::Token { term: 1, epoch })
 }
 
-pub(super) fn read_id(at: u32) -> v1::task_id::Kind {
+pub(crate) fn read_id(at: u32) -> v1::task_id::Kind {
     v1::task_id::Kind::Read(v1::task_id::ReadId { source: 0, segment: 0, at })
 }
 
-pub(super) fn task(at: u32) -> Option<v1::TaskId> {
+pub(crate) fn task(at: u32) -> Option<v1::TaskId> {
     Some(v1::TaskId { kind: Some(read_id(at)) })
 }
 
-pub(super) fn assign(kind: v1::task_id::Kind, epoch: u64, work: v1::assign::Work) -> Down {
+pub(crate) fn assign(kind: v1::task_id::Kind, epoch: u64, work: v1::assign::Work) -> Down {
     let task = Some(v1::TaskId { kind: Some(kind) });
     Down::Assign(v1::Assign { backfill: backfill(), task, token: token(epoch), work: Some(work) })
 }
 
-pub(super) fn read_work() -> v1::assign::Work {
+pub(crate) fn read_work() -> v1::assign::Work {
     let task = v1::ReadTask { splits: Vec::new(), units: vec![v1::UnitOfWork::default(); 10] };
     let gate = v1::Gate { backfill: backfill(), watermark: 0, gate: None };
     v1::assign::Work::Read(v1::ReadWork { task: Some(task), next_unit: 0, gate: Some(gate) })
 }
 
 /// A body that does what the test says.
-pub(super) struct Puppet {
-    pub(super) context: TaskContext,
+pub(crate) struct Puppet {
+    pub(crate) context: TaskContext,
     end: oneshot::Sender<Option<Result<TaskEnd, TaskError>>>,
 }
 
 impl Puppet {
-    pub(super) fn end(self, end: Result<TaskEnd, TaskError>) {
+    pub(crate) fn end(self, end: Result<TaskEnd, TaskError>) {
         assert!(self.end.send(Some(end)).is_ok(), "the body was dropped");
     }
 
-    pub(super) fn panics(self) {
+    pub(crate) fn panics(self) {
         assert!(self.end.send(None).is_ok(), "the body was dropped");
     }
 
-    pub(super) async fn dropped(&mut self) {
+    pub(crate) async fn dropped(&mut self) {
         self.end.closed().await;
     }
 
-    pub(super) fn hands_in(self, hand_in: v1::HandIn, released: bool) -> JoinHandle<(Self, Result<Verdict, Fenced>)> {
+    pub(crate) fn hands_in(self, hand_in: v1::HandIn, released: bool) -> JoinHandle<(Self, Result<Verdict, Fenced>)> {
         tokio::spawn(async move {
             let verdict = self.context.hand_in(hand_in, released).await;
             (self, verdict)
@@ -99,7 +99,10 @@ impl TaskBody for Puppets {
 
 type Out = mpsc::Sender<Result<v1::FromCoordinator, Status>>;
 
-struct Coordinator(mpsc::Sender<(Streaming<v1::FromWorker>, Out)>);
+/// What the log holds: the parts of every intent.
+pub(crate) type Log = Arc<Mutex<Vec<v1::OutputPart>>>;
+
+struct Coordinator(mpsc::Sender<(Streaming<v1::FromWorker>, Out)>, Log);
 
 #[async_trait]
 impl Workers for Coordinator {
@@ -116,7 +119,8 @@ impl Workers for Coordinator {
     }
 
     async fn read_intent(&self, _: Request<v1::ReadIntentRequest>) -> Result<Response<Self::ReadIntentStream>, Status> {
-        Err(Status::unimplemented("no test asks"))
+        let parts: Vec<_> = self.1.lock().unwrap().clone().into_iter().map(Ok).collect();
+        Ok(Response::new(futures::stream::iter(parts).boxed()))
     }
 }
 
@@ -135,9 +139,31 @@ fn incoming(
     futures::stream::unfold(connections, |mut from| async move { from.recv().await.map(|next| (next, from)) })
 }
 
-pub(super) struct World {
+/// A coordinator's end of a channel: the sessions that are opened over it.
+pub(crate) struct Sessions(mpsc::Receiver<(Streaming<v1::FromWorker>, Out)>);
+
+/// Serves workers over memory.
+pub(crate) fn serve(log: Log) -> (Channel, Sessions) {
+    let (opens, sessions) = mpsc::channel(16);
+    let (connects, connections) = mpsc::unbounded_channel();
+    let server = WorkersServer::new(Coordinator(opens, log)).max_decoding_message_size(crate::session::MAX_MESSAGE);
+    tokio::spawn(Server::builder().add_service(server).serve_with_incoming(incoming(connections).boxed()));
+    (channel(connects), Sessions(sessions))
+}
+
+impl Sessions {
+    /// The next session, with its Register.
+    pub(crate) async fn next(&mut self) -> (Peer, v1::Register) {
+        let (mut from, out) = self.0.recv().await.unwrap();
+        let first = from.message().await.unwrap().unwrap().kind;
+        let Some(Up::Register(register)) = first else { panic!("{first:?} is no Register") };
+        (Peer { from, out, renews: true, beats: 0, said_draining: false, cursors: Vec::new() }, register)
+    }
+}
+
+pub(crate) struct World {
     started: mpsc::Receiver<Puppet>,
-    sessions: mpsc::Receiver<(Streaming<v1::FromWorker>, Out)>,
+    sessions: Sessions,
     worker: JoinHandle<Result<(), SessionError>>,
     shutdown: Option<oneshot::Sender<()>>,
     clock: Clock,
@@ -145,7 +171,7 @@ pub(super) struct World {
 }
 
 impl World {
-    pub(super) fn new(slots: usize) -> Self {
+    pub(crate) fn new(slots: usize) -> Self {
         let (zero, skipped) = (tokio::time::Instant::now(), Arc::new(AtomicU64::new(1)));
         let ahead = skipped.clone();
         let clock = Clock::reading(move || {
@@ -153,10 +179,7 @@ impl World {
             Monotonic::from_micros(0).after(zero.elapsed() + skipped)
         });
         let (starts, started) = mpsc::channel(16);
-        let (opens, sessions) = mpsc::channel(16);
-        let (connects, connections) = mpsc::unbounded_channel();
-        let server = WorkersServer::new(Coordinator(opens)).max_decoding_message_size(crate::session::MAX_MESSAGE);
-        tokio::spawn(Server::builder().add_service(server).serve_with_incoming(incoming(connections).boxed()));
+        let (channel, sessions) = serve(Log::default());
         let (shutdown, asked) = oneshot::channel::<()>();
         let config = SessionConfig {
             worker: "w-1".to_owned(),
@@ -171,88 +194,85 @@ impl World {
                 std::future::pending::<()>().await;
             }
         };
-        let worker = tokio::spawn(run(config, Arc::new(Puppets(starts)), cpu, channel(connects), asked));
+        let worker = tokio::spawn(run(config, Arc::new(Puppets(starts)), cpu, channel, asked));
         Self { started, sessions, worker, shutdown: Some(shutdown), clock, skipped }
     }
 
-    pub(super) fn now(&self) -> Monotonic {
+    pub(crate) fn now(&self) -> Monotonic {
         self.clock.now()
     }
 
     /// The process stands still for `time`: its clock has moved on when it wakes, and no timer has fired.
-    pub(super) fn skip(&self, time: Duration) {
+    pub(crate) fn skip(&self, time: Duration) {
         self.skipped.fetch_add(u64::try_from(time.as_micros()).unwrap(), Ordering::SeqCst);
     }
 
-    pub(super) fn shut_down(&mut self) {
+    pub(crate) fn shut_down(&mut self) {
         self.shutdown.take().unwrap().send(()).unwrap();
     }
 
-    pub(super) async fn ended(self) -> Result<(), SessionError> {
+    pub(crate) async fn ended(self) -> Result<(), SessionError> {
         self.worker.await.unwrap()
     }
 
     /// The next session, with its Register.
-    pub(super) async fn session(&mut self) -> (Peer, v1::Register) {
-        let (mut from, out) = self.sessions.recv().await.unwrap();
-        let first = from.message().await.unwrap().unwrap().kind;
-        let Some(Up::Register(register)) = first else { panic!("{first:?} is no Register") };
-        (Peer { from, out, renews: true, beats: 0, said_draining: false, cursors: Vec::new() }, register)
+    pub(crate) async fn session(&mut self) -> (Peer, v1::Register) {
+        self.sessions.next().await
     }
 
     /// A session that is welcomed and knows the backfill.
-    pub(super) async fn up(&mut self) -> Peer {
+    pub(crate) async fn up(&mut self) -> Peer {
         let (mut peer, _) = self.session().await;
         peer.welcome().await;
         peer.send(Down::Backfill(v1::BackfillInfo { backfill: backfill(), ..Default::default() })).await;
         peer
     }
 
-    pub(super) async fn started(&mut self) -> Puppet {
+    pub(crate) async fn started(&mut self) -> Puppet {
         self.started.recv().await.unwrap()
     }
 
     /// Assigns read task `at`.
-    pub(super) async fn reading(&mut self, peer: &mut Peer, at: u32, epoch: u64) -> Puppet {
+    pub(crate) async fn reading(&mut self, peer: &mut Peer, at: u32, epoch: u64) -> Puppet {
         peer.send(assign(read_id(at), epoch, read_work())).await;
         self.started().await
     }
 }
 
 /// The coordinator's end of one session.
-pub(super) struct Peer {
+pub(crate) struct Peer {
     from: Streaming<v1::FromWorker>,
     out: Out,
     /// Whether heartbeats are answered.
-    pub(super) renews: bool,
-    pub(super) beats: u64,
-    pub(super) said_draining: bool,
+    pub(crate) renews: bool,
+    pub(crate) beats: u64,
+    pub(crate) said_draining: bool,
     cursors: Vec<v1::Cursor>,
 }
 
 impl Peer {
-    pub(super) async fn send(&mut self, kind: Down) {
+    pub(crate) async fn send(&mut self, kind: Down) {
         self.out.send(Ok(v1::FromCoordinator { kind: Some(kind) })).await.unwrap();
     }
 
-    pub(super) async fn welcome(&mut self) {
+    pub(crate) async fn welcome(&mut self) {
         let lease_millis = u64::try_from(LEASE.as_millis()).unwrap();
         self.send(Down::Welcome(v1::Welcome { lease_millis, heartbeat_millis: 1_000, coordinator: "c".into() })).await;
     }
 
-    pub(super) async fn adopt(&mut self, at: u32, epoch: u64, attempt: &str, next_unit: u32) {
+    pub(crate) async fn adopt(&mut self, at: u32, epoch: u64, attempt: &str, next_unit: u32) {
         let attempt = attempt.to_owned();
         let adopted = v1::Adopted { backfill: backfill(), task: task(at), token: token(epoch), attempt, next_unit };
         self.send(Down::Adopted(adopted)).await;
     }
 
     /// Ends the session with `status`.
-    pub(super) async fn lose(self, status: Status) {
+    pub(crate) async fn lose(self, status: Status) {
         self.out.send(Err(status)).await.unwrap();
     }
 
     /// The next message; heartbeats are answered on the way. `None` when the worker ended the session.
-    pub(super) async fn heard(&mut self) -> Option<Up> {
+    pub(crate) async fn heard(&mut self) -> Option<Up> {
         let kind = self.from.message().await.ok()??.kind?;
         if let Up::Heartbeat(beat) = &kind {
             self.beats += 1;
@@ -265,8 +285,14 @@ impl Peer {
         Some(kind)
     }
 
+    /// Hears the worker out; whether it said that it drains.
+    pub(crate) async fn heard_until_the_end(mut self) -> bool {
+        while self.heard().await.is_some() {}
+        self.said_draining
+    }
+
     /// The next message that is no heartbeat.
-    pub(super) async fn next(&mut self) -> Up {
+    pub(crate) async fn next(&mut self) -> Up {
         loop {
             match self.heard().await.expect("the session goes on") {
                 Up::Heartbeat(_) => {}
@@ -275,18 +301,18 @@ impl Peer {
         }
     }
 
-    pub(super) async fn heartbeat(&mut self) {
+    pub(crate) async fn heartbeat(&mut self) {
         let Some(Up::Heartbeat(_)) = self.heard().await else { panic!("no heartbeat") };
     }
 
     /// Takes a heartbeat without answering it: its number.
-    pub(super) async fn heartbeat_unanswered(&mut self) -> u64 {
+    pub(crate) async fn heartbeat_unanswered(&mut self) -> u64 {
         let kind = self.from.message().await.unwrap().unwrap().kind;
         let Some(Up::Heartbeat(beat)) = kind else { panic!("{kind:?} is no heartbeat") };
         beat.number
     }
 
-    pub(super) async fn cursor(&mut self) -> v1::Cursor {
+    pub(crate) async fn cursor(&mut self) -> v1::Cursor {
         self.heartbeat().await;
         while self.cursors.is_empty() {
             self.heartbeat().await;
@@ -294,7 +320,7 @@ impl Peer {
         self.cursors[0].clone()
     }
 
-    pub(super) async fn fail(&mut self) -> v1::Evidence {
+    pub(crate) async fn fail(&mut self) -> v1::Evidence {
         let next = self.next().await;
         let Up::Fail(fail) = next else { panic!("{next:?} is no failure") };
         fail.evidence.unwrap()

@@ -55,3 +55,349 @@ async fn given_a_new_table_when_two_intents_are_committed_then_their_rows_are_th
     let found = prepare(&lake.catalogs, &target, &rows(0, 1).schema(), true, "bf-a").await.unwrap();
     assert_eq!((found.created, found.rows_before, found.marker), (false, 150, marker::of(&second)));
 }
+
+/// What a catalog does to a commit that reaches it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Fault {
+    /// Applies it, and loses the reply.
+    LostReply,
+    /// Loses the request: nothing is applied, and nobody knows.
+    LostRequest,
+    /// Refuses it as if another had been first.
+    Conflict,
+    /// Loses the request and is not heard of again.
+    Gone,
+}
+
+/// A catalog that does `fault` to its first `times` commits.
+struct Faulty {
+    inner: Arc<dyn TableCommitter>,
+    fault: Fault,
+    left: AtomicU32,
+}
+
+impl Faulty {
+    async fn over(lake: &Lake, fault: Fault, times: u32) -> (Arc<Self>, Catalogs) {
+        let inner = lake.catalogs.get("lake").await.unwrap();
+        let faulty = Arc::new(Self { inner, fault, left: AtomicU32::new(times) });
+        (faulty.clone(), Catalogs::default().with("lake", faulty))
+    }
+
+    fn fired(&self) -> bool {
+        self.left.load(Ordering::SeqCst) == 0
+    }
+}
+
+#[async_trait]
+impl TableCommitter for Faulty {
+    async fn load(&self, ident: &TableIdent) -> Result<Option<LoadedTable>, SinkError> {
+        if self.fault == Fault::Gone && self.fired() {
+            let doing = "look up a table".to_owned();
+            return Err(SinkError::Catalog { catalog: "lake".to_owned(), doing, source: "no route to host".into() });
+        }
+        self.inner.load(ident).await
+    }
+
+    async fn create(&self, ident: &TableIdent, creation: TableCreation) -> Result<LoadedTable, SinkError> {
+        self.inner.create(ident, creation).await
+    }
+
+    async fn compare_and_swap(
+        &self,
+        base: &LoadedTable,
+        updates: Vec<TableUpdate>,
+        requirements: Vec<TableRequirement>,
+    ) -> Result<Swap, SinkError> {
+        let fires = self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
+        let unknown = || SinkError::Unknown { table: "t".to_owned(), source: "504 gateway timeout".into() };
+        match self.fault {
+            Fault::LostReply if fires => {
+                let swap = self.inner.compare_and_swap(base, updates, requirements).await?;
+                assert!(matches!(swap, Swap::Done(_)));
+                Err(unknown())
+            }
+            Fault::LostRequest | Fault::Gone if fires => Err(unknown()),
+            Fault::Conflict if fires => Ok(Swap::Conflict),
+            _ => self.inner.compare_and_swap(base, updates, requirements).await,
+        }
+    }
+}
+
+#[tokio::test]
+async fn given_a_fault_of_the_catalog_when_committed_then_the_rows_land_once() {
+    for (fault, times, already_done, tries) in
+        [(Fault::LostReply, 1, true, 2), (Fault::LostRequest, 2, false, 3), (Fault::Conflict, 3, false, 4)]
+    {
+        let lake = Lake::new();
+        let target = target("t", &[]);
+        let prepared = prepared(&lake.catalogs, &target).await;
+        let (intent, parts) = work(&lake, &target, &prepared, 1, "", (0, 10)).await;
+        let (faulty, catalogs) = Faulty::over(&lake, fault, times).await;
+        let result = commit(&catalogs, &target, "main", "bf-a", &intent, parts).await.unwrap();
+        assert!(faulty.fired(), "{fault:?}");
+        assert_eq!(
+            (end(&result), result.already_done, result.tries),
+            (v1::CommitEnd::Committed, already_done, tries),
+            "{fault:?}"
+        );
+        assert_eq!(ids(&lake.catalogs, &target).await, (0..10).collect::<Vec<_>>(), "{fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn given_a_catalog_that_is_gone_after_a_commit_was_sent_when_committed_then_the_outcome_is_unknown() {
+    use crate::failure::{Class, Classify};
+    let lake = Lake::new();
+    let target = target("t", &[]);
+    let prepared = prepared(&lake.catalogs, &target).await;
+    let (intent, parts) = work(&lake, &target, &prepared, 1, "", (0, 10)).await;
+    let (_, catalogs) = Faulty::over(&lake, Fault::Gone, 1).await;
+    let error = commit(&catalogs, &target, "main", "bf-a", &intent, parts).await.unwrap_err();
+    assert_eq!(error.class(), Class::Unknown);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn given_many_backfills_racing_for_one_table_when_committed_then_all_land_once() {
+    let lake = Arc::new(Lake::new());
+    let target = target("t", &["bucket(4, id)"]);
+    let prepared = prepared(&lake.catalogs, &target).await;
+    let racers = (0..8_i64).map(|racer| {
+        let (lake, target, prepared) = (lake.clone(), target.clone(), prepared.clone());
+        tokio::spawn(async move {
+            // A connection of its own, as another worker would have.
+            let catalogs = Catalogs::new([("lake".to_owned(), config(lake.folder.path()))]);
+            let backfill = format!("bf-{racer}");
+            let mut predecessor = String::new();
+            for sequence in 1..=3_u64 {
+                let from = racer * 1_000 + i64::try_from(sequence).unwrap() * 10;
+                let (intent, parts) = work(&lake, &target, &prepared, sequence, &predecessor, (from, from + 10)).await;
+                let result = commit(&catalogs, &target, "main", &backfill, &intent, parts).await.unwrap();
+                assert_eq!((end(&result), result.already_done), (v1::CommitEnd::Committed, false));
+                predecessor = marker::of(&intent);
+            }
+        })
+    });
+    for racer in racers.collect::<Vec<_>>() {
+        racer.await.unwrap();
+    }
+    let expected: Vec<i64> = (0..8).flat_map(|racer| racer * 1_000 + 10..racer * 1_000 + 40).collect();
+    assert_eq!(ids(&lake.catalogs, &target).await, expected);
+    let table = load(&lake.catalogs, &target).await.unwrap();
+    assert_eq!(table.metadata().snapshots().len(), 24);
+    assert_eq!(table.metadata().current_snapshot().unwrap().summary().additional_properties["total-records"], "240");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn given_the_same_intent_in_two_hands_when_both_commit_then_it_lands_once() {
+    let lake = Arc::new(Lake::new());
+    let target = target("t", &[]);
+    let prepared = prepared(&lake.catalogs, &target).await;
+    for round in 0..5_i64 {
+        let backfill = format!("bf-{round}");
+        let (intent, parts) = work(&lake, &target, &prepared, 1, "", (round * 10, round * 10 + 10)).await;
+        let hands = (0..2).map(|_| {
+            let (lake, target, intent, parts, backfill) =
+                (lake.clone(), target.clone(), intent.clone(), parts.clone(), backfill.clone());
+            tokio::spawn(async move {
+                let catalogs = Catalogs::new([("lake".to_owned(), config(lake.folder.path()))]);
+                commit(&catalogs, &target, "main", &backfill, &intent, parts).await.unwrap()
+            })
+        });
+        let mut already_done = Vec::new();
+        for hand in hands.collect::<Vec<_>>() {
+            let result = hand.await.unwrap();
+            assert_eq!((end(&result), result.snapshot_id), (v1::CommitEnd::Committed, intent.snapshot_id));
+            already_done.push(result.already_done);
+        }
+        already_done.sort_unstable();
+        assert_eq!(already_done, [false, true]);
+    }
+    assert_eq!(ids(&lake.catalogs, &target).await, (0..50).collect::<Vec<_>>());
+}
+
+/// Changes the table as another program would, by `updates`.
+async fn meddle(lake: &Lake, target: &OutputTarget, updates: Vec<TableUpdate>) {
+    let table = load(&lake.catalogs, target).await.unwrap();
+    let committer = lake.catalogs.get("lake").await.unwrap();
+    assert!(matches!(committer.compare_and_swap(&table, updates, Vec::new()).await.unwrap(), Swap::Done(_)));
+}
+
+fn head(snapshot_id: i64) -> TableUpdate {
+    use iceberg::spec::{SnapshotReference, SnapshotRetention};
+    let reference = SnapshotReference::new(snapshot_id, SnapshotRetention::branch(Some(3), Some(1_000), None));
+    TableUpdate::SetSnapshotRef { ref_name: MAIN_BRANCH.to_owned(), reference }
+}
+
+/// A table with two intents committed, and the third's work.
+async fn two_committed(
+    lake: &Lake,
+    target: &OutputTarget,
+) -> (v1::PreparedOutput, [v1::Intent; 3], [Vec<v1::OutputPart>; 3]) {
+    let prepared = prepared(&lake.catalogs, target).await;
+    let (first, one) = work(lake, target, &prepared, 1, "", (0, 10)).await;
+    let (second, two) = work(lake, target, &prepared, 2, &marker::of(&first), (10, 20)).await;
+    let (third, three) = work(lake, target, &prepared, 3, &marker::of(&second), (20, 30)).await;
+    commit(&lake.catalogs, target, "main", "bf-a", &first, one.clone()).await.unwrap();
+    commit(&lake.catalogs, target, "main", "bf-a", &second, two.clone()).await.unwrap();
+    (prepared, [first, second, third], [one, two, three])
+}
+
+#[tokio::test]
+async fn given_a_rollback_by_another_when_committed_then_rolled_back() {
+    let lake = Lake::new();
+    let target = target("t", &[]);
+    let (_, [first, second, third], [_, two, three]) = two_committed(&lake, &target).await;
+    meddle(&lake, &target, vec![head(first.snapshot_id)]).await;
+    for (intent, parts) in [(second, two), (third, three)] {
+        let result = commit(&lake.catalogs, &target, "main", "bf-a", &intent, parts).await.unwrap();
+        assert_eq!(end(&result), v1::CommitEnd::RolledBack);
+        assert!(result.evidence.contains("no longer descends"), "{}", result.evidence);
+    }
+    assert_eq!(ids(&lake.catalogs, &target).await, (0..10).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn given_the_property_was_removed_when_committed_then_the_ancestry_decides() {
+    let lake = Lake::new();
+    let target = target("t", &[]);
+    let (_, [first, _, third], [one, _, three]) = two_committed(&lake, &target).await;
+    let removal = TableUpdate::RemoveProperties { removals: vec!["tidegate.bf-a".to_owned()] };
+    meddle(&lake, &target, vec![removal]).await;
+    let stale = commit(&lake.catalogs, &target, "main", "bf-a", &first, one).await.unwrap();
+    assert_eq!(end(&stale), v1::CommitEnd::Fenced);
+    let next = commit(&lake.catalogs, &target, "main", "bf-a", &third, three).await.unwrap();
+    assert_eq!(end(&next), v1::CommitEnd::Committed);
+    assert_eq!(ids(&lake.catalogs, &target).await, (0..30).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn given_the_markers_snapshot_expired_when_committed_again_then_still_already_done_and_the_next_goes() {
+    let lake = Lake::new();
+    let target = target("t", &[]);
+    let (prepared, [_, second, third], [_, two, three]) = two_committed(&lake, &target).await;
+    let (other, parts) = work(&lake, &target, &prepared, 1, "", (100, 110)).await;
+    commit(&lake.catalogs, &target, "main", "bf-b", &other, parts).await.unwrap();
+    meddle(&lake, &target, vec![TableUpdate::RemoveSnapshots { snapshot_ids: vec![second.snapshot_id] }]).await;
+    let again = commit(&lake.catalogs, &target, "main", "bf-a", &second, two).await.unwrap();
+    assert_eq!((end(&again), again.already_done), (v1::CommitEnd::Committed, true));
+    let next = commit(&lake.catalogs, &target, "main", "bf-a", &third, three).await.unwrap();
+    assert_eq!(end(&next), v1::CommitEnd::Committed);
+    assert_eq!(ids(&lake.catalogs, &target).await, (0..30).chain(100..110).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn given_a_fence_when_it_lands_then_the_intent_it_cancels_never_does() {
+    let lake = Lake::new();
+    let target = target("t", &[]);
+    let (prepared, [_, second, third], [.., three]) = two_committed(&lake, &target).await;
+    let fence = v1::Intent {
+        digest: "cancelled:4".to_owned(),
+        kind: v1::CommitKind::Fence.into(),
+        predecessor: marker::of(&second),
+        ..intent(&prepared, 3, "", &[])
+    };
+    let fenced = commit(&lake.catalogs, &target, "main", "bf-a", &fence, Vec::new()).await.unwrap();
+    assert_eq!(end(&fenced), v1::CommitEnd::Cancelled);
+    let late = commit(&lake.catalogs, &target, "main", "bf-a", &third, three).await.unwrap();
+    assert_eq!(end(&late), v1::CommitEnd::Fenced);
+    assert!(late.evidence.contains("3:cancelled:4"), "{}", late.evidence);
+    assert_eq!(ids(&lake.catalogs, &target).await, (0..20).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn given_a_table_dropped_and_made_anew_when_committed_then_fenced() {
+    let lake = Lake::new();
+    let target = target("t", &[]);
+    let prepared = prepared(&lake.catalogs, &target).await;
+    let (mut intent, parts) = work(&lake, &target, &prepared, 1, "", (0, 10)).await;
+    intent.table_uuid = Uuid::new_v4().to_string();
+    let result = commit(&lake.catalogs, &target, "main", "bf-a", &intent, parts).await.unwrap();
+    assert_eq!(end(&result), v1::CommitEnd::Fenced);
+}
+
+#[tokio::test]
+async fn given_parts_that_the_intent_does_not_name_when_committed_then_refused() {
+    let lake = Lake::new();
+    let target = target("t", &[]);
+    let prepared = prepared(&lake.catalogs, &target).await;
+    let (intent, parts) = work(&lake, &target, &prepared, 1, "", (0, 10)).await;
+    let (_, others) = work(&lake, &target, &prepared, 1, "", (0, 10)).await;
+    let mut mixed = parts.clone();
+    mixed[0].iceberg = others[0].iceberg.clone();
+    for wrong in [others, Vec::new(), [parts.clone(), parts].concat(), mixed] {
+        let refused = commit(&lake.catalogs, &target, "main", "bf-a", &intent, wrong).await;
+        assert!(matches!(refused, Err(SinkError::Intent { .. })), "{refused:?}");
+    }
+    assert_eq!(ids(&lake.catalogs, &target).await, Vec::<i64>::new());
+}
+
+#[tokio::test]
+async fn given_retention_settings_and_a_branch_when_committed_then_both_stay_and_main_is_untouched() {
+    let lake = Lake::new();
+    let target = target("t", &[]);
+    let (prepared, [_, second, third], [.., three]) = two_committed(&lake, &target).await;
+    meddle(&lake, &target, vec![head(second.snapshot_id)]).await;
+    commit(&lake.catalogs, &target, "main", "bf-a", &third, three).await.unwrap();
+    let (staged, parts) = work(&lake, &target, &prepared, 1, "", (100, 110)).await;
+    let result = commit(&lake.catalogs, &target, "tidegate_bf-b", "bf-b", &staged, parts).await.unwrap();
+    assert_eq!(end(&result), v1::CommitEnd::Committed);
+
+    let table = load(&lake.catalogs, &target).await.unwrap();
+    let json = serde_json::to_value(table.table().metadata()).unwrap();
+    assert_eq!(json["refs"]["main"]["min-snapshots-to-keep"], 3);
+    assert_eq!(json["refs"]["main"]["snapshot-id"], third.snapshot_id);
+    let branch = table.metadata().snapshot_for_ref("tidegate_bf-b").unwrap().clone();
+    assert_eq!((branch.snapshot_id(), branch.parent_snapshot_id()), (staged.snapshot_id, Some(third.snapshot_id)));
+    assert_eq!(branch.summary().additional_properties["total-records"], "40");
+    assert_eq!(ids(&lake.catalogs, &target).await, (0..30).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn given_a_reader_that_holds_a_transaction_when_committed_then_the_commit_is_true() {
+    for wal in [true, false] {
+        let lake = Lake::new();
+        let target = target("t", &[]);
+        let prepared = prepared(&lake.catalogs, &target).await;
+        let (intent, parts) = work(&lake, &target, &prepared, 1, "", (0, 10)).await;
+        let file = lake.folder.path().join("catalog.db");
+        let reader = rusqlite::Connection::open(&file).unwrap();
+        if !wal {
+            // As a file is that another engine took out of WAL mode: only without other connections.
+            drop(lake.catalogs);
+            let mode: String = reader.query_row("PRAGMA journal_mode = DELETE", [], |row| row.get(0)).unwrap();
+            assert_eq!(mode, "delete");
+        }
+        reader.execute_batch("BEGIN").unwrap();
+        let count = |db: &rusqlite::Connection| {
+            db.query_row("SELECT count(*) FROM iceberg_tables", [], |row| row.get::<_, i64>(0)).unwrap()
+        };
+        assert_eq!(count(&reader), 1);
+        let catalogs = Catalogs::new([("lake".to_owned(), config(lake.folder.path()))]);
+        let committed = commit(&catalogs, &target, "main", "bf-a", &intent, parts).await;
+        let there = ids(&catalogs, &target).await.len();
+        match committed {
+            Ok(result) => assert_eq!((wal, end(&result), there), (true, v1::CommitEnd::Committed, 10)),
+            Err(error) => {
+                assert_eq!((wal, there), (false, 0), "{}", crate::failure::chain(&error));
+                assert!(crate::failure::chain(&error).contains("locked"), "{}", crate::failure::chain(&error));
+            }
+        }
+        reader.execute_batch("COMMIT").unwrap();
+    }
+}
+
+#[tokio::test]
+async fn given_each_format_version_when_committed_twice_then_read_back() {
+    for version in ["1", "2", "3"] {
+        let lake = Lake::new();
+        let mut target = target("t", &["truncate(5, name)"]);
+        target.properties.insert("format-version".to_owned(), version.to_owned());
+        target.properties.insert("write.metadata.compression-codec".to_owned(), "gzip".to_owned());
+        let (prepared, _, _) = two_committed(&lake, &target).await;
+        assert_eq!(ids(&lake.catalogs, &target).await, (0..20).collect::<Vec<_>>(), "version {version}");
+        let table = load(&lake.catalogs, &target).await.unwrap();
+        assert_eq!((table.metadata().format_version() as u8).to_string(), version);
+        assert!(table.metadata_location().ends_with(".gz.metadata.json"));
+        assert_eq!(prepared.spec_id, table.metadata().default_partition_spec_id());
+    }
+}

@@ -6,7 +6,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
@@ -14,9 +14,10 @@ use futures::{FutureExt, StreamExt};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::arrow::async_reader::{AsyncFileReader, ParquetRecordBatchStreamBuilder};
+use parquet::basic::Type;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData};
-use parquet::schema::types::SchemaDescriptor;
+use parquet::schema::types::{ColumnDescPtr, SchemaDescriptor};
 
 use super::plain;
 use crate::source::error::{During, SourceError};
@@ -45,7 +46,8 @@ impl ParquetFile {
     async fn load(mut bytes: FileBytes) -> Result<Self, ParquetError> {
         let read = ArrowReaderMetadata::load_async(&mut bytes, ArrowReaderOptions::new()).await?;
         read.metadata().row_groups().iter().try_for_each(|group| bytes.check_group(group))?;
-        let plain = Schema::new(read.schema().fields().iter().map(|f| plain_field(f)).collect::<Vec<_>>());
+        let plain = read.schema().fields().iter().map(|field| plain_field(field, read.parquet_schema()));
+        let plain = Schema::new(plain.collect::<Vec<_>>());
         let options = ArrowReaderOptions::new().with_schema(Arc::new(plain));
         let footer = ArrowReaderMetadata::try_new(read.metadata().clone(), options)?;
         Ok(Self { bytes, footer })
@@ -120,8 +122,17 @@ pub(super) fn unsigned(count: i64) -> u64 {
     u64::try_from(count).unwrap_or(0)
 }
 
-fn plain_field(field: &Field) -> Field {
-    field.clone().with_data_type(plain(field.data_type()))
+/// INT96 is read in microseconds: in nanoseconds, what lies beyond the year 2262 would come out as another time.
+fn plain_field(field: &Field, written: &SchemaDescriptor) -> Field {
+    let is_int96 =
+        |leaf: &ColumnDescPtr| leaf.physical_type() == Type::INT96 && leaf.path().parts() == [field.name().as_str()];
+    let kind = match plain(field.data_type()) {
+        DataType::Timestamp(_, zone) if written.columns().iter().any(is_int96) => {
+            DataType::Timestamp(TimeUnit::Microsecond, zone)
+        }
+        kind => kind,
+    };
+    field.clone().with_data_type(kind)
 }
 
 fn failure(file: &str, place: &str, during: During, error: ParquetError) -> SourceError {

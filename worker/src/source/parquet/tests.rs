@@ -8,7 +8,10 @@ use arrow::array::{
 };
 use futures::TryStreamExt;
 use parquet::arrow::ArrowWriter;
+use parquet::data_type::{Int64Type, Int96, Int96Type};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::file::writer::SerializedFileWriter;
+use parquet::schema::parser::parse_message_type;
 use proptest::prelude::*;
 use serde_json::json;
 use tidegate_common::time::{EventTime, Window};
@@ -264,6 +267,33 @@ async fn nanoseconds_floor_in_bounds_and_rows_alike() {
     let found = find(&*source, Window::ALL).await.unwrap();
     assert_eq!(bounds(&found), [(0, -1, 1)]);
     assert_eq!(read(&*source, &found, Window::ALL).await.unwrap(), [(1, Some(-1)), (2, Some(1))]);
+}
+
+#[tokio::test]
+async fn a_time_of_96_bits_beyond_the_reach_of_nanoseconds_is_read_as_it_is() {
+    let lake = Lake::new();
+    let file = std::fs::File::create(lake.path("a.parquet")).unwrap();
+    let schema = parse_message_type("message m { required int96 ts; required int64 id; }").unwrap();
+    let mut writer = SerializedFileWriter::new(file, Arc::new(schema), Default::default()).unwrap();
+    let mut group = writer.next_row_group().unwrap();
+    let mut times = Int96::new();
+    times.set_data(1_000, 0, 2_440_588 + 200_000); // a microsecond after midnight, 200,000 days after 1970
+    let mut column = group.next_column().unwrap().unwrap();
+    column.typed::<Int96Type>().write_batch(&[times], None, None).unwrap();
+    column.close().unwrap();
+    let mut column = group.next_column().unwrap().unwrap();
+    column.typed::<Int64Type>().write_batch(&[1], None, None).unwrap();
+    column.close().unwrap();
+    group.close().unwrap();
+    writer.close().unwrap();
+
+    let source = lake.source().await.unwrap();
+    let found = find(&*source, Window::ALL).await.unwrap();
+    let at = 200_000 * 86_400_000_000 + 1;
+    assert_eq!(bounds(&found), [(0, at, at)]);
+    let mut reader = source.reader(&[found[0].split.clone()], &[1], Window::ALL).await.unwrap();
+    let batches: Vec<_> = reader.read(&found[0].units[0]).await.unwrap().try_collect().await.unwrap();
+    assert_eq!(batches[0].event_time, Int64Array::from(vec![at]));
 }
 
 #[tokio::test]

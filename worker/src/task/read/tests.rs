@@ -134,7 +134,10 @@ async fn a_unit_that_is_not_as_planned_fails_with_its_place() {
     assert_eq!(evidence.place, "/in/a, unit at 1, row 0");
     bench.task.units[1].high = 7;
     let evidence = bench.start(0).await.unwrap().unwrap_err().evidence();
-    assert!(evidence.message.contains("low"), "{}", evidence.message);
+    assert!(evidence.message.contains("has low"), "{}", evidence.message);
+    (bench.task.units[0].low, bench.task.units[1].low) = (5, 4);
+    let evidence = bench.start(0).await.unwrap().unwrap_err().evidence();
+    assert!(evidence.message.contains("stands behind one"), "{}", evidence.message);
 }
 
 #[tokio::test(start_paused = true)]
@@ -205,6 +208,7 @@ async fn replay(
     let (mut others, mut next, mut taken) = (i64::MIN, 0, Vec::new());
     let all = u32::try_from(bench.task.units.len()).unwrap();
     while next < all {
+        bench.wish.send_replace(Wish::Run);
         let reading = bench.start(next);
         for ticks in 0.. {
             assert!(ticks < 10_000, "stuck at unit {next}");

@@ -56,8 +56,7 @@ pub(super) struct Bench {
 impl Bench {
     pub(super) fn new(units: Vec<Vec<Row>>) -> Self {
         let mut id = 0..;
-        let mut units: Vec<Vec<(i64, Row)>> =
-            units.into_iter().map(|rows| id.by_ref().zip(rows).map(|(id, row)| (id, row)).collect()).collect();
+        let mut units: Vec<Vec<(i64, Row)>> = units.into_iter().map(|rows| id.by_ref().zip(rows).collect()).collect();
         units.sort_by_key(|rows| rows.iter().filter_map(|(_, at)| *at).min());
         let unit = |(position, rows): (usize, &Vec<(i64, Row)>)| v1::UnitOfWork {
             position: position as u64,
@@ -93,12 +92,11 @@ impl Bench {
         }
     }
 
-    /// Clamps the units' bounds to the window, as a planner does; a unit that lies outside keeps the window's start.
+    /// Clamps the units' bounds to the window, as a planner does; one that lies outside stands at its nearest point.
     pub(super) fn clamp(&mut self) {
+        let (first, last) = (self.window.from().as_micros(), self.window.to().as_micros() - 1);
         for unit in &mut self.task.units {
-            let bounds = Bounds::new(at(unit.low), at(unit.high)).unwrap().clamp(self.window);
-            let bounds = bounds.unwrap_or(Bounds::new(self.window.from(), self.window.from()).unwrap());
-            (unit.low, unit.high) = (bounds.low().as_micros(), bounds.high().as_micros());
+            (unit.low, unit.high) = (unit.low.clamp(first, last), unit.high.clamp(first, last));
         }
     }
 
@@ -106,9 +104,6 @@ impl Bench {
     pub(super) fn start(&mut self, next_unit: u32) -> JoinHandle<Result<TaskEnd, TaskError>> {
         let (cursor, cursors) = watch::channel(None);
         self.cursor = cursors;
-        if next_unit == 0 || *self.wish.borrow() == Wish::Run {
-            self.wish.send_replace(Wish::Run);
-        }
         let context = TaskContext {
             backfill: BackfillId::from_digest(&[1; 32]),
             info: Arc::default(),
@@ -234,7 +229,8 @@ impl UnitReader for Scripted {
         let (cursor, window) = (self.cursor.clone(), self.window);
         let batches = futures::stream::iter(batches).then(move |rows| {
             let promise = cursor.borrow().unwrap().at;
-            let kept = rows.iter().filter_map(|(_, time)| time.map(at)).filter(|time| window.contains(*time));
+            let planned = |time: &EventTime| window.contains(*time) && bounds.contains(*time);
+            let kept = rows.iter().filter_map(|(_, time)| time.map(at)).filter(planned);
             kept.for_each(|time| assert!(time >= promise, "{time} breaks the promise of {promise}"));
             async move {
                 tokio::task::yield_now().await;
