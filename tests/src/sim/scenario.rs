@@ -78,13 +78,13 @@ impl Scenario {
         let hand = |chance: &mut Chance| Hand {
             slots: u32::try_from(chance.between(1, 3)).unwrap_or(1),
             clock: chance.between(960, 1040),
-            slow: if chance.one_in(4) { 4 } else { 1 },
+            slow: chance.pick(&[1, 1, 1, 4, 8]).unwrap_or(1),
         };
         let hands = (0..chance.between(1, 4)).map(|_| hand(chance)).collect();
         let mishaps = Mishap::ALL.into_iter().filter(|_| chance.permille(450)).collect();
         let pace = chance.between(1, 6) * SECOND;
         let calm_at = chance.between(20, 80) * SECOND;
-        Self { orders, hands, tables, mishaps, pace, calm_at, eager: chance.between(100, 600) }
+        Self { orders, hands, tables, mishaps, pace, calm_at, eager: if chance.one_in(3) { 0 } else { chance.between(100, 600) } }
     }
 }
 
