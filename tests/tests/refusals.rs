@@ -66,8 +66,18 @@ const SPECS: [Case; 14] = [
     ),
     case("a path for a name", ("name: refusals", "name: ../../tmp/x"), 3, &["spec.yaml:3:7", "../../tmp/x"]),
     case("a path for a table", ("lake.events", "../lake.events"), 3, &["spec.yaml:9:12", "table"]),
-    case("a secret in clear", ("in/*.parquet'", "s3://b/*.parquet', storage: {secret_access_key: k}"), 3, &["spec.yaml:6:", "from_env"]),
-    case("two tables in one place", ("    sql", "  again:\n    table: lake.events\n    sql"), 3, &["spec.yaml:", "lake.events"]),
+    case(
+        "a secret in clear",
+        ("in/*.parquet'", "s3://b/*.parquet', storage: {secret_access_key: k}"),
+        3,
+        &["spec.yaml:6:", "from_env"],
+    ),
+    case(
+        "two tables in one place",
+        ("    sql", "  again:\n    table: lake.events\n    sql"),
+        3,
+        &["spec.yaml:", "lake.events"],
+    ),
 ];
 
 /// What only a look at the input, the SQL and the table shows.

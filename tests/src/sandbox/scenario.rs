@@ -92,10 +92,7 @@ outputs:
             big.input = vec![folder.join("*.parquet").display().to_string()];
             big.may_miss = Some(vec![spoilt.display().to_string()]);
         }
-        vec![
-            big,
-            check("small", "SELECT ts, id, upper(key) AS key, amount FROM input WHERE key <> 'k7'"),
-        ]
+        vec![big, check("small", "SELECT ts, id, upper(key) AS key, amount FROM input WHERE key <> 'k7'")]
     }
 
     /// Spoils a row group in the middle of one file of the large source; gives the file's path.

@@ -183,7 +183,8 @@ impl World {
         let mut process = self.spawn("coordinator", command);
         let address = wait_until("the coordinator to listen", PATIENCE, async || {
             let said = process.said();
-            let address = said.lines().find_map(|line| line.split_once("listening on ")).map(|(_, rest)| rest.to_owned());
+            let address =
+                said.lines().find_map(|line| line.split_once("listening on ")).map(|(_, rest)| rest.to_owned());
             assert!(address.is_some() || process.is_alive(), "the coordinator has ended: {said}");
             address
         });
@@ -201,8 +202,7 @@ impl World {
     pub fn start_worker_with(&mut self, name: &str, slots: u32, env: &[(&str, &str)]) {
         let (slots, address) = (slots.to_string(), self.address());
         let root = self.root().display().to_string();
-        let arguments =
-            ["worker", "--coordinator", &address, "--name", name, "--slots", &slots, "--allow-path", &root];
+        let arguments = ["worker", "--coordinator", &address, "--name", name, "--slots", &slots, "--allow-path", &root];
         let mut command = self.command(&arguments);
         command.envs(env.iter().copied());
         let process = self.spawn(name, command);
@@ -250,7 +250,10 @@ impl World {
 
     /// To the coordinator, whether it is there or not.
     pub fn channel(&self) -> Channel {
-        Endpoint::from_shared(self.address()).expect("an address").connect_timeout(Duration::from_secs(5)).connect_lazy()
+        Endpoint::from_shared(self.address())
+            .expect("an address")
+            .connect_timeout(Duration::from_secs(5))
+            .connect_lazy()
     }
 
     /// Applies the spec `file`; gives the backfill's id.
