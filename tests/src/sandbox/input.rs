@@ -69,7 +69,9 @@ impl Input {
             let jitter = i64::try_from(chance.below(3_600_000_000)).expect("below an hour");
             times.push((BEGIN + span / i64::from(self.rows) * i64::from(row) + jitter).min(end - 1));
             keys.push(format!("k{}", chance.below(97)));
-            payloads.push((row % 13 != 0).then(|| format!("{:016x}{:016x}{:016x}", chance.next(), chance.next(), chance.next())));
+            payloads.push(
+                (row % 13 != 0).then(|| format!("{:016x}{:016x}{:016x}", chance.next(), chance.next(), chance.next())),
+            );
             amounts.push((row % 7 != 0).then(|| f64::from(row) / 4.0));
         }
         let columns: Vec<ArrayRef> = vec![

@@ -87,7 +87,8 @@ impl Process {
         // Its number is its own until it was waited for.
         if self.is_alive() {
             let group = format!("-{}", self.child.id());
-            let told = Command::new("sh").args(["-c", "kill -s \"$1\" -- \"$2\"", "kill", signal.name(), &group]).status();
+            let told =
+                Command::new("sh").args(["-c", "kill -s \"$1\" -- \"$2\"", "kill", signal.name(), &group]).status();
             assert!(told.is_ok_and(|told| told.success()), "{} cannot be told {signal:?}", self.name);
         }
     }

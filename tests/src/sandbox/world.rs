@@ -57,14 +57,20 @@ impl Ended {
         self
     }
 
-    /// Wants each of `words` in the messages; gives itself.
+    /// All that it said: data and messages.
+    pub fn said(&self) -> String {
+        format!("{}\n{}", self.stdout, self.stderr)
+    }
+
+    /// Wants each of `words` in what it said; gives itself.
     ///
     /// # Panics
     /// When one is missing.
     #[track_caller]
     pub fn saying(self, words: &[&str]) -> Self {
-        let missing: Vec<_> = words.iter().filter(|word| !self.stderr.contains(**word)).collect();
-        assert!(missing.is_empty(), "{missing:?} is missing in: {}", self.stderr);
+        let said = self.said();
+        let missing: Vec<_> = words.iter().filter(|word| !said.contains(**word)).collect();
+        assert!(missing.is_empty(), "{missing:?} is missing in: {said}");
         self
     }
 
@@ -183,7 +189,8 @@ impl World {
         let mut process = self.spawn("coordinator", command);
         let address = wait_until("the coordinator to listen", PATIENCE, async || {
             let said = process.said();
-            let address = said.lines().find_map(|line| line.split_once("listening on ")).map(|(_, rest)| rest.to_owned());
+            let address =
+                said.lines().find_map(|line| line.split_once("listening on ")).map(|(_, rest)| rest.to_owned());
             assert!(address.is_some() || process.is_alive(), "the coordinator has ended: {said}");
             address
         });
@@ -201,8 +208,7 @@ impl World {
     pub fn start_worker_with(&mut self, name: &str, slots: u32, env: &[(&str, &str)]) {
         let (slots, address) = (slots.to_string(), self.address());
         let root = self.root().display().to_string();
-        let arguments =
-            ["worker", "--coordinator", &address, "--name", name, "--slots", &slots, "--allow-path", &root];
+        let arguments = ["worker", "--coordinator", &address, "--name", name, "--slots", &slots, "--allow-path", &root];
         let mut command = self.command(&arguments);
         command.envs(env.iter().copied());
         let process = self.spawn(name, command);
@@ -250,7 +256,10 @@ impl World {
 
     /// To the coordinator, whether it is there or not.
     pub fn channel(&self) -> Channel {
-        Endpoint::from_shared(self.address()).expect("an address").connect_timeout(Duration::from_secs(5)).connect_lazy()
+        Endpoint::from_shared(self.address())
+            .expect("an address")
+            .connect_timeout(Duration::from_secs(5))
+            .connect_lazy()
     }
 
     /// Applies the spec `file`; gives the backfill's id.

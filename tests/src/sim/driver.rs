@@ -168,7 +168,8 @@ impl World {
             self.durable(at, &transaction, effects);
         } else {
             let heads = &self.processes[at].heads;
-            let named = transaction.records.iter().map(|(id, _)| id).chain(transaction.tables.iter().map(|(id, ..)| id));
+            let named =
+                transaction.records.iter().map(|(id, _)| id).chain(transaction.tables.iter().map(|(id, ..)| id));
             let expected = named.map(|id| (id.clone(), heads.get(id).copied().unwrap_or_default())).collect();
             transaction.expected = expected;
             self.processes[at].in_flight = Some((transaction, effects));
@@ -360,4 +361,3 @@ fn brief(what: &impl std::fmt::Debug) -> String {
     let text = format!("{what:?}");
     text.chars().take(400).collect()
 }
-

@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 
 use tidegate_common::ids::SessionId;
-use tidegate_coordinator::core::{CursorReport, FoundSegment, Registration};
 use tidegate_common::ids::{BackfillId, TaskId, Token};
+use tidegate_coordinator::core::{CursorReport, FoundSegment, Registration};
 use tidegate_proto::v1;
 
 use super::mishap::Mishap;

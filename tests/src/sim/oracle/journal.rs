@@ -94,7 +94,9 @@ impl Oracle {
         self.require(intent.sequence == sequence + 1, Invariant::NumbersRise, || {
             format!("sequence {} after {sequence}", intent.sequence)
         });
-        self.require(ended, Invariant::OneIntent, || format!("#{} sealed before the end of #{sequence}", intent.sequence));
+        self.require(ended, Invariant::OneIntent, || {
+            format!("#{} sealed before the end of #{sequence}", intent.sequence)
+        });
         self.require(intent.log_from == to && intent.log_to <= log, Invariant::OneIntent, || {
             format!("#{} is [{}, {}) after {to}, of {log}", intent.sequence, intent.log_from, intent.log_to)
         });
