@@ -58,11 +58,13 @@ async fn given_a_worker_of_another_version_when_it_registers_then_it_is_refused_
 
 #[tokio::test]
 async fn given_a_worker_whose_lease_is_over_when_it_hands_in_then_that_is_refused_and_nothing_is_doubled() {
-    let mut scenario = Scenario::little();
+    let mut scenario = Scenario::large();
     scenario.world.start_coordinator().await;
-    let mut puppet = Puppet::connect(&scenario.world, env!("CARGO_PKG_VERSION"), 8).await.unwrap();
     scenario.world.start_worker("real", 1);
     let id = scenario.world.apply(Scenario::SPEC).await;
+    // Whatever is not a read falls to the worker that was there first.
+    scenario.world.until(&id, "reading", |backfill| backfill.phase() == v1::Phase::Running).await;
+    let mut puppet = Puppet::connect(&scenario.world, env!("CARGO_PKG_VERSION"), 8).await.unwrap();
     let assign = puppet.next_read().await;
 
     // It says nothing until its lease has run out and the others have done all.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// The path of `tidegate`, built from this very tree.
+/// The path of `tidegate`: that of `TIDEGATE_BINARY`, or built from this very tree.
 ///
 /// # Panics
 /// When it cannot be built.
@@ -19,6 +19,9 @@ pub fn root() -> PathBuf {
 }
 
 fn build() -> PathBuf {
+    if let Some(given) = std::env::var_os("TIDEGATE_BINARY") {
+        return PathBuf::from(given);
+    }
     let profile = profile_folder();
     let target = profile.parent().expect("a profile is in a target folder");
     let mut cargo = Command::new(env!("CARGO"));

@@ -18,8 +18,8 @@ pub struct Scenario {
     pub world: World,
     /// The files of the large source.
     pub big: Vec<PathBuf>,
-    /// Where what the files of the large source held before one was spoilt is, and the spoilt one there.
-    clean: Option<(PathBuf, PathBuf)>,
+    /// The files of the large source as they were before one was spoilt: all, and those that share a task with it.
+    clean: Option<(PathBuf, Vec<String>)>,
     days: i64,
 }
 
@@ -88,9 +88,9 @@ outputs:
             may_miss: None,
         };
         let mut big = check("big", "SELECT * FROM input");
-        if let Some((folder, spoilt)) = &self.clean {
+        if let Some((folder, may_miss)) = &self.clean {
             big.input = vec![folder.join("*.parquet").display().to_string()];
-            big.may_miss = Some(vec![spoilt.display().to_string()]);
+            big.may_miss = Some(may_miss.clone());
         }
         vec![big, check("small", "SELECT ts, id, upper(key) AS key, amount FROM input WHERE key <> 'k7'")]
     }
@@ -104,7 +104,10 @@ outputs:
         }
         let spoilt = self.big[file].clone();
         super::input::spoil(&spoilt);
-        self.clean = Some((clean.clone(), clean.join(spoilt.file_name().expect("a file"))));
+        // A task is parked as a whole, and holds the files next to each other in event time that fit into the drift.
+        let near = &self.big[file.saturating_sub(1)..(file + 2).min(self.big.len())];
+        let near = near.iter().map(|path| clean.join(path.file_name().expect("a file")).display().to_string());
+        self.clean = Some((clean.clone(), near.collect()));
         spoilt
     }
 

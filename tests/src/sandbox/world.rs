@@ -57,14 +57,20 @@ impl Ended {
         self
     }
 
-    /// Wants each of `words` in the messages; gives itself.
+    /// All that it said: data and messages.
+    pub fn said(&self) -> String {
+        format!("{}\n{}", self.stdout, self.stderr)
+    }
+
+    /// Wants each of `words` in what it said; gives itself.
     ///
     /// # Panics
     /// When one is missing.
     #[track_caller]
     pub fn saying(self, words: &[&str]) -> Self {
-        let missing: Vec<_> = words.iter().filter(|word| !self.stderr.contains(**word)).collect();
-        assert!(missing.is_empty(), "{missing:?} is missing in: {}", self.stderr);
+        let said = self.said();
+        let missing: Vec<_> = words.iter().filter(|word| !said.contains(**word)).collect();
+        assert!(missing.is_empty(), "{missing:?} is missing in: {said}");
         self
     }
 
