@@ -172,7 +172,7 @@ impl Session {
             Heard::Due => self.register(now),
             Heard::Up(up) => self.welcomed(*up, now),
             Heard::Message(message) => {
-                if let Err(bad) = self.told(message) {
+                if let Err(bad) = self.told(*message) {
                     tracing::warn!(error = %bad, "message of the coordinator ignored");
                 }
             }

@@ -89,6 +89,9 @@ impl Session {
             Work::Read(read) => (read.next_unit, units(read)),
             Work::Prepare(_) | Work::Enumerate(_) | Work::Commit(_) => (0, 0),
         };
+        if let Some(old) = self.state.superseded(grant) {
+            self.drop_run(old);
+        }
         let attempt = uuid::Uuid::new_v4().to_string();
         let taken = self.state.assigned(grant.clone(), attempt.clone(), next_unit, units);
         let (run, lease) = taken.map_err(|unwilling| Refusal::Unwilling(task, unwilling))?;

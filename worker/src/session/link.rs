@@ -44,7 +44,7 @@ pub(crate) struct Up {
     /// When its Register was sent, at the latest.
     pub(crate) sent: Monotonic,
     pub(crate) out: mpsc::Sender<v1::FromWorker>,
-    incoming: Streaming<v1::FromCoordinator>,
+    incoming: Box<Streaming<v1::FromCoordinator>>,
 }
 
 /// What a connection has to say.
@@ -54,7 +54,7 @@ pub(crate) enum Heard {
     /// The session is up.
     Up(Box<Up>),
     /// A message.
-    Message(v1::FromCoordinator),
+    Message(Box<v1::FromCoordinator>),
     /// There is no session any more; it is worth another try.
     Lost(Status),
 }
@@ -62,7 +62,7 @@ pub(crate) enum Heard {
 enum Stage {
     Waiting(Pin<Box<Sleep>>),
     Connecting(BoxFuture<'static, Result<Up, Status>>),
-    Up(Streaming<v1::FromCoordinator>),
+    Up(Box<Streaming<v1::FromCoordinator>>),
 }
 
 /// The connection, in whatever stage it is.
@@ -111,7 +111,7 @@ impl Link {
                 Err(status) => Heard::Lost(status),
             },
             Stage::Up(incoming) => match incoming.message().await {
-                Ok(Some(message)) => Heard::Message(message),
+                Ok(Some(message)) => Heard::Message(Box::new(message)),
                 Ok(None) => Heard::Lost(Status::unavailable("the coordinator ended the session")),
                 Err(status) => Heard::Lost(status),
             },
@@ -148,7 +148,9 @@ async fn greet(channel: Channel, register: v1::Register, sent: Monotonic) -> Res
         let mut incoming = client.session(ReceiverStream::new(queue)).await?.into_inner();
         let first = incoming.message().await?.and_then(|message| message.kind);
         match first {
-            Some(v1::from_coordinator::Kind::Welcome(welcome)) => Ok(Up { welcome, sent, out, incoming }),
+            Some(v1::from_coordinator::Kind::Welcome(welcome)) => {
+                Ok(Up { welcome, sent, out, incoming: Box::new(incoming) })
+            }
             Some(_) => Err(Status::data_loss("the session did not begin with a Welcome")),
             None => Err(Status::unavailable("the coordinator ended the session before its Welcome")),
         }

@@ -195,6 +195,12 @@ impl State {
         self.answered.after(self.lease - self.lease / 5)
     }
 
+    /// The run that a grant of the same task under a newer token makes void.
+    pub(crate) fn superseded(&self, by: &Grant) -> Option<RunId> {
+        let void = |old: &Grant| old.backfill == by.backfill && old.task == by.task && old.token < by.token;
+        self.runs.iter().find(|(_, run)| void(&run.grant)).map(|(id, _)| *id)
+    }
+
     /// Takes an assignment; `units` and `next_unit` are 0 where it is no read.
     pub(crate) fn assigned(
         &mut self,

@@ -328,3 +328,15 @@ async fn plan_segments_arrive_in_order_and_before_the_end() {
     assert!(matches!(peer.next().await, Up::Done(_)));
     sending.await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_is_granted_anew_starts_anew() {
+    let mut world = World::new(1);
+    let mut peer = world.up().await;
+    let mut old = world.reading(&mut peer, 1, 1).await;
+    let new = world.reading(&mut peer, 1, 2).await;
+    old.dropped().await;
+    assert_eq!(old.context.lease.check(), Err(Fenced));
+    assert_eq!(new.context.lease.check(), Ok(()));
+    assert_ne!(old.context.attempt, new.context.attempt);
+}

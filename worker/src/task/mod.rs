@@ -158,7 +158,7 @@ impl TaskContext {
 
     /// Promises `cursor`; the session passes it on at once.
     pub fn report(&self, cursor: Cursor) {
-        let moved = self.desk.cursor.send_if_modified(|held| std::mem::replace(held, Some(cursor)) != Some(cursor));
+        let moved = self.desk.cursor.send_if_modified(|held| held.replace(cursor) != Some(cursor));
         if moved {
             self.desk.moved.notify_one();
         }

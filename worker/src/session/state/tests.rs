@@ -76,7 +76,7 @@ fn only_reads_take_slots() {
     let third = state.assigned(grant(3, 3), String::new(), 0, 1).unwrap_err();
     assert_eq!(third, Unwilling::NoSlot(2));
     assert!(state.assigned(other(TaskId::Prepare), String::new(), 0, 0).is_ok());
-    assert_eq!(state.assigned(grant(1, 4), String::new(), 0, 1).unwrap_err(), Unwilling::Running);
+    assert_eq!(state.assigned(grant(1, 1), String::new(), 0, 1).unwrap_err(), Unwilling::Running);
     state.drain();
     assert_eq!(state.assigned(grant(5, 5), String::new(), 0, 1).unwrap_err(), Unwilling::Leaving);
 }
@@ -155,6 +155,16 @@ fn an_adoption_that_goes_on_elsewhere_is_stale_and_one_of_nobody_is_gone() {
     state.welcomed(at(1), LEASE);
     assert_eq!(state.adopted(grant(1, 2), "attempt-of-another", 0), Adoption::Gone);
     assert_eq!(state.adopted(grant(1, 2), "attempt-1", 3), Adoption::Stale(run));
+}
+
+#[test]
+fn a_newer_grant_of_the_same_task_makes_the_old_one_void() {
+    let mut state = state();
+    let run = read(&mut state, 1, 4);
+    assert_eq!(state.superseded(&grant(1, 5)), Some(run));
+    assert_eq!(state.superseded(&grant(1, 4)), None, "it is the same");
+    assert_eq!(state.superseded(&grant(1, 3)), None, "it is older");
+    assert_eq!(state.superseded(&grant(2, 5)), None, "it is another task");
 }
 
 #[test]

@@ -56,8 +56,7 @@ pub(super) struct Bench {
 impl Bench {
     pub(super) fn new(units: Vec<Vec<Row>>) -> Self {
         let mut id = 0..;
-        let mut units: Vec<Vec<(i64, Row)>> =
-            units.into_iter().map(|rows| id.by_ref().zip(rows).map(|(id, row)| (id, row)).collect()).collect();
+        let mut units: Vec<Vec<(i64, Row)>> = units.into_iter().map(|rows| id.by_ref().zip(rows).collect()).collect();
         units.sort_by_key(|rows| rows.iter().filter_map(|(_, at)| *at).min());
         let unit = |(position, rows): (usize, &Vec<(i64, Row)>)| v1::UnitOfWork {
             position: position as u64,

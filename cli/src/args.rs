@@ -1,0 +1,265 @@
+//! The command line, as clap reads it.
+//!
+//! Nothing has a default here that the configuration could set: flags win, but only when they are given.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::builder::styling::{AnsiColor, Styles};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::output::Format;
+use crate::style::Color;
+
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default().bold());
+
+const AFTER: &str = "\
+Exit codes: 0 done or nothing to do, 1 failed, 2 usage, 3 spec invalid, 4 refused before anything was done,
+5 confirmation missing, 6 partial success, 8 --wait timed out, 75 temporary: try again, 130 interrupted.";
+
+/// Replay history through a data pipeline, in event-time order, committed exactly once to Iceberg.
+#[derive(Debug, Parser)]
+#[command(name = "tidegate", version, styles = STYLES, after_help = AFTER, max_term_width = 110)]
+pub(crate) struct Cli {
+    /// What every command takes.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What every command takes.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct Global {
+    /// How data is written to stdout; messages go to stderr [env: TIDEGATE_OUTPUT] [default: table]
+    #[arg(short, long, global = true, value_name = "FORMAT", value_enum)]
+    pub output: Option<Format>,
+    /// When to use colour; NO_COLOR is respected [env: TIDEGATE_COLOR] [default: auto]
+    #[arg(long, global = true, value_name = "WHEN", value_enum)]
+    pub color: Option<Color>,
+    /// The coordinator's address [env: TIDEGATE_COORDINATOR] [default: http://127.0.0.1:7411]
+    #[arg(long, global = true, value_name = "URL")]
+    pub coordinator: Option<String>,
+    /// The configuration file, in place of ./tidegate.yaml [env: TIDEGATE_CONFIG]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Say nothing but errors; no progress
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// What to log to stderr: a level, or `target=level,…` [env: TIDEGATE_LOG] [default: info for coordinator and
+    /// worker, else warn]
+    #[arg(long, global = true, value_name = "FILTER")]
+    pub log: Option<String>,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Check a spec without running anything
+    Validate(SpecFile),
+    /// Print a JSON Schema (draft-07)
+    Schema {
+        /// Of what
+        #[arg(value_enum)]
+        of: Schema,
+    },
+    /// Start, attach to or resume the backfill of a spec on a coordinator, and wait for its end
+    Apply(Apply),
+    /// Show the backfills of a coordinator
+    List,
+    /// Show how a backfill stands
+    Status(Status),
+    /// Follow a backfill until it ends
+    Watch(OfBackfill),
+    /// Show what happened in a backfill
+    Events(Events),
+    /// Let readers hand in and stop at their next unit boundary
+    Pause(Change),
+    /// Let a paused backfill go on
+    Resume(Change),
+    /// End a backfill; what is committed stays
+    Cancel(Change),
+    /// Take up again what failed or was parked
+    Retry(Change),
+    /// Run a coordinator
+    Coordinator(Coordinator),
+    /// Show the configuration
+    Config {
+        /// What to do with it
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+    /// Print a completion script
+    Completion {
+        /// For which shell
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+    /// Print the version
+    Version,
+}
+
+/// A spec's file.
+#[derive(Debug, Args)]
+pub(crate) struct SpecFile {
+    /// The spec; `-` reads it from stdin, and relative paths in it are then below the current folder
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+}
+
+/// What a schema is of.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Schema {
+    /// A spec
+    Spec,
+    /// The configuration, tidegate.yaml
+    Config,
+    /// What `-o json` prints
+    Output,
+}
+
+/// `apply`.
+#[derive(Debug, Args)]
+pub(crate) struct Apply {
+    /// The spec.
+    #[command(flatten)]
+    pub spec: SpecFile,
+    /// Return once it is accepted, without waiting for its end
+    #[arg(long)]
+    pub detach: bool,
+    /// Why; it is kept with the backfill
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    pub reason: String,
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
+    /// Show what would be done, and do nothing
+    #[arg(long, conflicts_with_all = ["detach", "yes"])]
+    pub dry_run: bool,
+    /// Append to a window of a table that already holds rows of others
+    #[arg(long)]
+    pub allow_existing: bool,
+}
+
+/// A backfill.
+#[derive(Debug, Args)]
+pub(crate) struct OfBackfill {
+    /// Its id, a unique beginning of it, or its name
+    #[arg(value_name = "ID")]
+    pub id: String,
+}
+
+/// `status`.
+#[derive(Debug, Args)]
+pub(crate) struct Status {
+    /// The backfill.
+    #[command(flatten)]
+    pub of: OfBackfill,
+    /// Wait for its end; the exit code is then that of the backfill
+    #[arg(long)]
+    pub wait: bool,
+    /// How long to wait at most: `90s`, `2h30m`; exit code 8 when it is over
+    #[arg(long, value_name = "DURATION", requires = "wait", value_parser = duration)]
+    pub timeout: Option<std::time::Duration>,
+}
+
+/// `events`.
+#[derive(Debug, Args)]
+pub(crate) struct Events {
+    /// The backfill.
+    #[command(flatten)]
+    pub of: OfBackfill,
+    /// Go on until it ends
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Only events behind this number
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    pub after: u64,
+}
+
+/// `pause`, `resume`, `cancel`, `retry`.
+#[derive(Debug, Args)]
+pub(crate) struct Change {
+    /// The backfill.
+    #[command(flatten)]
+    pub of: OfBackfill,
+    /// Why; it is kept with the backfill
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    pub reason: String,
+    /// Do not ask (only `cancel` does)
+    #[arg(short, long)]
+    pub yes: bool,
+    /// Show what would be done, and do nothing
+    #[arg(long, conflicts_with = "yes")]
+    pub dry_run: bool,
+}
+
+/// `coordinator`.
+#[derive(Debug, Args)]
+pub(crate) struct Coordinator {
+    /// Where to listen; port 0 takes a free one [env: TIDEGATE_LISTEN] [default: 127.0.0.1:7411]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub listen: Option<SocketAddr>,
+    /// The folder of its state [env: TIDEGATE_STATE] [default: .tidegate]
+    #[arg(long, value_name = "DIR")]
+    pub state: Option<PathBuf>,
+    /// How long a worker's lease lasts without a renewal
+    #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = lease)]
+    pub lease: std::time::Duration,
+    /// Listen where other machines can connect, although nothing is encrypted and nobody is asked who they are
+    #[arg(long)]
+    pub insecure_listen_anywhere: bool,
+}
+
+/// `config`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Show the configuration as it is put together; secrets are never shown
+    View {
+        /// Say where each value comes from
+        #[arg(long)]
+        show_origin: bool,
+    },
+}
+
+fn duration(text: &str) -> Result<std::time::Duration, String> {
+    let span = tidegate_common::spec::parse_span(text).map_err(|bad| bad.to_string())?;
+    u64::try_from(span.as_micros()).map(std::time::Duration::from_micros).map_err(|_| "it is negative".to_owned())
+}
+
+fn lease(text: &str) -> Result<std::time::Duration, String> {
+    let lease = duration(text)?;
+    let sensible = std::time::Duration::from_millis(500)..=std::time::Duration::from_secs(3600);
+    if sensible.contains(&lease) { Ok(lease) } else { Err("a lease lasts from 500ms to 1h".to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+    use clap::error::ErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_that_contradict_each_other_are_refused() {
+        let kind = |words: &[&str]| Cli::try_parse_from(words).map(|_| ()).map_err(|error| error.kind());
+        let apply = ["tidegate", "apply", "a.yaml", "--dry-run"];
+        assert_eq!(kind(&[&apply[..], &["--detach"]].concat()), Err(ErrorKind::ArgumentConflict));
+        assert_eq!(kind(&[&apply[..], &["--yes"]].concat()), Err(ErrorKind::ArgumentConflict));
+        assert_eq!(kind(&["tidegate", "status", "x", "--timeout", "9s"]), Err(ErrorKind::MissingRequiredArgument));
+        assert_eq!(kind(&["tidegate", "status", "x", "--wait", "--timeout", "soon"]), Err(ErrorKind::ValueValidation));
+        assert_eq!(kind(&["tidegate", "coordinator", "--lease", "1us"]), Err(ErrorKind::ValueValidation));
+        assert_eq!(kind(&["tidegate", "list", "-o", "xml"]), Err(ErrorKind::InvalidValue));
+        assert_eq!(kind(&["tidegate", "-o", "json", "list", "-q"]), Ok(()));
+    }
+}

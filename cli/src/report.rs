@@ -1,0 +1,303 @@
+//! The report of a run: what was read, what was written, how it adds up, how far apart the sources were, where the
+//! time went, what was left out, and what to do next.
+
+use tidegate_proto::v1;
+
+use crate::exit::{Error, Exit};
+use crate::figures::{bytes, count, micros, plural, rate, span, time};
+use crate::ledger::{self, Balance, Edge};
+use crate::output;
+use crate::style::{Paint, plain};
+
+/// Parked tasks that are shown; `-o json` has them all.
+const PARKED_SHOWN: usize = 10;
+
+/// How a process that waited for the end of `backfill` ends.
+///
+/// | the backfill | exit |
+/// |---|---|
+/// | succeeded | 0 |
+/// | is partial | 6 |
+/// | failed | what its evidence says, else 1 |
+/// | was cancelled | 1 |
+/// | goes on | 75 |
+pub(crate) fn exit_code(backfill: &v1::Backfill) -> Exit {
+    match backfill.phase() {
+        v1::Phase::Succeeded => Exit::Done,
+        v1::Phase::Partial => Exit::Partial,
+        v1::Phase::Failed => {
+            let said = backfill.failure.as_ref().and_then(|failure| Exit::from_code(failure.exit_code));
+            said.filter(|exit| *exit != Exit::Done).unwrap_or(Exit::Failed)
+        }
+        v1::Phase::Cancelled => Exit::Failed,
+        v1::Phase::Preparing | v1::Phase::Enumerating | v1::Phase::Running => Exit::Temporary,
+    }
+}
+
+/// Prints the report of `backfill` to stdout.
+///
+/// # Errors
+/// stdout that cannot be written.
+pub(crate) fn print_report(backfill: &v1::Backfill, paint: Paint) -> Result<(), Error> {
+    output::print(&render(backfill, paint))
+}
+
+/// The report of `backfill`; it is right for one that goes on, too.
+pub(crate) fn render(backfill: &v1::Backfill, paint: Paint) -> String {
+    let mut lines = Lines { text: String::new(), paint };
+    lines.put(&headline(backfill, paint));
+    for source in &backfill.sources {
+        lines.put("");
+        lines.source(backfill, source);
+    }
+    for output in &backfill.outputs {
+        lines.put("");
+        lines.output(backfill, output);
+    }
+    lines.troubles(backfill);
+    lines.put("");
+    lines.put(&format!("{} {}", paint.bold("Next:"), next(backfill)));
+    lines.text
+}
+
+/// `bf-7k3m9q flights  SUCCEEDED  wall time 8m30s`.
+pub(crate) fn headline(backfill: &v1::Backfill, paint: Paint) -> String {
+    let until = if backfill.ended == 0 { backfill.updated } else { backfill.ended };
+    let state = paint_state(backfill, paint);
+    let id = short_id(&backfill.id);
+    let wall = micros(wall_micros(backfill, until));
+    format!("{id} {}  {state}  wall time {wall}", paint.bold(&backfill.name))
+}
+
+/// The state in capitals, coloured.
+pub(crate) fn paint_state(backfill: &v1::Backfill, paint: Paint) -> String {
+    let state = plain(&backfill.state).to_uppercase();
+    match backfill.phase() {
+        v1::Phase::Succeeded => paint.good(&state),
+        v1::Phase::Partial | v1::Phase::Cancelled => paint.warn(&state),
+        v1::Phase::Failed => paint.bad(&state),
+        _ => paint.bold(&state),
+    }
+    .into_owned()
+}
+
+/// The form of an id that is shown to people, and accepted from them.
+pub(crate) fn short_id(id: &str) -> &str {
+    id.get(..9).unwrap_or(id)
+}
+
+fn wall_micros(backfill: &v1::Backfill, until: i64) -> u64 {
+    u64::try_from(until.saturating_sub(backfill.created)).unwrap_or_default()
+}
+
+/// What to do next.
+pub(crate) fn next(backfill: &v1::Backfill) -> String {
+    let id = short_id(&backfill.id);
+    match backfill.phase() {
+        v1::Phase::Succeeded => {
+            let tables = backfill.outputs.iter().filter_map(|output| output.table.as_ref());
+            let tables: Vec<&str> = tables.map(|table| table.table.as_str()).collect();
+            if tables.is_empty() { "nothing to do".to_owned() } else { format!("query {}", plain(&tables.join(", "))) }
+        }
+        v1::Phase::Partial => {
+            format!("mend what is parked, then tidegate retry {id}; tidegate events {id} says what happened")
+        }
+        v1::Phase::Failed => {
+            format!("mend the cause, then tidegate retry {id}; tidegate events {id} says what happened")
+        }
+        v1::Phase::Cancelled => format!("what was committed stays; tidegate retry {id} takes up the rest"),
+        _ if backfill.wish() == v1::Wish::Pause => format!("tidegate resume {id}"),
+        _ => format!("tidegate watch {id}"),
+    }
+}
+
+struct Lines {
+    text: String,
+    paint: Paint,
+}
+
+impl Lines {
+    fn put(&mut self, line: &str) {
+        self.text.push_str(line.trim_end());
+        self.text.push('\n');
+    }
+
+    /// A mark, a word that says the same, and what it is about.
+    fn edge(&mut self, edge: &Edge) {
+        let paint = self.paint;
+        let (mark, word) = match edge.balance {
+            Balance::Balanced => (paint.good("✓"), "balanced"),
+            Balance::Open => (paint.dim("·"), "so far"),
+            Balance::Incomplete => (paint.warn("✗"), "incomplete"),
+            Balance::Wrong => (paint.bad("✗"), "WRONG"),
+        };
+        self.put(&format!(" {mark} {word:<11} {}", plain(&edge.text)));
+    }
+
+    fn fact(&mut self, word: &str, text: &str) {
+        self.put(&format!("   {word:<11} {}", plain(text)));
+    }
+
+    fn source(&mut self, backfill: &v1::Backfill, source: &v1::SourceState) {
+        let name = self.paint.bold(&source.name).into_owned();
+        let Some(found) = &source.found else {
+            self.put(&format!("Source {name}   not enumerated yet"));
+            return;
+        };
+        let pinned = if found.pinned.is_empty() { String::new() } else { format!("   {}", plain(&found.pinned)) };
+        let size = [plural(found.files, "file"), plural(found.splits, "split"), plural(found.units, "unit")].join(", ");
+        self.put(&format!("Source {name}   {size}{pinned}"));
+        if let Some(edge) = ledger::source_edge(backfill, source) {
+            self.edge(&edge);
+        }
+        let outside = plural(source.rows_outside, "row");
+        self.fact("of those", &format!("{outside} outside the window, {} dead letter", count(source.rows_dead_letter)));
+        let until = if backfill.ended == 0 { backfill.updated } else { backfill.ended };
+        let seconds = wall_micros(backfill, until) as f64 / 1e6;
+        let speed = if seconds > 0.0 { source.rows_read as f64 / seconds } else { 0.0 };
+        self.fact("read", &format!("{} at {} over the whole run", bytes(source.bytes_read), rate(speed)));
+        self.skew(backfill, source);
+        let spent = [source.held_micros, source.backpressure_micros, source.busy_micros].map(micros);
+        let [held, backpressure, busy] = spent;
+        self.fact(
+            "time",
+            &format!("held at the gate {held}, backpressure {backpressure}, busy {busy} (summed over readers)"),
+        );
+    }
+
+    fn skew(&mut self, backfill: &v1::Backfill, source: &v1::SourceState) {
+        if source.max_skew == i64::MIN {
+            return self.fact("skew", "no row was read");
+        }
+        let largest = span(source.max_skew);
+        match backfill.promised_skew {
+            None => self.fact("skew", &format!("largest {largest}; nothing is aligned")),
+            Some(bound) => {
+                let kept = source.max_skew <= bound;
+                let mark = if kept { self.paint.good("✓") } else { self.paint.bad("✗") };
+                let word = if kept { "skew kept" } else { "SKEW BROKEN" };
+                self.put(&format!(" {mark} {word:<11} largest {largest}, promised at most {}", span(bound)));
+            }
+        }
+    }
+
+    fn output(&mut self, backfill: &v1::Backfill, output: &v1::OutputState) {
+        let name = self.paint.bold(&output.name).into_owned();
+        match &output.table {
+            None => self.put(&format!("Output {name}   not prepared yet")),
+            Some(table) => {
+                let how = if table.created { "created by this run" } else { "was there" };
+                self.put(&format!("Output {name}   {} ({how})", plain(&table.table)));
+            }
+        }
+        for edge in ledger::output_edges(backfill, output) {
+            self.edge(&edge);
+        }
+        let files = plural(output.files_committed, "file");
+        let snapshots = match output.commits {
+            0 => "no snapshot".to_owned(),
+            many => format!("{}, the last {}", plural(many, "snapshot"), output.last_snapshot),
+        };
+        self.fact("committed", &format!("{files}, {} written, {snapshots}", bytes(output.bytes)));
+        match output.committed_through {
+            Some(through) => self.fact("complete", &format!("through {}", time(through))),
+            None if backfill.phase() == v1::Phase::Succeeded => self.fact("complete", "through the whole window"),
+            None => self.fact("complete", "through no point yet"),
+        }
+    }
+
+    fn troubles(&mut self, backfill: &v1::Backfill) {
+        let paint = self.paint;
+        if !backfill.parked.is_empty() {
+            let many = plural(backfill.parked.len() as u64, "task");
+            self.put("");
+            self.put(&format!("{} {many}: their rows are in no table", paint.warn("Parked")));
+            for parked in backfill.parked.iter().take(PARKED_SHOWN) {
+                let evidence = parked.evidence.clone().unwrap_or_default();
+                let tries =
+                    if evidence.attempts == 1 { "1 try".to_owned() } else { format!("{} tries", evidence.attempts) };
+                self.put(&format!(
+                    " ✗ {} of {}, {tries}, on {}",
+                    plain(&parked.task),
+                    parked.source,
+                    or_unknown(&evidence.worker)
+                ));
+                self.evidence(&evidence);
+            }
+            if let Some(more) = backfill.parked.len().checked_sub(PARKED_SHOWN).filter(|more| *more > 0) {
+                self.put(&format!("   and {more} more: tidegate status {} -o json", short_id(&backfill.id)));
+            }
+        }
+        if let Some(failure) = backfill.failure.as_ref().filter(|_| backfill.phase() == v1::Phase::Failed) {
+            self.put("");
+            self.put(&paint.bad("Failed"));
+            self.evidence(failure);
+        }
+        for wrong in &backfill.imbalances {
+            self.put(&format!(" {} {}", paint.bad("✗"), plain(wrong)));
+        }
+    }
+
+    fn evidence(&mut self, evidence: &v1::Evidence) {
+        self.put(&format!("   {}", plain(&evidence.message)));
+        if !evidence.place.is_empty() && !evidence.message.contains(&evidence.place) {
+            self.put(&format!("   at {}", plain(&evidence.place)));
+        }
+    }
+}
+
+fn or_unknown(worker: &str) -> String {
+    if worker.is_empty() { "an unknown worker".to_owned() } else { plain(worker).into_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample;
+
+    #[test]
+    fn a_run_that_succeeded() {
+        insta::assert_snapshot!(render(&sample::succeeded(), Paint::plain()));
+    }
+
+    #[test]
+    fn a_run_that_left_something_out() {
+        insta::assert_snapshot!(render(&sample::partial(), Paint::plain()));
+    }
+
+    #[test]
+    fn a_run_that_failed_before_it_began() {
+        insta::assert_snapshot!(render(&sample::failed(), Paint::plain()));
+    }
+
+    #[test]
+    fn a_run_that_goes_on() {
+        insta::assert_snapshot!(render(&sample::running(), Paint::plain()));
+    }
+
+    #[test]
+    fn sums_that_contradict_each_other_and_a_broken_promise_are_said_in_words() {
+        let mut run = sample::succeeded();
+        run.sources[0].rows_read += 1;
+        run.sources[1].max_skew = 864_000_000_001;
+        run.outputs[0].rows_filtered += 5;
+        let text = render(&run, Paint::plain());
+        assert_eq!(text.matches("✗ WRONG").count(), 3, "{text}");
+        assert_eq!(text.matches("✗ SKEW BROKEN").count(), 1, "{text}");
+    }
+
+    #[test]
+    fn the_phase_decides_the_exit_code() {
+        assert_eq!(exit_code(&sample::succeeded()), Exit::Done);
+        assert_eq!(exit_code(&sample::partial()), Exit::Partial);
+        assert_eq!(exit_code(&sample::running()), Exit::Temporary);
+        let mut failed = sample::failed();
+        assert_eq!(exit_code(&failed), Exit::Preflight, "its evidence says 4");
+        for (code, exit) in [(0, Exit::Failed), (99, Exit::Failed), (3, Exit::SpecInvalid)] {
+            failed.failure.as_mut().unwrap().exit_code = code;
+            assert_eq!(exit_code(&failed), exit);
+        }
+        failed.phase = v1::Phase::Cancelled.into();
+        assert_eq!(exit_code(&failed), Exit::Failed);
+    }
+}

@@ -1,0 +1,170 @@
+//! Backfills made by hand, for the tests of what is shown.
+#![allow(clippy::unwrap_used)]
+
+use tidegate_proto::v1;
+
+/// 2026-01-01T00:00:00Z.
+const START: i64 = 1_767_225_600_000_000;
+const HOUR: i64 = 3_600_000_000;
+const DAY: i64 = 24 * HOUR;
+/// 2013-01-01T00:00:00Z.
+const FROM: i64 = 1_356_998_400_000_000;
+
+fn source(name: &str, rows: u64, read: u64, units: u64) -> v1::SourceState {
+    v1::SourceState {
+        name: name.to_owned(),
+        found: Some(v1::Enumerated {
+            version: 1,
+            segments: 1,
+            files: 1,
+            splits: 1,
+            tasks: 4,
+            units,
+            rows_in_range: rows,
+            rows_pruned: 1_000,
+            bytes_in_range: 10_000_000,
+            bytes_pruned: 4_096,
+            widest_unit: 6 * DAY,
+            low: FROM,
+            high: FROM + 364 * DAY,
+            overlap_depth: 2,
+            pinned: format!("{name}.parquet"),
+        }),
+        watermark: Some(FROM + 100 * DAY),
+        tasks_done: 1,
+        units_done: units / 2,
+        rows_read: read,
+        rows_outside: 12,
+        rows_dead_letter: 0,
+        bytes_read: 10_695_475,
+        max_skew: 9 * DAY + 23 * HOUR,
+        held_micros: 3_210_000,
+        backpressure_micros: 450_000,
+        busy_micros: 61_000_000,
+        running: 2,
+        paused: 1,
+    }
+}
+
+fn output(passed: u64, committed: u64) -> v1::OutputState {
+    v1::OutputState {
+        name: "flights".to_owned(),
+        table: Some(v1::PreparedOutput {
+            table: "default.air.flights".to_owned(),
+            uuid: "0e3c1f3a-0000-4000-8000-000000000001".to_owned(),
+            location: "/lake/air/flights".to_owned(),
+            schema_id: 0,
+            spec_id: 0,
+            created: true,
+            marker: String::new(),
+            columns: vec!["time_hour timestamptz".to_owned(), "carrier string".to_owned()],
+            source: vec!["flights".to_owned()],
+            rows_before: 0,
+        }),
+        rows_read: passed + 76,
+        rows_passed: passed,
+        rows_filtered: 76,
+        rows_late: 0,
+        rows_dead_letter: 0,
+        files: 12,
+        bytes: 9_800_000,
+        rows_committed: committed,
+        files_committed: if committed > 0 { 12 } else { 0 },
+        commits: if committed > 0 { 3 } else { 0 },
+        last_snapshot: if committed > 0 { 8_744_120_993_871_203_511 } else { 0 },
+        committed_through: (committed > 0).then_some(FROM + 364 * DAY),
+    }
+}
+
+/// One that goes on.
+pub(crate) fn running() -> v1::Backfill {
+    v1::Backfill {
+        id: "bf-7k3m9qabcdefghij".to_owned(),
+        name: "flights-weather-2013".to_owned(),
+        phase: v1::Phase::Running.into(),
+        wish: v1::Wish::Run.into(),
+        term: 1,
+        created: START,
+        updated: START + 510 * 1_000_000,
+        ended: 0,
+        read_watermark: Some(FROM + 100 * DAY),
+        gate: Some(FROM + 110 * DAY),
+        complete_watermark: Some(FROM + 98 * DAY),
+        max_drift: Some(10 * DAY),
+        promised_skew: Some(10 * DAY),
+        sources: vec![source("flights", 336_776, 138_000, 12), source("weather", 26_115, 9_800, 8)],
+        outputs: vec![output(137_924, 0)],
+        workers: vec![
+            v1::WorkerState { name: "w-1".to_owned(), slots: 4, busy: 3, paused: 1 },
+            v1::WorkerState { name: "w-2".to_owned(), slots: 4, busy: 1, paused: 1 },
+        ],
+        parked: Vec::new(),
+        failure: None,
+        imbalances: Vec::new(),
+        running_tasks: 4,
+        state: "running".to_owned(),
+    }
+}
+
+/// One that is done.
+pub(crate) fn succeeded() -> v1::Backfill {
+    v1::Backfill {
+        phase: v1::Phase::Succeeded.into(),
+        ended: START + 510 * 1_000_000,
+        read_watermark: None,
+        gate: None,
+        complete_watermark: None,
+        sources: vec![source("flights", 336_776, 335_776, 12), source("weather", 26_115, 25_115, 8)],
+        outputs: vec![output(335_700, 335_700)],
+        running_tasks: 0,
+        state: "succeeded".to_owned(),
+        ..running()
+    }
+}
+
+/// One that is done but for a task.
+pub(crate) fn partial() -> v1::Backfill {
+    let evidence = v1::Evidence {
+        class: v1::Failure::Poison.into(),
+        message: "row group 3 cannot be read: the page header is damaged".to_owned(),
+        place: "/data/flights.parquet, row group 3".to_owned(),
+        worker: "w-1".to_owned(),
+        attempts: 4,
+        exit_code: 0,
+    };
+    let parked =
+        v1::ParkedTask { task: "read-s0g0.3".to_owned(), source: "flights".to_owned(), evidence: Some(evidence) };
+    v1::Backfill {
+        phase: v1::Phase::Partial.into(),
+        sources: vec![source("flights", 336_776, 300_076, 12), source("weather", 26_115, 25_115, 8)],
+        outputs: vec![output(300_000, 300_000)],
+        parked: vec![parked],
+        state: "partial".to_owned(),
+        ..succeeded()
+    }
+}
+
+/// One that could not begin.
+pub(crate) fn failed() -> v1::Backfill {
+    let sources = ["flights", "weather"].map(|name| v1::SourceState {
+        name: name.to_owned(),
+        max_skew: i64::MIN,
+        ..Default::default()
+    });
+    v1::Backfill {
+        phase: v1::Phase::Failed.into(),
+        ended: START + 2_500_000,
+        sources: sources.to_vec(),
+        outputs: vec![v1::OutputState { name: "flights".to_owned(), ..Default::default() }],
+        workers: Vec::new(),
+        failure: Some(v1::Evidence {
+            class: v1::Failure::Fatal.into(),
+            message: "table air.flights has no column \u{1b}[31mcarrier".to_owned(),
+            exit_code: 4,
+            ..Default::default()
+        }),
+        running_tasks: 0,
+        state: "failed".to_owned(),
+        ..succeeded()
+    }
+}
