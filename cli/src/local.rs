@@ -85,9 +85,9 @@ impl Local {
             }
         });
         let channel = endpoint.connect_with_connector(connector).await?;
-        let workers = workers.into_iter().map(|config| {
-            tokio::spawn(worker::run(config, channel.clone(), stop_workers.clone().cancelled_owned()))
-        });
+        let workers = workers
+            .into_iter()
+            .map(|config| tokio::spawn(worker::run(config, channel.clone(), stop_workers.clone().cancelled_owned())));
         let workers = workers.collect();
         Ok(Self { channel, stop_workers, stop_server, workers, server, driver })
     }

@@ -1,1 +1,3 @@
-//! placeholder
+//! The sandbox, the simulator, end-to-end and architecture tests.
+
+pub mod sim;

@@ -223,7 +223,7 @@ impl Backfill {
         let (Ok(task), Some(hand_in)) = (convert::task_id(accepted.task), &accepted.hand_in) else { return };
         let TaskId::Read(source, segment, at) = task else { return };
         let Some(source) = self.sources.get_mut(source.get() as usize) else { return };
-        source.account.book(hand_in);
+        source.account.book(hand_in, accepted.rows_planned);
         let total = accepted.units_in_task;
         source.plan.accept((segment, at), hand_in.end_unit, total, &hand_in.attempt, hand_in.number);
         for part in &hand_in.outputs {

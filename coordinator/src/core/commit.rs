@@ -37,12 +37,13 @@ impl Core {
         if backfill.is_over() || backfill.wish == v1::Wish::Cancel || !backfill.is_settled() {
             return;
         }
+        let immutable = self.config.fences.stands(Fence::IntentImmutability);
         let all = backfill.is_read() || (backfill.wish == v1::Wish::Pause && backfill.reading == 0);
         let due = |at: usize, output: &Output| {
             let Some(spec) = backfill.spec.outputs.get(at) else { return false };
             let waited = output.unsealed_since.map(|since| out.now.monotonic.since(since)).unwrap_or_default();
             output.unsealed.files > 0
-                && output.prepared_intent().is_none()
+                && (output.prepared_intent().is_none() || !immutable)
                 && (all || waited >= spec.commit_every || output.unsealed.bytes >= spec.commit_bytes)
         };
         let outputs = backfill.outputs.iter().enumerate().filter(|(at, output)| due(*at, output));

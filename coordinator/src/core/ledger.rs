@@ -2,7 +2,7 @@
 //!
 //! | edge | must balance |
 //! |---|---|
-//! | source | in range = read + pruned + gaps |
+//! | source | in range = read + pruned + gaps; units whose rows only reading tells are in range with what was read |
 //! | output, in | rows read of its source = rows it read |
 //! | output | read = passed + filtered + late + dead letter |
 //! | files | rows in its files = rows passed |
@@ -15,6 +15,8 @@ use tidegate_proto::v1;
 pub struct SourceAccount {
     /// Rows read.
     pub read: u64,
+    /// Rows read of units whose rows the plan did not know.
+    pub unplanned: u64,
     /// Rows read that lie outside the window.
     pub outside: u64,
     /// Rows read that have no event time.
@@ -39,9 +41,10 @@ impl SourceAccount {
         Self { max_skew: i64::MIN, ..Self::default() }
     }
 
-    /// Books an accepted hand-in.
-    pub fn book(&mut self, hand_in: &v1::HandIn) {
+    /// Books an accepted hand-in of units that were planned with `planned` rows.
+    pub fn book(&mut self, hand_in: &v1::HandIn, planned: u64) {
         self.read += hand_in.rows_read;
+        self.unplanned += hand_in.rows_read.saturating_sub(planned);
         self.outside += hand_in.rows_outside;
         self.dead_letter += hand_in.rows_dead_letter;
         self.bytes += hand_in.bytes_read;
@@ -54,7 +57,7 @@ impl SourceAccount {
 
     /// The edge of this source that does not balance, in words; only sensible once all is read.
     pub fn imbalance(&self, name: &str, found: &v1::Enumerated) -> Option<String> {
-        let (in_range, pruned) = (found.rows_in_range, found.rows_pruned);
+        let (in_range, pruned) = (found.rows_in_range + self.unplanned, found.rows_pruned);
         (in_range != self.read + pruned).then(|| {
             format!("source {name}: {in_range} rows in range != {} read + {pruned} pruned + 0 gaps", self.read)
         })
@@ -132,11 +135,13 @@ impl OutputAccount {
 
 /// What is wrong with a hand-in's own sums; `None` when they add up.
 ///
-/// It is asked before a hand-in is accepted, so that what does not add up never enters the account. `expected` is
-/// what the plan says the units hold.
-pub(super) fn unsound(hand_in: &v1::HandIn, expected: u64) -> Option<String> {
-    if hand_in.rows_read != expected {
-        return Some(format!("read {} rows of units that hold {expected}", hand_in.rows_read));
+/// It is asked before a hand-in is accepted, so that what does not add up never enters the account. `units` is what
+/// the plan says of what it covers.
+pub(super) fn unsound(hand_in: &v1::HandIn, units: &[v1::UnitOfWork]) -> Option<String> {
+    let planned = planned_rows(units);
+    let known = units.iter().all(|unit| unit.rows > 0);
+    if hand_in.rows_read < planned || (known && hand_in.rows_read > planned) {
+        return Some(format!("read {} rows of units that hold {planned}", hand_in.rows_read));
     }
     for part in &hand_in.outputs {
         let out = part.rows_passed + part.rows_filtered + part.rows_late + part.rows_dead_letter;
@@ -149,4 +154,9 @@ pub(super) fn unsound(hand_in: &v1::HandIn, expected: u64) -> Option<String> {
         }
     }
     None
+}
+
+/// Rows that the plan says `units` hold.
+pub(super) fn planned_rows(units: &[v1::UnitOfWork]) -> u64 {
+    units.iter().map(|unit| unit.rows).sum()
 }

@@ -305,7 +305,7 @@ impl SourcePlan {
             segment.open += 1;
             self.open += 1;
         }
-        self.reindex(place);
+        self.set_ready(place);
     }
 
     /// The task at `place` is granted, or its reader's cursor has moved: no row below `cursor` is left in it.

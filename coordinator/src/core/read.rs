@@ -22,7 +22,7 @@ use super::event::{FoundSegment, LeaseRef};
 use super::{Core, Wake, ledger};
 
 enum Judgement {
-    Accept { total: u32 },
+    Accept { total: u32, planned: u64 },
     Repeat,
     Refuse(String),
     Unsound(String),
@@ -33,9 +33,14 @@ impl Core {
         let judgement = self.judge_hand_in(lease, &hand_in);
         let (attempt, number) = (hand_in.attempt.clone(), hand_in.number);
         let (accepted, reason) = match judgement {
-            Judgement::Repeat => (true, String::new()),
-            Judgement::Accept { total } => {
-                self.accept(lease, hand_in, total, released, out);
+            Judgement::Repeat => {
+                if released {
+                    self.released(lease, out);
+                }
+                (true, String::new())
+            }
+            Judgement::Accept { total, planned } => {
+                self.accept(lease, hand_in, (total, planned), released, out);
                 (true, String::new())
             }
             Judgement::Refuse(reason) => (false, reason),
@@ -82,16 +87,30 @@ impl Core {
             return refuse("its units are not the next of the task");
         }
         let units = task.units.get(first as usize..end as usize).unwrap_or_default();
-        match ledger::unsound(hand_in, units.iter().map(|unit| unit.rows).sum()) {
+        match ledger::unsound(hand_in, units) {
             Some(why) => Judgement::Unsound(why),
-            None => Judgement::Accept { total: u32::try_from(total).unwrap_or(u32::MAX) },
+            None => Judgement::Accept {
+                total: u32::try_from(total).unwrap_or(u32::MAX),
+                planned: ledger::planned_rows(units),
+            },
         }
     }
 
-    fn accept(&mut self, lease: &LeaseRef, hand_in: v1::HandIn, total: u32, released: bool, out: &mut Out) {
+    fn accept(
+        &mut self,
+        lease: &LeaseRef,
+        hand_in: v1::HandIn,
+        (total, planned): (u32, u64),
+        released: bool,
+        out: &mut Out,
+    ) {
         let end = hand_in.end_unit;
-        let accepted =
-            record::HandInAccepted { task: Some(lease.task.into()), hand_in: Some(hand_in), units_in_task: total };
+        let accepted = record::HandInAccepted {
+            task: Some(lease.task.into()),
+            hand_in: Some(hand_in),
+            units_in_task: total,
+            rows_planned: planned,
+        };
         self.record(&lease.id, record::Kind::HandIn(accepted), out);
         self.files_wait(&lease.id, out);
         if released || end >= total {

@@ -66,9 +66,12 @@ impl Core {
             self.end_session(old, out);
         }
         self.rank(id);
-        for backfill in self.active.clone() {
-            out.touch(&backfill);
-        }
+        self.touch_active(out);
+    }
+
+    /// There is somebody to do what waited for a worker.
+    fn touch_active(&self, out: &mut Out) {
+        self.active.iter().for_each(|backfill| out.touch(backfill));
     }
 
     /// A worker says that it holds a task: judged now, or when the task's segment is loaded.
@@ -175,6 +178,7 @@ impl Core {
         }
         if drains || !was_alive {
             self.rank(id);
+            self.touch_active(out);
         }
         for report in cursors {
             self.cursor(id, &report, out);

@@ -1,0 +1,205 @@
+//! What the oracle thinks of each durable record.
+
+use sha2::{Digest, Sha256};
+use tidegate_common::ids::{BackfillId, TaskId};
+use tidegate_proto::{convert, v1};
+use v1::record::{self, Kind};
+
+use super::{Invariant, Oracle};
+
+impl Oracle {
+    /// A record has become durable.
+    pub(in super::super) fn recorded(&mut self, id: &BackfillId, record: &v1::Record) {
+        let ix = self.ix(id);
+        self.books[ix].records += 1;
+        match &record.kind {
+            Some(Kind::Created(_)) => self.books[ix].created = true,
+            Some(Kind::Term(raised)) => self.term_raised(ix, raised.term),
+            Some(Kind::Prepared(_)) => self.books[ix].phase = v1::Phase::Enumerating,
+            Some(Kind::Planned(_)) => {}
+            Some(Kind::HandIn(accepted)) => self.hand_in(ix, accepted),
+            Some(Kind::Sealed(intent)) => self.sealed(ix, intent),
+            Some(Kind::Ended(ended)) => self.intent_ended(ix, ended),
+            Some(Kind::Parked(parked)) => self.parked(ix, parked),
+            Some(Kind::Wish(changed)) => self.books[ix].wish = changed.wish(),
+            Some(Kind::Phase(changed)) => self.phase(ix, changed),
+            Some(Kind::Retried(_)) => self.retried(ix),
+            None => {}
+        }
+    }
+
+    fn term_raised(&mut self, ix: usize, term: u64) {
+        let before = std::mem::replace(&mut self.books[ix].term, term);
+        self.require(term > before, Invariant::NumbersRise, || format!("term {term} after {before}"));
+    }
+
+    fn hand_in(&mut self, ix: usize, accepted: &record::HandInAccepted) {
+        let (Ok(task), Some(hand_in)) = (convert::task_id(accepted.task), &accepted.hand_in) else { return };
+        let book = &mut self.books[ix];
+        let position = book.log;
+        book.log += 1;
+        book.hand_ins.insert((hand_in.attempt.clone(), hand_in.number));
+        let Some(of) = book.tasks.get_mut(&task) else { return };
+        let (first, end, next, units) = (hand_in.first_unit, hand_in.end_unit, of.next, of.units.len());
+        of.next = end;
+        of.parked = false;
+        let source = match task {
+            TaskId::Read(source, ..) => source.get(),
+            _ => u32::MAX,
+        };
+        let rows: u64 =
+            of.units.get(first as usize..end as usize).unwrap_or_default().iter().map(|unit| unit.rows).sum();
+        let mut files = Vec::new();
+        for part in &hand_in.outputs {
+            let Some(output) = book.outputs.get_mut(part.output as usize) else { continue };
+            output.read += part.rows_read;
+            output.passed += part.rows_passed;
+            if !part.files.is_empty() {
+                output.log.insert(position, part.files.clone());
+            }
+            files.extend(part.files.iter().map(|file| file.path.clone()));
+        }
+        let expected = book.order.reads.iter().filter(|reads| **reads == source).count();
+        let parts = hand_in.outputs.len();
+        self.require(first == next && first < end && end as usize <= units, Invariant::NextPrefix, || {
+            format!("{task}: units [{first}, {end}) of {units} accepted when {next} was next")
+        });
+        self.require(rows == hand_in.rows_read && parts == expected, Invariant::CompleteAtSuccess, || {
+            format!("{task}: {} rows of {rows} in {parts} of {expected} outputs", hand_in.rows_read)
+        });
+        for path in files {
+            self.file_accepted(&path);
+        }
+    }
+
+    fn sealed(&mut self, ix: usize, intent: &v1::Intent) {
+        let book = &self.books[ix];
+        let Some(output) = book.outputs.get(intent.output as usize) else { return };
+        let (sequence, to, ended, log) = (output.sequence, output.sealed_to, output.ended, book.log);
+        let (through, honest) = (output.through, self.lowest_unaccepted_of(ix, intent.output));
+        let mut hash = Sha256::new();
+        let (mut files, mut rows) = (0u64, 0u64);
+        for file in output.log.range(intent.log_from..intent.log_to).flat_map(|(_, files)| files) {
+            hash.update(file.path.as_bytes());
+            hash.update(b"\n");
+            files += 1;
+            rows += file.rows;
+        }
+        let digest: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        let named = (intent.files, intent.rows, intent.digest.clone());
+        self.require(intent.sequence == sequence + 1, Invariant::NumbersRise, || {
+            format!("sequence {} after {sequence}", intent.sequence)
+        });
+        self.require(ended, Invariant::OneIntent, || format!("#{} sealed before the end of #{sequence}", intent.sequence));
+        self.require(intent.log_from == to && intent.log_to <= log, Invariant::OneIntent, || {
+            format!("#{} is [{}, {}) after {to}, of {log}", intent.sequence, intent.log_from, intent.log_to)
+        });
+        self.require(named == (files, rows, digest), Invariant::OneIntent, || {
+            format!("#{} names {named:?}, and its stretch holds {files} files of {rows} rows", intent.sequence)
+        });
+        self.require(intent.committed_through >= through, Invariant::WatermarksRise, || {
+            format!("committed-through {} after {through}", intent.committed_through)
+        });
+        self.require(intent.committed_through <= honest, Invariant::HonestThrough, || {
+            format!("committed-through {} when {honest} is not accepted", intent.committed_through)
+        });
+        let output = &mut self.books[ix].outputs[intent.output as usize];
+        output.sequence = intent.sequence;
+        output.ended = false;
+        output.sealed_to = intent.log_to;
+        output.through = intent.committed_through;
+        output.intent = intent.clone();
+    }
+
+    fn lowest_unaccepted_of(&self, ix: usize, output: u32) -> i64 {
+        let book = &self.books[ix];
+        book.order.reads.get(output as usize).map_or(i64::MAX, |source| book.lowest_unaccepted(*source))
+    }
+
+    fn intent_ended(&mut self, ix: usize, ended: &record::IntentEnded) {
+        let end = ended.result.as_ref().map(v1::CommitResult::end).unwrap_or_default();
+        let landed = self.has_landed(ix, ended.output);
+        let tampered = self.is_tampered(ix);
+        let Some(output) = self.books[ix].outputs.get_mut(ended.output as usize) else { return };
+        let open = !std::mem::replace(&mut output.ended, true) && output.sequence == ended.sequence;
+        if end == v1::CommitEnd::Fenced {
+            output.fenced.insert(tidegate_worker::sink::marker::of(&output.intent));
+        }
+        let what = || format!("#{} ended as {end:?}, and it is {landed} that it is in the table", ended.sequence);
+        self.require(open, Invariant::OneIntent, || format!("#{} ended twice", ended.sequence));
+        self.require(end != v1::CommitEnd::Committed || landed, Invariant::EndsAreTrue, what);
+        self.require(end != v1::CommitEnd::Fenced || !landed || tampered, Invariant::EndsAreTrue, what);
+        self.require(end == v1::CommitEnd::Committed || tampered, Invariant::Health, what);
+    }
+
+    fn parked(&mut self, ix: usize, parked: &record::Parked) {
+        let Ok(task) = convert::task_id(parked.task) else { return };
+        let book = &mut self.books[ix];
+        let poisoned = book.order.poison.iter().any(|(of, _)| *of == task);
+        if let Some(of) = book.tasks.get_mut(&task) {
+            of.parked = true;
+        }
+        book.unread.retain(|(_, of, _)| *of != task);
+        let evidence = parked.evidence.clone().unwrap_or_default();
+        self.require(poisoned, Invariant::Health, || format!("{task} is parked: {}", evidence.message));
+    }
+
+    fn retried(&mut self, ix: usize) {
+        let book = &mut self.books[ix];
+        for (task, of) in book.tasks.iter_mut().filter(|(_, of)| of.parked) {
+            of.parked = false;
+            let units = of.units.iter().zip(0u32..).skip(of.next as usize);
+            let unread = units.filter(|(_, at)| !book.read_through.contains(&(*task, *at)));
+            book.unread.extend(unread.map(|(unit, at)| (unit.low, *task, at)));
+        }
+        book.wish = v1::Wish::Run;
+        book.phase = v1::Phase::Running;
+    }
+
+    fn phase(&mut self, ix: usize, changed: &record::PhaseChanged) {
+        let phase = changed.phase();
+        self.books[ix].phase = phase;
+        let book = &self.books[ix];
+        let evidence = changed.evidence.clone().unwrap_or_default().message;
+        let cause = match phase {
+            v1::Phase::Failed => book.order.too_wide || self.is_tampered(ix),
+            v1::Phase::Partial => book.tasks.values().any(|task| task.parked),
+            v1::Phase::Cancelled => book.wish == v1::Wish::Cancel,
+            _ => true,
+        };
+        let id = book.order.id.clone();
+        self.require(cause, Invariant::Health, || format!("{id:?} is {phase:?}: {evidence}"));
+        if phase == v1::Phase::Succeeded {
+            self.succeeded(ix);
+        }
+        let open = self.books[ix].outputs.iter().any(|output| !output.ended);
+        self.require(!open || phase == v1::Phase::Failed, Invariant::CompleteAtSuccess, || {
+            format!("{id:?} is {phase:?} while an intent is open")
+        });
+    }
+
+    fn succeeded(&mut self, ix: usize) {
+        let book = &self.books[ix];
+        let id = book.order.id.clone();
+        let open: Vec<TaskId> =
+            book.tasks.iter().filter(|(_, of)| (of.next as usize) < of.units.len()).map(|(task, _)| *task).collect();
+        let mut wrong = Vec::new();
+        for ((output, reads), table) in book.outputs.iter().zip(&book.order.reads).zip(&book.order.tables) {
+            let found = book.order.sources.get(*reads as usize).map(|source| source.found.clone()).unwrap_or_default();
+            let expected = found.rows_in_range - found.rows_pruned;
+            if output.read != expected {
+                wrong.push(format!("{} rows read of {expected}", output.read));
+            }
+            let files: Vec<&v1::DataFile> = output.log.values().flatten().collect();
+            let rows: u64 = files.iter().map(|file| file.rows).sum();
+            if rows != output.passed {
+                wrong.push(format!("{rows} rows in files of {} passed", output.passed));
+            }
+            let history = &self.history[*table].files;
+            wrong.extend(files.iter().filter(|file| !history.contains(&file.path)).map(|file| file.path.clone()));
+        }
+        self.require(open.is_empty() && wrong.is_empty(), Invariant::CompleteAtSuccess, || {
+            format!("{id:?} succeeded with {open:?} open and {wrong:?} missing")
+        });
+    }
+}

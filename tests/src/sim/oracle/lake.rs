@@ -1,0 +1,114 @@
+//! What the oracle thinks of files, of commits that land, and of what may be deleted.
+
+use std::collections::BTreeSet;
+
+use tidegate_common::ids::{TaskId, Token};
+use tidegate_proto::v1;
+use tidegate_worker::sink::marker;
+
+use super::{AttemptBook, FileBook, Invariant, Oracle};
+use crate::sim::committing::marker_key;
+use crate::sim::scenario::Micros;
+
+impl Oracle {
+    /// An attempt begins.
+    pub(in super::super) fn attempted(&mut self, ix: usize, task: TaskId, token: Token, attempt: &str) {
+        let book = AttemptBook { backfill: ix, task, token, refused: false, condemned: None };
+        self.attempts.insert(attempt.to_owned(), book);
+    }
+
+    /// A hand-in of an attempt was refused: the attempt is over.
+    pub(in super::super) fn refused(&mut self, attempt: &str) {
+        if let Some(of) = self.attempts.get_mut(attempt) {
+            of.refused = true;
+        }
+    }
+
+    /// A file is written.
+    pub(in super::super) fn written(&mut self, attempt: &str, path: &str) {
+        let file = FileBook { attempt: attempt.to_owned(), deleted: false, accepted: false };
+        self.files.insert(path.to_owned(), file);
+    }
+
+    pub(super) fn file_accepted(&mut self, path: &str) {
+        let Some(file) = self.files.get_mut(path) else {
+            return self.breaks(Invariant::OneIntent, format!("{path} was never written"));
+        };
+        let (twice, deleted) = (std::mem::replace(&mut file.accepted, true), file.deleted);
+        self.require(!twice, Invariant::OneIntent, || format!("{path} is in two accepted hand-ins"));
+        self.require(!deleted, Invariant::NothingLostToGarbage, || format!("{path} is accepted, and was deleted"));
+    }
+
+    /// A file is deleted.
+    pub(in super::super) fn deleted(&mut self, path: &str) {
+        let Some(file) = self.files.get_mut(path) else { return };
+        file.deleted = true;
+        let accepted = file.accepted;
+        self.require(!accepted, Invariant::NothingLostToGarbage, || format!("{path} is deleted, and was accepted"));
+    }
+
+    /// The files that the garbage rule lets be deleted now: of an attempt that has been refused or superseded, or whose
+    /// backfill has been over, for longer than `grace`; and, where the rule `spares`, in no accepted hand-in (so in no
+    /// intent).
+    pub(in super::super) fn garbage(&mut self, grace: Micros, spares: bool) -> Vec<String> {
+        let over: BTreeSet<usize> = (0..self.books.len()).filter(|ix| self.is_over(*ix)).collect();
+        for attempt in self.attempts.values_mut() {
+            let granted = self.books[attempt.backfill].tasks.get(&attempt.task).and_then(|task| task.granted);
+            let dead = attempt.refused || granted > Some(attempt.token) || over.contains(&attempt.backfill);
+            attempt.condemned = dead.then(|| attempt.condemned.unwrap_or(self.now));
+        }
+        let condemned = |file: &FileBook| {
+            let since = self.attempts.get(&file.attempt).and_then(|attempt| attempt.condemned);
+            since.is_some_and(|since| self.now >= since + grace)
+        };
+        let deletable = |file: &&FileBook| !file.deleted && condemned(file) && !(spares && file.accepted);
+        self.files.iter().filter(|(_, file)| deletable(file)).map(|(path, _)| path.clone()).collect()
+    }
+
+    /// Whether the last intent of an output is in its table's history.
+    pub(super) fn has_landed(&self, ix: usize, output: u32) -> bool {
+        let book = &self.books[ix];
+        let at = output as usize;
+        let (Some(of), Some(table)) = (book.outputs.get(at), book.order.tables.get(at)) else { return false };
+        self.history[*table].markers.contains(&(marker_key(&book.order.id), marker::of(&of.intent)))
+    }
+
+    /// A commit lands in a table with these files.
+    pub(in super::super) fn landed(&mut self, ix: usize, intent: &v1::Intent, files: &[v1::DataFile]) {
+        let book = &self.books[ix];
+        let at = intent.output as usize;
+        let (Some(of), Some(table)) = (book.outputs.get(at), book.order.tables.get(at).copied()) else { return };
+        let name = (marker_key(&book.order.id), marker::of(intent));
+        let fenced = of.fenced.contains(&name.1);
+        let source = book.order.reads.get(at).copied().unwrap_or(0);
+        let open = book.lowest_unaccepted(source);
+        let missing = of.log.range(..intent.log_from).flat_map(|(_, files)| files);
+        let missing = missing.filter(|file| !self.history[table].files.contains(&file.path)).count();
+        let deleted = files.iter().find(|file| self.files.get(&file.path).is_none_or(|book| book.deleted)).cloned();
+        let tampered = self.is_tampered(ix);
+        let history = &mut self.history[table];
+        let blinded = history.blinded;
+        let again = !history.markers.insert(name.clone());
+        let twice: Vec<&v1::DataFile> = files.iter().filter(|file| !history.files.insert(file.path.clone())).collect();
+        let what = format!("{} of {:?}", name.1, self.books[ix].order.id);
+        let twice = twice.len();
+        self.require((!again && twice == 0) || blinded, Invariant::OnceInTable, || {
+            format!("{what} lands, again is {again}, and {twice} of its files are there already")
+        });
+        self.require(!fenced || tampered, Invariant::EndsAreTrue, || format!("{what} lands after it ended as fenced"));
+        self.require(missing == 0 || tampered, Invariant::HonestThrough, || {
+            format!("{what} lands before {missing} files of earlier intents")
+        });
+        self.require(intent.committed_through <= open, Invariant::HonestThrough, || {
+            format!("{what} says committed through {}, and {open} is not accepted", intent.committed_through)
+        });
+        self.require(deleted.is_none(), Invariant::NothingLostToGarbage, || format!("{what} lands with {deleted:?}"));
+    }
+
+    /// Somebody took commits or markers out of a table: its backfills may fail. Where they took both the property and
+    /// every snapshot that carries a marker, no reader can tell what has landed.
+    pub(in super::super) fn tampered(&mut self, table: usize, blinded: bool) {
+        self.history[table].tampered = true;
+        self.history[table].blinded |= blinded;
+    }
+}
