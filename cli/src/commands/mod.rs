@@ -5,8 +5,12 @@ mod change;
 mod config;
 mod coordinator;
 mod events;
+mod plan;
 mod show;
+mod source;
 mod spec;
+mod table;
+mod verify;
 mod wait;
 
 use std::io::IsTerminal as _;
@@ -70,6 +74,10 @@ impl Context {
 pub(crate) async fn dispatch(command: Command, context: &Context) -> Outcome {
     match command {
         Command::Validate(spec) => spec::validate(&spec.file, context),
+        Command::Plan(args) => plan::plan(args, context).await,
+        Command::Source { command } => source::source(command, context).await,
+        Command::Table { command } => table::table(command, context).await,
+        Command::Verify(args) => verify::verify(args, context).await,
         Command::Schema { of } => spec::schema(of),
         Command::Apply(args) => apply::apply(args, context).await,
         Command::List => show::list(context).await,

@@ -135,6 +135,16 @@ impl Catalogs {
         Self(configs.into_iter().map(|(name, config)| (name, entry(config))).collect())
     }
 
+    /// As [`Catalogs::new`], for whoever changes nothing: a catalog whose file is not there has no tables, and no file
+    /// is made for it.
+    pub fn to_read(configs: impl IntoIterator<Item = (String, CatalogConfig)>) -> Self {
+        let entry = |name: String, config: CatalogConfig| match &config {
+            CatalogConfig::Sqlite { path, .. } if !path.exists() => (name.clone(), Entry::Given(Arc::new(Absent { name }))),
+            CatalogConfig::Sqlite { .. } => (name, Entry::Configured(config, OnceCell::new())),
+        };
+        Self(configs.into_iter().map(|(name, config)| entry(name, config)).collect())
+    }
+
     /// These, and one that is open already.
     #[must_use]
     pub fn with(mut self, name: impl Into<String>, committer: Arc<dyn TableCommitter>) -> Self {
@@ -158,6 +168,38 @@ impl Catalogs {
                 Err(SinkError::Spec { subject: format!("catalog {name}"), what })
             }
         }
+    }
+}
+
+/// A catalog that nobody has made yet, for those who only read.
+struct Absent {
+    name: String,
+}
+
+impl Absent {
+    fn only_read(&self) -> SinkError {
+        let what = "it was opened to be read, and is not there".to_owned();
+        SinkError::Spec { subject: format!("catalog {}", self.name), what }
+    }
+}
+
+#[async_trait]
+impl TableCommitter for Absent {
+    async fn load(&self, _: &TableIdent) -> Result<Option<LoadedTable>, SinkError> {
+        Ok(None)
+    }
+
+    async fn create(&self, _: &TableIdent, _: TableCreation) -> Result<LoadedTable, SinkError> {
+        Err(self.only_read())
+    }
+
+    async fn compare_and_swap(
+        &self,
+        _: &LoadedTable,
+        _: Vec<TableUpdate>,
+        _: Vec<TableRequirement>,
+    ) -> Result<Swap, SinkError> {
+        Err(self.only_read())
     }
 }
 
