@@ -17,8 +17,8 @@ const STYLES: Styles = Styles::styled()
     .literal(AnsiColor::Cyan.on_default().bold());
 
 const AFTER: &str = "\
-Exit codes: 0 done or nothing to do, 1 failed, 2 usage, 3 spec invalid, 4 refused before anything was done,
-5 confirmation missing, 6 partial success, 7 verification mismatch, 8 --wait timed out, 10 plan --detailed-exitcode
+Exit codes: 0 done or nothing to do, 1 failed, 2 usage, 3 spec invalid, 4 refused before anything was done, \
+5 confirmation missing, 6 partial success, 7 verification mismatch, 8 --wait timed out, 10 plan --detailed-exitcode \
 and there is work, 75 temporary: try again, 130 interrupted.";
 
 /// Replay history through a data pipeline, in event-time order, committed exactly once to Iceberg.
@@ -105,6 +105,8 @@ pub(crate) enum Command {
     Retry(Change),
     /// Run a coordinator
     Coordinator(Coordinator),
+    /// Run a worker
+    Worker(Worker),
     /// Show the configuration
     Config {
         /// What to do with it
@@ -301,6 +303,24 @@ pub(crate) struct Coordinator {
     /// Listen where other machines can connect, although nothing is encrypted and nobody is asked who they are
     #[arg(long)]
     pub insecure_listen_anywhere: bool,
+}
+
+/// `worker`.
+#[derive(Debug, Args)]
+pub(crate) struct Worker {
+    /// How many read tasks it takes at once [env: TIDEGATE_WORKER_SLOTS] [default: the number of processors]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) slots: Option<u32>,
+    /// Its memory budget [env: TIDEGATE_WORKER_MEMORY] [default: 1GiB]
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) memory: Option<String>,
+    /// Its name, for people [env: TIDEGATE_WORKER_NAME] [default: the host's name and the process id]
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// A folder below which specs may read files and write tables; may be given more than once. Nothing is allowed
+    /// until it is said [env: TIDEGATE_ALLOW_PATHS]
+    #[arg(long = "allow-path", value_name = "DIR")]
+    pub(crate) allow_paths: Vec<PathBuf>,
 }
 
 /// `config`.

@@ -112,7 +112,7 @@ impl Client {
     pub(crate) fn failed(&self, status: Status) -> Error {
         let exit = exit_of(status.code());
         match (status.code(), exit) {
-            (Code::Unavailable, _) => unreachable(&self.address).because(status_text(&status)),
+            _ if is_lost(&status) => unreachable(&self.address).because(status_text(&status)),
             (Code::Unimplemented, _) => {
                 Error::new(exit, format!("the coordinator at {} does not know this", self.address)).hint(
                     "it is of another release, or something else listens there: `tidegate version` says which this is",
@@ -131,6 +131,11 @@ fn exit_of(code: Code) -> Exit {
         Code::Unavailable | Code::DeadlineExceeded | Code::ResourceExhausted | Code::Aborted => Exit::Temporary,
         _ => Exit::Failed,
     }
+}
+
+/// Whether there was no answer: the connection is gone. An answer of a coordinator has nothing behind it.
+fn is_lost(status: &Status) -> bool {
+    status.code() == Code::Unavailable || std::error::Error::source(status).is_some()
 }
 
 fn status_text(status: &Status) -> String {
@@ -195,11 +200,10 @@ impl Watch {
                 }
                 // the coordinator is shutting down: it ends a watch without a word
                 Ok(None) => self.wait(Status::unavailable("the coordinator has ended the watch")).await?,
-                Err(status) if status.code() == Code::Unavailable => self.wait(status).await?,
-                Err(status) if self.lost.is_none() || exit_of(status.code()) != Exit::Temporary => {
-                    return Err(self.client.failed(status));
+                Err(status) if is_lost(&status) || exit_of(status.code()) == Exit::Temporary => {
+                    self.wait(status).await?;
                 }
-                Err(status) => self.wait(status).await?,
+                Err(status) => return Err(self.client.failed(status)),
             }
         }
     }

@@ -84,15 +84,24 @@ fn flags(global: &Global, command: &Command) -> ConfigFile {
         log: global.log.clone(),
         ..ConfigFile::default()
     };
-    if let Command::Coordinator(coordinator) = command {
-        flags.listen = coordinator.listen.map(|at| at.to_string());
-        flags.state.clone_from(&coordinator.state);
+    match command {
+        Command::Coordinator(coordinator) => {
+            flags.listen = coordinator.listen.map(|at| at.to_string());
+            flags.state.clone_from(&coordinator.state);
+        }
+        Command::Worker(worker) => {
+            flags.worker.slots = worker.slots;
+            flags.worker.memory.clone_from(&worker.memory);
+            flags.worker.name.clone_from(&worker.name);
+            flags.allow.paths = (!worker.allow_paths.is_empty()).then(|| worker.allow_paths.clone());
+        }
+        _ => {}
     }
     flags
 }
 
 fn log(command: &Command, context: &Context) -> Result<(), Error> {
-    let default = if matches!(command, Command::Coordinator(_)) { "info" } else { "warn" };
+    let default = if matches!(command, Command::Coordinator(_) | Command::Worker(_)) { "info" } else { "warn" };
     let filter = context.config.log.value.as_deref().unwrap_or(default);
     let filter = tracing_subscriber::EnvFilter::try_new(filter)
         .map_err(|bad| Error::usage(format!("{filter:?} is no filter of the log")).because(bad))?;

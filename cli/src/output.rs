@@ -123,10 +123,10 @@ mod tests {
 
     #[test]
     fn documents_say_what_they_are() {
-        let body = std::collections::BTreeMap::from([("n", 1)]);
+        let body = std::collections::BTreeMap::from([("many", 1)]);
         let document = Document::new("Thing", &body);
-        let line = "{\"apiVersion\":\"tidegate/v1\",\"kind\":\"Thing\",\"n\":1}\n";
+        let line = "{\"apiVersion\":\"tidegate/v1\",\"kind\":\"Thing\",\"many\":1}\n";
         assert_eq!(document.text(Format::Jsonl).unwrap(), line);
-        assert_eq!(document.text(Format::Yaml).unwrap(), "apiVersion: tidegate/v1\nkind: Thing\nn: 1\n");
+        assert_eq!(document.text(Format::Yaml).unwrap(), "apiVersion: tidegate/v1\nkind: Thing\nmany: 1\n");
     }
 }

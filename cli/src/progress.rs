@@ -10,13 +10,16 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tidegate_common::clock::{self, Monotonic};
 use tidegate_proto::v1;
 
-use crate::figures::{count, percent, plural, rate, second, span};
+use crate::figures::{count, micros, plural, rate, second, span};
+use crate::ledger;
 use crate::output;
-use crate::report::{paint_state, short_id};
+use crate::report::{paint_state, short_id, wall_micros};
 use crate::style::{Paint, plain};
 
 /// How often a line is written at most, where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(5);
+/// How often the display is drawn again where nothing else changes.
+const REFRESH: Duration = Duration::from_secs(1);
 /// Over how long rates are smoothed.
 const SMOOTH: Duration = Duration::from_secs(5);
 /// No forecast is made from less than this.
@@ -60,14 +63,15 @@ impl Progress {
     /// Shows `backfill` as it is now.
     pub(crate) fn update(&mut self, backfill: &v1::Backfill) {
         let now = clock::monotonic();
+        let wall = clock::processing_time_micros();
         self.pace.note(now, backfill);
         match &mut self.show {
             Show::Nothing => {}
-            Show::Terminal(bar, paint) => bar.set_message(frame(backfill, &self.pace, *paint)),
+            Show::Terminal(bar, paint) => bar.set_message(frame(backfill, &self.pace, wall, *paint)),
             Show::Lines { last, state } => {
                 let due = last.is_none_or(|last| now.since(last) >= LINE_EVERY) || *state != backfill.state;
                 if due {
-                    output::say(&line(backfill, &self.pace));
+                    output::say(&line(backfill, &self.pace, wall));
                     *last = Some(now);
                     state.clone_from(&backfill.state);
                 }
@@ -99,10 +103,16 @@ pub(crate) async fn follow<E>(
 ) -> Result<Option<v1::Backfill>, E> {
     let mut updates = std::pin::pin!(updates);
     let mut last = None;
-    while let Some(update) = updates.next().await {
-        let update = update?;
-        progress.update(&update);
-        last = Some(update);
+    loop {
+        match tokio::time::timeout(REFRESH, updates.next()).await {
+            Ok(Some(update)) => last = Some(update?),
+            Ok(None) => break,
+            // nothing has changed but the time
+            Err(_) => {}
+        }
+        if let Some(state) = &last {
+            progress.update(state);
+        }
     }
     progress.end();
     Ok(last)
@@ -161,7 +171,7 @@ impl Pace {
     fn over_all(&self) -> Option<(f64, &Seen, &Seen)> {
         let (first, last) = (self.first.as_ref()?, self.last.as_ref()?);
         let passed = last.at.since(first.at);
-        (passed >= FORECAST_AFTER).then(|| (passed.as_secs_f64(), first, last))
+        (passed >= FORECAST_AFTER).then_some((passed.as_secs_f64(), first, last))
     }
 
     /// How much longer it takes at the pace since the first state, in microseconds.
@@ -185,18 +195,19 @@ fn records(backfill: &v1::Backfill) -> (u64, u64) {
     let found = |source: &v1::SourceState| source.found.clone().unwrap_or_default();
     let done = backfill.sources.iter().map(|source| source.rows_read + found(source).rows_pruned).sum();
     let known = backfill.sources.iter().all(|source| source.found.is_some());
-    let total = backfill.sources.iter().map(|source| found(source).rows_in_range).sum();
+    let total = backfill.sources.iter().map(ledger::in_range).sum();
     (done, if known { total } else { 0 })
 }
 
-fn head(backfill: &v1::Backfill, pace: &Pace, paint: Paint) -> String {
+fn head(backfill: &v1::Backfill, pace: &Pace, now: i64, paint: Paint) -> String {
     let (done, total) = records(backfill);
-    let ran = span((backfill.updated - backfill.created).max(0) / 1_000_000 * 1_000_000);
+    let ran = micros(wall_micros(backfill, now) / 1_000_000 * 1_000_000);
     let id = short_id(&backfill.id);
     let mut text = format!("{id} {}  {}  {ran}", plain(&backfill.name), paint_state(backfill, paint));
-    if total > 0 {
-        let part = percent(done, total);
-        text.push_str(&format!("  {part:.1}%  {} / {} records", count(done), count(total)));
+    if let Some(part) = ledger::done_percent(backfill) {
+        // where only reading tells how many there are, there is no whole to speak of
+        let of = if total > done || part >= 100.0 { format!(" / {}", count(total)) } else { String::new() };
+        text.push_str(&format!("  {part:.1}%  {}{of} records", count(done)));
         if let Some(eta) = pace.eta(total) {
             text.push_str(&format!("  ETA {}", span(eta)));
         }
@@ -208,21 +219,20 @@ fn head(backfill: &v1::Backfill, pace: &Pace, paint: Paint) -> String {
     text
 }
 
-/// One line for a log.
-pub(crate) fn line(backfill: &v1::Backfill, pace: &Pace) -> String {
-    let mut text = head(backfill, pace, Paint::plain());
+/// One line for a log, at processing time `now` (microseconds).
+fn line(backfill: &v1::Backfill, pace: &Pace, now: i64) -> String {
+    let mut text = head(backfill, pace, now, Paint::plain());
     if let Some(watermark) = backfill.read_watermark {
         text.push_str(&format!("  watermark {}", second(watermark)));
     }
     text
 }
 
-/// The whole picture for a terminal, without a line feed at its end.
-pub(crate) fn frame(backfill: &v1::Backfill, pace: &Pace, paint: Paint) -> String {
-    let mut text = head(backfill, pace, paint);
-    let (done, total) = records(backfill);
-    if total > 0 {
-        text.push_str(&format!("\n{}", bar(percent(done, total))));
+/// The whole picture for a terminal at processing time `now` (microseconds), without a line feed at its end.
+fn frame(backfill: &v1::Backfill, pace: &Pace, now: i64, paint: Paint) -> String {
+    let mut text = head(backfill, pace, now, paint);
+    if let Some(part) = ledger::done_percent(backfill) {
+        text.push_str(&format!("\n{}", bar(part)));
     }
     if let Some(watermark) = backfill.read_watermark {
         text.push_str(&format!("\nread watermark {}", second(watermark)));
@@ -230,7 +240,7 @@ pub(crate) fn frame(backfill: &v1::Backfill, pace: &Pace, paint: Paint) -> Strin
             text.push_str(&format!("   gate {} (drift {})", second(gate), span(drift)));
         }
         if let Some(speed) = pace.speed() {
-            text.push_str(&format!("   speed {}x event time", crate::figures::short(speed)));
+            text.push_str(&format!("   speed {}x event time", count(speed as u64)));
         }
     }
     let rows: Vec<Vec<String>> =
@@ -291,7 +301,7 @@ fn workers(backfill: &v1::Backfill) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sample;
+    use crate::sample::{self, NOW};
 
     fn seconds(seconds: u64) -> Monotonic {
         Monotonic::from_micros(seconds * 1_000_000)
@@ -312,7 +322,7 @@ mod tests {
     #[test]
     fn the_picture_of_a_run() {
         let (now, pace) = paced();
-        insta::assert_snapshot!(frame(&now, &pace, Paint::plain()));
+        insta::assert_snapshot!(frame(&now, &pace, NOW, Paint::plain()));
     }
 
     #[test]
@@ -320,13 +330,13 @@ mod tests {
         let mut now = sample::failed();
         now.phase = v1::Phase::Preparing.into();
         now.state = "preparing".to_owned();
-        insta::assert_snapshot!(frame(&now, &Pace::default(), Paint::plain()));
+        insta::assert_snapshot!(frame(&now, &Pace::default(), NOW, Paint::plain()));
     }
 
     #[test]
     fn the_line_of_a_run() {
         let (now, pace) = paced();
-        insta::assert_snapshot!(line(&now, &pace));
+        insta::assert_snapshot!(line(&now, &pace, NOW));
     }
 
     #[test]

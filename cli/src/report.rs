@@ -1,6 +1,7 @@
 //! The report of a run: what was read, what was written, how it adds up, how far apart the sources were, where the
 //! time went, what was left out, and what to do next.
 
+use tidegate_common::clock;
 use tidegate_proto::v1;
 
 use crate::exit::{Error, Exit};
@@ -39,13 +40,13 @@ pub(crate) fn exit_code(backfill: &v1::Backfill) -> Exit {
 /// # Errors
 /// stdout that cannot be written.
 pub(crate) fn print_report(backfill: &v1::Backfill, paint: Paint) -> Result<(), Error> {
-    output::print(&render(backfill, paint))
+    output::print(&render(backfill, clock::processing_time_micros(), paint))
 }
 
-/// The report of `backfill`; it is right for one that goes on, too.
-pub(crate) fn render(backfill: &v1::Backfill, paint: Paint) -> String {
-    let mut lines = Lines { text: String::new(), paint };
-    lines.put(&headline(backfill, paint));
+/// The report of `backfill` at processing time `now` (microseconds); it is right for one that goes on, too.
+pub(crate) fn render(backfill: &v1::Backfill, now: i64, paint: Paint) -> String {
+    let mut lines = Lines { text: String::new(), wall: wall_micros(backfill, now), paint };
+    lines.put(&headline(backfill, now, paint));
     for source in &backfill.sources {
         lines.put("");
         lines.source(backfill, source);
@@ -61,12 +62,10 @@ pub(crate) fn render(backfill: &v1::Backfill, paint: Paint) -> String {
 }
 
 /// `bf-7k3m9q flights  SUCCEEDED  wall time 8m30s`.
-pub(crate) fn headline(backfill: &v1::Backfill, paint: Paint) -> String {
-    let until = if backfill.ended == 0 { backfill.updated } else { backfill.ended };
+fn headline(backfill: &v1::Backfill, now: i64, paint: Paint) -> String {
     let state = paint_state(backfill, paint);
-    let id = short_id(&backfill.id);
-    let wall = micros(wall_micros(backfill, until));
-    format!("{id} {}  {state}  wall time {wall}", paint.bold(&backfill.name))
+    let wall = micros(wall_micros(backfill, now));
+    format!("{} {}  {state}  wall time {wall}", short_id(&backfill.id), paint.bold(&backfill.name))
 }
 
 /// The state in capitals, coloured.
@@ -86,7 +85,9 @@ pub(crate) fn short_id(id: &str) -> &str {
     id.get(..9).unwrap_or(id)
 }
 
-fn wall_micros(backfill: &v1::Backfill, until: i64) -> u64 {
+/// How long `backfill` took, or has taken until `now`; in microseconds.
+pub(crate) fn wall_micros(backfill: &v1::Backfill, now: i64) -> u64 {
+    let until = if backfill.ended == 0 { now } else { backfill.ended };
     u64::try_from(until.saturating_sub(backfill.created)).unwrap_or_default()
 }
 
@@ -113,6 +114,8 @@ pub(crate) fn next(backfill: &v1::Backfill) -> String {
 
 struct Lines {
     text: String,
+    /// How long the run has taken, in microseconds.
+    wall: u64,
     paint: Paint,
 }
 
@@ -152,8 +155,7 @@ impl Lines {
         }
         let outside = plural(source.rows_outside, "row");
         self.fact("of those", &format!("{outside} outside the window, {} dead letter", count(source.rows_dead_letter)));
-        let until = if backfill.ended == 0 { backfill.updated } else { backfill.ended };
-        let seconds = wall_micros(backfill, until) as f64 / 1e6;
+        let seconds = self.wall as f64 / 1e6;
         let speed = if seconds > 0.0 { source.rows_read as f64 / seconds } else { 0.0 };
         self.fact("read", &format!("{} at {} over the whole run", bytes(source.bytes_read), rate(speed)));
         self.skew(backfill, source);
@@ -183,13 +185,12 @@ impl Lines {
 
     fn output(&mut self, backfill: &v1::Backfill, output: &v1::OutputState) {
         let name = self.paint.bold(&output.name).into_owned();
-        match &output.table {
-            None => self.put(&format!("Output {name}   not prepared yet")),
-            Some(table) => {
-                let how = if table.created { "created by this run" } else { "was there" };
-                self.put(&format!("Output {name}   {} ({how})", plain(&table.table)));
-            }
-        }
+        let Some(table) = &output.table else {
+            self.put(&format!("Output {name}   not prepared yet"));
+            return;
+        };
+        let how = if table.created { "created by this run" } else { "was there" };
+        self.put(&format!("Output {name}   {} ({how})", plain(&table.table)));
         for edge in ledger::output_edges(backfill, output) {
             self.edge(&edge);
         }
@@ -253,26 +254,26 @@ fn or_unknown(worker: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sample;
+    use crate::sample::{self, NOW};
 
     #[test]
     fn a_run_that_succeeded() {
-        insta::assert_snapshot!(render(&sample::succeeded(), Paint::plain()));
+        insta::assert_snapshot!(render(&sample::succeeded(), NOW, Paint::plain()));
     }
 
     #[test]
     fn a_run_that_left_something_out() {
-        insta::assert_snapshot!(render(&sample::partial(), Paint::plain()));
+        insta::assert_snapshot!(render(&sample::partial(), NOW, Paint::plain()));
     }
 
     #[test]
     fn a_run_that_failed_before_it_began() {
-        insta::assert_snapshot!(render(&sample::failed(), Paint::plain()));
+        insta::assert_snapshot!(render(&sample::failed(), NOW, Paint::plain()));
     }
 
     #[test]
     fn a_run_that_goes_on() {
-        insta::assert_snapshot!(render(&sample::running(), Paint::plain()));
+        insta::assert_snapshot!(render(&sample::running(), NOW, Paint::plain()));
     }
 
     #[test]
@@ -281,7 +282,7 @@ mod tests {
         run.sources[0].rows_read += 1;
         run.sources[1].max_skew = 864_000_000_001;
         run.outputs[0].rows_filtered += 5;
-        let text = render(&run, Paint::plain());
+        let text = render(&run, NOW, Paint::plain());
         assert_eq!(text.matches("✗ WRONG").count(), 3, "{text}");
         assert_eq!(text.matches("✗ SKEW BROKEN").count(), 1, "{text}");
     }

@@ -5,6 +5,8 @@ use tidegate_proto::v1;
 
 /// 2026-01-01T00:00:00Z.
 const START: i64 = 1_767_225_600_000_000;
+/// When it is looked at.
+pub(crate) const NOW: i64 = START + 510 * 1_000_000;
 const HOUR: i64 = 3_600_000_000;
 const DAY: i64 = 24 * HOUR;
 /// 2013-01-01T00:00:00Z.
@@ -43,6 +45,7 @@ fn source(name: &str, rows: u64, read: u64, units: u64) -> v1::SourceState {
         busy_micros: 61_000_000,
         running: 2,
         paused: 1,
+        rows_unplanned: 0,
     }
 }
 
@@ -85,7 +88,7 @@ pub(crate) fn running() -> v1::Backfill {
         wish: v1::Wish::Run.into(),
         term: 1,
         created: START,
-        updated: START + 510 * 1_000_000,
+        updated: NOW,
         ended: 0,
         read_watermark: Some(FROM + 100 * DAY),
         gate: Some(FROM + 110 * DAY),
@@ -110,7 +113,7 @@ pub(crate) fn running() -> v1::Backfill {
 pub(crate) fn succeeded() -> v1::Backfill {
     v1::Backfill {
         phase: v1::Phase::Succeeded.into(),
-        ended: START + 510 * 1_000_000,
+        ended: NOW,
         read_watermark: None,
         gate: None,
         complete_watermark: None,

@@ -70,6 +70,8 @@ pub(crate) struct Source {
     pub tasks_done: u64,
     pub units_done: u64,
     pub rows_read: u64,
+    /// Of rows_read: rows of units whose rows only reading tells; in range as well.
+    pub rows_unplanned: u64,
     pub rows_outside_window: u64,
     pub rows_dead_letter: u64,
     pub bytes_read: u64,
@@ -235,6 +237,7 @@ fn source(source: &v1::SourceState) -> Source {
         tasks_done: source.tasks_done,
         units_done: source.units_done,
         rows_read: source.rows_read,
+        rows_unplanned: source.rows_unplanned,
         rows_outside_window: source.rows_outside,
         rows_dead_letter: source.rows_dead_letter,
         bytes_read: source.bytes_read,

@@ -45,7 +45,7 @@ pub(super) async fn apply(args: args::Apply, context: &Context) -> Outcome {
     if starts {
         context.say(&format!("{summary}on     {}", client.address()));
         let verb = if existing.is_some() { "Take up" } else { "Start" };
-        prompt::confirm(&format!("{verb} this backfill?"), args.yes)?;
+        prompt::confirm(&format!("{verb} {} ({})?", summary.name, short_id(&summary.id)), args.yes)?;
     }
     run(&args, &spec, &client, context).await
 }

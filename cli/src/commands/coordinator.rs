@@ -13,6 +13,7 @@ use tidegate_coordinator::store::redb::RedbStore;
 use tonic::transport::server::TcpIncoming;
 
 use super::Context;
+use super::stop::Stop;
 use crate::args;
 use crate::exit::{Error, Exit, Outcome};
 use crate::output;
@@ -56,7 +57,7 @@ pub(super) async fn coordinator(args: args::Coordinator, context: &Context) -> O
             Ok(Ok(())) => Error::new(Exit::Failed, format!("serving http://{at} ended by itself")),
             Err(error) => Error::new(Exit::Failed, "the server was cut short").because(error),
         }),
-        () = stop.asked() => {}
+        _ = stop.asked() => {}
     }
     context.say("stopping: what was accepted is durable, workers go on when a coordinator is back; once more to force");
     drop(stopping);
@@ -67,7 +68,7 @@ pub(super) async fn coordinator(args: args::Coordinator, context: &Context) -> O
     };
     tokio::select! {
         _ = tokio::time::timeout(FAREWELL, farewell) => Ok(Exit::Done),
-        () = stop.asked() => Ok(Exit::Interrupted),
+        exit = stop.asked() => Ok(exit),
     }
 }
 
@@ -98,47 +99,6 @@ fn driver_error(error: DriverError) -> Error {
         _ => Exit::Failed,
     };
     Error::new(exit, "the coordinator has stopped").because(error)
-}
-
-/// Hears that the process is asked to stop: Ctrl-C or SIGTERM.
-struct Stop {
-    #[cfg(unix)]
-    terminate: tokio::signal::unix::Signal,
-    #[cfg(unix)]
-    interrupt: tokio::signal::unix::Signal,
-}
-
-impl Stop {
-    #[cfg(unix)]
-    fn new() -> Result<Self, Error> {
-        use tokio::signal::unix::{SignalKind, signal};
-        let deaf = |error| Error::new(Exit::Failed, "signals cannot be heard").because(error);
-        let terminate = signal(SignalKind::terminate()).map_err(deaf)?;
-        let interrupt = signal(SignalKind::interrupt())
-            .map_err(|error| Error::new(Exit::Failed, "signals cannot be heard").because(error))?;
-        Ok(Self { terminate, interrupt })
-    }
-
-    #[cfg(unix)]
-    async fn asked(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
-
-    #[cfg(not(unix))]
-    fn new() -> Result<Self, Error> {
-        Ok(Self {})
-    }
-
-    #[cfg(not(unix))]
-    async fn asked(&mut self) {
-        // without signals there is nothing to wait for but the process's end
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    }
 }
 
 #[cfg(test)]

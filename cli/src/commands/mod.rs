@@ -9,9 +9,11 @@ mod plan;
 mod show;
 mod source;
 mod spec;
+mod stop;
 mod table;
 mod verify;
 mod wait;
+pub(crate) mod worker;
 
 use std::io::IsTerminal as _;
 
@@ -89,6 +91,7 @@ pub(crate) async fn dispatch(command: Command, context: &Context) -> Outcome {
         Command::Cancel(args) => change::change(v1::Change::Cancel, args, context).await,
         Command::Retry(args) => change::change(v1::Change::Retry, args, context).await,
         Command::Coordinator(args) => coordinator::coordinator(args, context).await,
+        Command::Worker(_) => worker::worker(context).await,
         Command::Config { command: ConfigCommand::View { show_origin } } => config::view(show_origin, context),
         Command::Completion { shell } => completion(shell),
         Command::Version => version(context),

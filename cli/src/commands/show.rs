@@ -7,7 +7,8 @@ use super::Context;
 use super::wait::{self, Waited};
 use crate::args;
 use crate::exit::{Error, Exit, Outcome};
-use crate::figures::{count, percent, plural, second};
+use crate::figures::{count, plural, second};
+use crate::ledger;
 use crate::output::{self, Document, Format};
 use crate::report::short_id;
 use crate::view;
@@ -47,11 +48,7 @@ fn table(all: &[v1::Backfill], wide: bool) -> String {
 
 fn row(one: &v1::Backfill, wide: bool) -> Vec<String> {
     let read: u64 = one.sources.iter().map(|source| source.rows_read).sum();
-    let found: Vec<&v1::Enumerated> = one.sources.iter().filter_map(|source| source.found.as_ref()).collect();
-    let total: u64 = found.iter().map(|found| found.rows_in_range).sum();
-    let pruned: u64 = found.iter().map(|found| found.rows_pruned).sum();
-    let known = !one.sources.is_empty() && found.len() == one.sources.len();
-    let done = if known { format!("{:.1}%", percent(read + pruned, total)) } else { "-".to_owned() };
+    let done = ledger::done_percent(one).map_or_else(|| "-".to_owned(), |part| format!("{part:.1}%"));
     let committed = one.outputs.iter().map(|output| output.rows_committed).sum();
     let id = if wide { one.id.clone() } else { short_id(&one.id).to_owned() };
     let mut row =

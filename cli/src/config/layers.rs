@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use tidegate_common::spec::parse_bytes;
 
 use super::file::{AllowSection, CatalogSpec, ConfigFile, PriceSection, SqliteSpec, WorkerSection};
-use super::{Config, Origin, Setting};
+use super::{Config, DEFAULT_CATALOG, Origin, Setting};
 use crate::exit::Error;
 
 /// The file that is looked for in the current folder.
@@ -71,8 +71,12 @@ fn read(path: &Path) -> Result<Option<Layer>, Error> {
     };
     let file = if text.trim().is_empty() { Ok(ConfigFile::default()) } else { serde_saphyr::from_str(&text) };
     let file: ConfigFile = file.map_err(|bad| {
-        let at = bad.location().map(|at| format!(":{}:{}", at.line(), at.column())).unwrap_or_default();
+        let at = bad.location().map(|at| (at.line(), at.column()));
         let why = bad.without_snippet().to_string();
+        let (at, told) = at.map_or_else(Default::default, |(line, column)| {
+            (format!(":{line}:{column}"), format!(" at line {line}, column {column}"))
+        });
+        let why = why.strip_suffix(&told).unwrap_or(&why);
         Error::usage(format!("{}{at}: {why}", path.display()))
             .hint("`tidegate schema config` prints what may stand there")
     })?;
@@ -186,7 +190,7 @@ impl Layers {
     fn catalogs(&self, state: &Path) -> BTreeMap<String, Setting<CatalogSpec>> {
         let local = SqliteSpec { path: state.join("catalog.db"), warehouse: state.join("warehouse") };
         let default = Setting { value: CatalogSpec::Sqlite(local), origin: Origin::Default };
-        let mut catalogs = BTreeMap::from([("default".to_owned(), default)]);
+        let mut catalogs = BTreeMap::from([(DEFAULT_CATALOG.to_owned(), default)]);
         for layer in self.0.iter().rev() {
             catalogs.extend(
                 layer

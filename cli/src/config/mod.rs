@@ -20,6 +20,9 @@ pub(crate) use view::{entries, redacted};
 use crate::output::Format;
 use crate::style::Color;
 
+/// The catalog of tables that name none.
+pub(crate) const DEFAULT_CATALOG: &str = "default";
+
 /// Where a value comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Origin {

@@ -94,6 +94,7 @@ fn source_state(backfill: &Backfill, ix: usize, source: &Source, name: &str) -> 
         tasks_done: source.plan.tasks_done(),
         units_done: account.units,
         rows_read: account.read,
+        rows_unplanned: account.unplanned,
         rows_outside: account.outside,
         rows_dead_letter: account.dead_letter,
         bytes_read: account.bytes,
