@@ -85,17 +85,21 @@ impl Run<'_> {
     fn admit(&mut self, max_drift: Option<Span>) {
         let Some((watermark, _)) = self.unread.first() else { return };
         let gate = Gate::new(*watermark, max_drift);
-        // Where neither the unit of the lowest high nor that of the lowest low may begin, none may.
-        while let Some((task, bounds)) =
-            [self.waiting_by_high.first(), self.waiting_by_low.first()].into_iter().flatten().find_map(|(_, task)| {
-                let bounds = self.unit(*task)?.bounds;
-                gate.permits(bounds).then_some((*task, bounds))
-            })
-        {
+        while let Some((task, bounds)) = self.permitted(gate) {
             self.waiting_by_low.remove(&(bounds.low(), task));
             self.waiting_by_high.remove(&(bounds.high(), task));
             self.ready.insert((bounds.low(), task));
         }
+    }
+
+    /// A waiting task whose next unit the gate permits. Where neither that of the lowest high nor that of the lowest
+    /// low may begin, none may.
+    fn permitted(&self, gate: Gate) -> Option<(usize, Bounds)> {
+        let candidates = [self.waiting_by_high.first(), self.waiting_by_low.first()];
+        candidates.into_iter().flatten().find_map(|(_, task)| {
+            let bounds = self.unit(*task)?.bounds;
+            gate.permits(bounds).then_some((*task, bounds))
+        })
     }
 
     fn start(&mut self, slots: usize) {
