@@ -2,6 +2,7 @@
 //!
 //! Nothing is written to a table, and rows are not cut by partition: a run takes somewhat longer.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use arrow::array::{BooleanArray, RecordBatch};
@@ -20,9 +21,6 @@ use crate::source::{SourceBatch, UnitReader};
 use crate::task::opened::Opened;
 use crate::task::{TaskError, kinds};
 use crate::transform::{Query, Running, read_columns};
-
-/// Units of one source at most.
-const UNITS: usize = 5;
 
 /// What was read of a source.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -133,42 +131,43 @@ pub(super) async fn take(
     tasks: &[Vec<v1::ReadTask>],
     budget: Duration,
 ) -> Result<Sample, TaskError> {
-    let queries = opened.queries(0).await?;
-    let mut sample = Sample { outputs: vec![SampledOutput::default(); queries.len()], ..Sample::default() };
+    let outputs = vec![SampledOutput::default(); opened.resolved.outputs.len()];
+    let mut sample = Sample { sources: Vec::with_capacity(tasks.len()), outputs };
     let share = budget / u32::try_from(tasks.len().max(1)).unwrap_or(u32::MAX);
     for (ix, tasks) in (0..).map(SourceIx::new).zip(tasks) {
         let deadline = clock::monotonic().after(share);
         let mut timed = Vec::new();
-        for task in picked(tasks) {
+        for picked in picked(tasks) {
             if clock::monotonic() >= deadline && !timed.is_empty() {
                 break;
             }
-            timed.extend(one(opened, ix, task, queries, &mut sample.outputs, deadline).await?);
+            timed.push(one(opened, ix, picked, &mut sample.outputs, deadline).await?);
         }
         sample.sources.push(Sampled::of(&timed));
     }
     Ok(sample)
 }
 
-/// A few tasks from all over the plan.
-fn picked(tasks: &[v1::ReadTask]) -> impl Iterator<Item = &v1::ReadTask> {
-    let last = tasks.len().saturating_sub(1);
-    let mut at = vec![0, last / 2, last, last / 4, last - last / 4];
-    let mut seen = std::collections::BTreeSet::new();
-    at.retain(|at| seen.insert(*at));
-    at.into_iter().take(UNITS).filter_map(|at| tasks.get(at))
+/// A few units from all over the plan: those at its ends, which the window may cut, weigh no more than the others.
+fn picked(tasks: &[v1::ReadTask]) -> Vec<(&v1::ReadTask, v1::UnitOfWork)> {
+    let all = || tasks.iter().flat_map(|task| task.units.iter().map(move |unit| (task, *unit)));
+    let last = all().count().saturating_sub(1);
+    let mut places = vec![last / 2, 0, last, last / 4, last - last / 4];
+    let mut seen = BTreeSet::new();
+    places.retain(|place| seen.insert(*place));
+    let found: BTreeMap<usize, _> = all().enumerate().filter(|(place, _)| seen.contains(place)).collect();
+    places.iter().filter_map(|place| found.get(place).copied()).collect()
 }
 
-/// Reads the first unit of `task`; stops within it when the deadline has passed.
+/// Reads one unit of `task`; stops within it when the deadline has passed.
 async fn one(
     opened: &Opened,
     ix: SourceIx,
-    task: &v1::ReadTask,
-    queries: &[Query],
+    (task, unit): (&v1::ReadTask, v1::UnitOfWork),
     outputs: &mut [SampledOutput],
     deadline: Monotonic,
-) -> Result<Option<Timed>, TaskError> {
-    let Some(unit) = task.units.first().copied() else { return Ok(None) };
+) -> Result<Timed, TaskError> {
+    let queries = opened.queries(0).await?;
     let (source, described) = opened.source(ix).await?;
     let of_source: Vec<(usize, &Query)> =
         queries.iter().enumerate().filter(|(_, query)| query.source() == described.name).collect();
@@ -194,7 +193,7 @@ async fn one(
     }
     let micros = u64::try_from(clock::monotonic().since(began).as_micros()).unwrap_or(u64::MAX);
     let part = if unit.rows > 0 { (rows as f64 / unit.rows as f64).min(1.0) } else { 1.0 };
-    Ok(Some(Timed { rows, bytes: (unit.bytes as f64 * part) as u64, micros }))
+    Ok(Timed { rows, bytes: (unit.bytes as f64 * part) as u64, micros })
 }
 
 /// The rows read. Of a unit whose rows only reading tells, all are read, so that its bytes are known.
