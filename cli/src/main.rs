@@ -7,9 +7,12 @@ mod args;
 mod client;
 mod commands;
 mod config;
+mod demo_data;
 mod exit;
 mod figures;
+mod in_process;
 mod ledger;
+mod local;
 mod output;
 mod progress;
 mod prompt;
@@ -95,6 +98,7 @@ fn flags(global: &Global, command: &Command) -> ConfigFile {
             flags.worker.name.clone_from(&worker.name);
             flags.allow.paths = (!worker.allow_paths.is_empty()).then(|| worker.allow_paths.clone());
         }
+        Command::Run(run) => flags.state.clone_from(&run.state),
         _ => {}
     }
     flags

@@ -116,7 +116,8 @@ fn the_vocabulary_knows_no_runtime_no_wire_and_no_rows() {
     assert_eq!(found, [""; 0]);
     let touches: Vec<_> = sources()
         .into_iter()
-        .filter(|(place, _)| place.starts_with("common/src"))
+        // A failpoint notes that it fired, in debug builds: every room has failpoints, and this is below all of them.
+        .filter(|(place, _)| place.starts_with("common/src") && !place.ends_with("failpoint.rs"))
         .filter(|(_, text)| {
             ["std::fs", "std::net", "std::process"].iter().any(|word| before_tests(text).contains(word))
         })
@@ -193,7 +194,7 @@ fn the_core_is_pure() {
         "async ",
         ".await",
         "tokio",
-        "tonic",
+        "tonic::",
         "HashMap",
         "HashSet",
         "std::fs",

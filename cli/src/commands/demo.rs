@@ -1,65 +1,65 @@
-//! `tidegate demo`: a year of real flights and weather, replayed under one watermark, in this process.
+//! `demo`: a year of real flights and weather, replayed under one watermark, in this process.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 
 use tidegate_common::clock;
-use tidegate_common::fence::Fences;
 use tidegate_common::spec::{Document, Resolved, SpecErrors};
 use tidegate_common::time::Span;
 use tidegate_proto::v1;
-use tidegate_worker::access::Access;
-use tidegate_worker::sink::{CatalogConfig, Catalogs};
-use tidegate_worker::worker::WorkerConfig;
 
-use crate::demo_data;
-use crate::in_process::{self, RunError, Setup};
+use super::run::{failed, invalid, setup};
+use super::{Context, wait};
+use crate::args;
+use crate::exit::{Error, Exit, Outcome};
+use crate::output::{self, Format};
+use crate::{demo_data, in_process};
 
-/// Workers of the demo, one slot each: one for each source, so that only the gate keeps them together.
-const WORKERS: usize = 2;
-const MEMORY: u64 = 512 << 20;
+/// One worker for each source, one slot each, so that only the gate keeps them together.
+const WORKERS: u32 = 2;
 
-/// Why the demo did not run.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum DemoError {
-    /// A file cannot be written.
-    #[error("{} cannot be written", .0.display())]
-    Unpack(PathBuf, #[source] std::io::Error),
-    /// The demo's own spec is refused.
-    #[error(transparent)]
-    Spec(#[from] SpecErrors),
-    /// The run did not come to an end.
-    #[error(transparent)]
-    Run(#[from] RunError),
-}
-
-/// What the demo came to: the aligned run, and the same with alignment off.
-pub(crate) struct Demo {
-    /// Where everything is.
-    pub(crate) folder: PathBuf,
-    /// With the gate.
-    pub(crate) aligned: v1::Backfill,
-    /// Without it.
-    pub(crate) free: v1::Backfill,
-}
-
-/// Runs the demo in `folder`, showing each state of both runs.
-pub(crate) async fn run(folder: &Path, mut show: impl FnMut(&v1::Backfill)) -> Result<Demo, DemoError> {
-    demo_data::unpack(folder).map_err(|(path, error)| DemoError::Unpack(path, error))?;
-    let folder = folder.canonicalize().map_err(|error| DemoError::Unpack(folder.to_owned(), error))?;
-    let catalog = CatalogConfig::Sqlite {
-        name: "default".to_owned(),
-        path: folder.join("catalog.db"),
-        warehouse: folder.join("warehouse").display().to_string(),
+/// Runs the demo: the aligned run with its report, then the same without alignment, and both side by side.
+pub(super) async fn demo(args: args::Demo, context: &Context) -> Outcome {
+    let unusable = |path: &Path, error: std::io::Error| {
+        Error::new(Exit::Failed, format!("{} cannot be written", path.display())).because(error).hint("try --folder")
     };
-    let catalogs = Arc::new(Catalogs::new([("default".to_owned(), catalog)]));
-    let aligned = backfill(&folder, &spec(&folder, true)?, &catalogs, &mut show).await?;
-    let free = backfill(&folder, &spec(&folder, false)?, &catalogs, &mut show).await?;
-    Ok(Demo { folder, aligned, free })
+    demo_data::unpack(&args.folder).map_err(|(path, error)| unusable(&path, error))?;
+    let folder = args.folder.canonicalize().map_err(|error| unusable(&args.folder, error))?;
+    let mut context = context.clone();
+    context.config.use_folder(&folder);
+    context.config.worker_slots.value = WORKERS;
+    context.say(&format!(
+        "two sources of 2013, a year each: {} and {}",
+        shown(&folder, "flights"),
+        shown(&folder, "weather")
+    ));
+    let aligned = backfill(&folder, true, &context).await?;
+    let ended = wait::ended(&aligned, &context)?;
+    if ended != Exit::Done {
+        return Ok(ended);
+    }
+    let free = backfill(&folder, false, &context).await?;
+    if matches!(context.format(), Format::Table | Format::Wide) {
+        output::print(&format!("\n{}\n{}", comparison(&aligned, &free), what_next(&folder)))?;
+    }
+    Ok(crate::report::exit_code(&free))
+}
+
+fn shown(folder: &Path, name: &str) -> String {
+    folder.join(name).display().to_string()
+}
+
+async fn backfill(folder: &Path, aligned: bool, context: &Context) -> Result<v1::Backfill, Error> {
+    let spec = spec(folder, aligned).map_err(|errors| invalid("the demo", errors))?;
+    let setup = setup(WORKERS, folder.join("state"), &args::Apply::silent(), context);
+    let text = if aligned { "replaying both, aligned within ten days" } else { "the same again, with alignment off" };
+    let mut progress = context.progress(text);
+    let ended = in_process::run(&spec, setup, |state| progress.update(state)).await;
+    progress.end();
+    Ok(ended.map_err(failed)?.last)
 }
 
 /// The example's spec; without alignment it goes under another name and to other tables.
-fn spec(folder: &Path, aligned: bool) -> Result<Resolved, DemoError> {
+fn spec(folder: &Path, aligned: bool) -> Result<Resolved, SpecErrors> {
     let text = include_str!("../../../examples/flights/aligned.yaml");
     let mut document = Document::read(text, "aligned.yaml", &|_| None)?;
     if !aligned {
@@ -70,40 +70,26 @@ fn spec(folder: &Path, aligned: bool) -> Result<Resolved, DemoError> {
         }
     }
     document.absolutise(&folder.display().to_string())?;
-    Ok(document.resolve(clock::processing_time_micros())?)
+    document.resolve(clock::processing_time_micros())
 }
 
-async fn backfill(
-    folder: &Path,
-    spec: &Resolved,
-    catalogs: &Arc<Catalogs>,
-    show: &mut impl FnMut(&v1::Backfill),
-) -> Result<v1::Backfill, DemoError> {
-    let worker = |number: usize| WorkerConfig {
-        name: format!("demo-{number}"),
-        slots: 1,
-        memory_bytes: MEMORY,
-        access: Access::local(),
-        catalogs: Arc::clone(catalogs),
-        default_catalog: "default".to_owned(),
-        fences: Fences::default(),
-    };
-    let setup = Setup {
-        state: folder.join("state"),
-        workers: (1..=WORKERS).map(worker).collect(),
-        reason: "demo".to_owned(),
-        allow_existing: false,
-    };
-    Ok(in_process::run(spec, setup, show).await?.last)
-}
-
-/// The two runs side by side: how far ahead each source was read, at most.
-pub(crate) fn comparison(demo: &Demo) -> String {
-    let drift = demo.aligned.promised_skew.map_or_else(String::new, |bound| Span::from_micros(bound).to_string());
-    let mut text = format!("{:<12}{:>24}{:>24}\n", "read ahead", format!("aligned, at most {drift}"), "alignment off");
-    for (aligned, free) in demo.aligned.sources.iter().zip(&demo.free.sources) {
+/// The two runs side by side: how far ahead of the watermark each source was read, at most.
+fn comparison(aligned: &v1::Backfill, free: &v1::Backfill) -> String {
+    let bound = aligned.promised_skew.map_or_else(String::new, |bound| Span::from_micros(bound).to_string());
+    let mut text = format!("{:<12}{:>24}{:>24}\n", "read ahead", format!("aligned, at most {bound}"), "alignment off");
+    for (aligned, free) in aligned.sources.iter().zip(&free.sources) {
         let skew = |source: &v1::SourceState| Span::from_micros(source.max_skew).to_string();
         text.push_str(&format!("{:<12}{:>24}{:>24}\n", aligned.name, skew(aligned), skew(free)));
     }
     text
+}
+
+fn what_next(folder: &Path) -> String {
+    let folder = folder.display();
+    format!(
+        "The tables are Iceberg's: {folder}/catalog.db, a SQLite catalog, names them, and PyIceberg reads them:\n\
+         \x20 SqlCatalog(\"default\", uri=\"sqlite:///{folder}/catalog.db\").load_table(\"air.flights\").scan().to_pandas()\n\
+         Next: run the demo again (it has nothing to do), or change {folder}/aligned.yaml and\n\
+         \x20 tidegate run {folder}/aligned.yaml --local\n"
+    )
 }

@@ -4,8 +4,11 @@ mod apply;
 mod change;
 mod config;
 mod coordinator;
+mod demo;
 mod events;
+mod loadtest;
 mod plan;
+mod run;
 mod show;
 mod source;
 mod spec;
@@ -82,6 +85,9 @@ pub(crate) async fn dispatch(command: Command, context: &Context) -> Outcome {
         Command::Verify(args) => verify::verify(args, context).await,
         Command::Schema { of } => spec::schema(of),
         Command::Apply(args) => apply::apply(args, context).await,
+        Command::Demo(args) => demo::demo(args, context).await,
+        Command::Run(args) => run::run(args, context).await,
+        Command::Loadtest(args) => loadtest::loadtest(args, context).await,
         Command::List => show::list(context).await,
         Command::Status(args) => show::status(args, context).await,
         Command::Watch(of) => show::watch(&of.id, context).await,

@@ -88,3 +88,13 @@ pub(crate) struct Config {
     /// The catalogs, by name; `default` is the one of tables that name none.
     pub catalogs: BTreeMap<String, Setting<CatalogSpec>>,
 }
+
+impl Config {
+    /// Puts state, catalog and warehouse into `folder`, whatever was configured.
+    pub(crate) fn use_folder(&mut self, folder: &std::path::Path) {
+        self.state.value = folder.join("state");
+        let local = file::SqliteSpec { path: folder.join("catalog.db"), warehouse: folder.join("warehouse") };
+        let setting = Setting { value: CatalogSpec::Sqlite(local), origin: Origin::Default };
+        self.catalogs = BTreeMap::from([(DEFAULT_CATALOG.to_owned(), setting)]);
+    }
+}

@@ -134,13 +134,18 @@ impl World {
                 }
                 self.commit_goes_on(at, run, Stage::Sending(swap), 50 * MILLI, SECOND);
             }
-            Stage::Sending(swap) => self.swap(at, run, &grant, Landing {
-                table: self.table_of(&grant.id, intent.output),
-                backfill: grant.id.clone(),
-                swap,
-                intent,
-                files,
-            }),
+            Stage::Sending(swap) => self.swap(
+                at,
+                run,
+                &grant,
+                Landing {
+                    table: self.table_of(&grant.id, intent.output),
+                    backfill: grant.id.clone(),
+                    swap,
+                    intent,
+                    files,
+                },
+            ),
             Stage::Waits(_) => {}
         }
     }
@@ -210,7 +215,8 @@ impl World {
         let lost = self.strikes(Mishap::LostCommitRequest, 80);
         let late = !lost && self.strikes(Mishap::LateCommit, 80);
         let unheard = lost || late || self.strikes(Mishap::LostCommitReply, 120);
-        let takes = if late { self.chance.between(SECOND, 12 * SECOND) } else { self.chance.between(MILLI, 300 * MILLI) };
+        let takes =
+            if late { self.chance.between(SECOND, 12 * SECOND) } else { self.chance.between(MILLI, 300 * MILLI) };
         let of_same = |other: &&Landing| other.backfill == grant.id && other.swap.marker == landing.swap.marker;
         if self.landings.values().any(|other| of_same(&other)) {
             self.struck.count(Mishap::TwoCommitters);

@@ -168,7 +168,8 @@ impl World {
             self.durable(at, &transaction, effects);
         } else {
             let heads = &self.processes[at].heads;
-            let named = transaction.records.iter().map(|(id, _)| id).chain(transaction.tables.iter().map(|(id, ..)| id));
+            let named =
+                transaction.records.iter().map(|(id, _)| id).chain(transaction.tables.iter().map(|(id, ..)| id));
             let expected = named.map(|id| (id.clone(), heads.get(id).copied().unwrap_or_default())).collect();
             transaction.expected = expected;
             self.processes[at].in_flight = Some((transaction, effects));
@@ -233,8 +234,13 @@ impl World {
                 self.oracle.said(self.oracle.ix(&id), &core.status(backfill));
             }
         }
+        // What an earlier step of these said of the gate, a retry in a later one has overtaken, on the same stream.
+        let retried = |(id, record): &(BackfillId, v1::Record)| {
+            matches!(record.kind, Some(v1::record::Kind::Retried(_))).then(|| id.clone())
+        };
+        let overtaken: BTreeSet<BackfillId> = transaction.records.iter().filter_map(retried).collect();
         for effect in effects {
-            self.let_out(at, effect);
+            self.let_out(at, effect, &overtaken);
         }
         let wake = self.processes[at].core.next_wake();
         if let Some(due) = wake.filter(|due| self.processes[at].tick_at.is_none_or(|at| *due < at)) {
@@ -254,11 +260,12 @@ impl World {
         self.processes[at].heads.get(id).is_some_and(|head| self.store.head(id).term == head.term)
     }
 
-    fn let_out(&mut self, at: usize, effect: Action) {
+    fn let_out(&mut self, at: usize, effect: Action, overtaken: &BTreeSet<BackfillId>) {
         match effect {
             Action::Send(session, kind) => {
                 self.note(|| format!("coordinator {at} -> {session}: {}", brief(&kind)));
-                let current = self.backfill_of(&kind).is_some_and(|id| self.is_current(at, &id));
+                let of = self.backfill_of(&kind);
+                let current = of.is_some_and(|id| !overtaken.contains(&id) && self.is_current(at, &id));
                 self.oracle.sent(&kind, current);
                 if let Some(link) = self.processes[at].sessions.get(&session).copied() {
                     self.send_down(link, Down::Kind(kind));
@@ -354,4 +361,3 @@ fn brief(what: &impl std::fmt::Debug) -> String {
     let text = format!("{what:?}");
     text.chars().take(400).collect()
 }
-

@@ -39,6 +39,8 @@ pub enum Invariant {
     Health,
     /// INV-16: folding the journal gives the same durable state as living through it.
     FoldEquality,
+    /// INV-17: no hand-in of a superseded attempt is accepted; the collector counts on it, for it deletes their files.
+    SupersededStayOut,
 }
 
 impl Invariant {

@@ -3,12 +3,12 @@
 use std::collections::VecDeque;
 
 use tidegate_common::ids::SessionId;
-use tidegate_coordinator::core::{CursorReport, FoundSegment, Registration};
 use tidegate_common::ids::{BackfillId, TaskId, Token};
+use tidegate_coordinator::core::{CursorReport, FoundSegment, Registration};
 use tidegate_proto::v1;
 
 use super::mishap::Mishap;
-use super::scenario::{MILLI, Micros, SECOND};
+use super::scenario::{LEASE, MILLI, Micros, SECOND};
 use super::world::{Event, World};
 
 /// Which task a worker speaks of.
@@ -97,6 +97,13 @@ impl World {
         self.links[link].down_free = at;
         self.links[link].down.push_back(message);
         self.agenda.put(at, Event::Down(link));
+    }
+
+    /// What a worker sends from now on arrives late.
+    pub(super) fn stick(&mut self, link: usize) {
+        let late = self.chance.between(LEASE / 2, 7 * LEASE);
+        let free = &mut self.links[link].up_free;
+        *free = (*free).max(self.now + late);
     }
 
     fn arrival(&mut self, free: Micros) -> Micros {

@@ -44,6 +44,8 @@ mishaps! {
     LinkLoss,
     /// A connection breaks, and one end takes long to notice.
     HalfOpenLink,
+    /// A connection hangs: what a worker sends from now on arrives long after it has connected anew, or is gone.
+    StuckLink,
     /// A message takes seconds.
     SlowMessage,
     /// A worker sends an accepted hand-in of its once more, under its token of now.

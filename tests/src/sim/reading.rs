@@ -247,7 +247,8 @@ fn hand_in(reading: &Reading, attempt: &str, source: SourceIx, reads: &[u32]) ->
     let units = reading.task.units.get(reading.first as usize..reading.at as usize).unwrap_or_default();
     let rows: u64 = units.iter().map(|unit| unit.rows).sum();
     let outputs = (0u32..).zip(reads).filter(|(_, of)| **of == source.get()).map(|(output, _)| {
-        let passed: u64 = units.iter().map(|unit| unit.rows - (unit.rows + u64::from(output)) / 7 % (unit.rows + 1)).sum();
+        let passed: u64 =
+            units.iter().map(|unit| unit.rows - (unit.rows + u64::from(output)) / 7 % (unit.rows + 1)).sum();
         let halves = [passed / 2, passed - passed / 2];
         let file = |(at, rows): (usize, &u64)| v1::DataFile {
             path: format!("{attempt}/{output}/{}-{at}", reading.number),

@@ -78,13 +78,21 @@ impl Scenario {
         let hand = |chance: &mut Chance| Hand {
             slots: u32::try_from(chance.between(1, 3)).unwrap_or(1),
             clock: chance.between(960, 1040),
-            slow: if chance.one_in(4) { 4 } else { 1 },
+            slow: chance.pick(&[1, 1, 1, 4, 8]).unwrap_or(1),
         };
         let hands = (0..chance.between(1, 4)).map(|_| hand(chance)).collect();
         let mishaps = Mishap::ALL.into_iter().filter(|_| chance.permille(450)).collect();
         let pace = chance.between(1, 6) * SECOND;
         let calm_at = chance.between(20, 80) * SECOND;
-        Self { orders, hands, tables, mishaps, pace, calm_at, eager: chance.between(100, 600) }
+        Self {
+            orders,
+            hands,
+            tables,
+            mishaps,
+            pace,
+            calm_at,
+            eager: if chance.one_in(3) { 0 } else { chance.between(100, 600) },
+        }
     }
 }
 
@@ -104,7 +112,8 @@ fn order(chance: &mut Chance, n: u64, tables: usize) -> Order {
         id,
         spec: CoreSpec {
             name: format!("backfill-{n}"),
-            window: Window::new(EventTime::from_micros(0), EventTime::from_micros(WINDOW as i64)).unwrap_or(Window::ALL),
+            window: Window::new(EventTime::from_micros(0), EventTime::from_micros(WINDOW as i64))
+                .unwrap_or(Window::ALL),
             max_drift: drift,
             allow_wide,
             sources: (0..sources.len()).map(|at| format!("source-{at}")).collect(),
@@ -160,7 +169,8 @@ enum Shape {
 
 fn source(chance: &mut Chance) -> SourceData {
     let count = if chance.one_in(12) { 0 } else { chance.between(1, 9) };
-    let shape = chance.pick(&[Shape::Even, Shape::Even, Shape::Early, Shape::Wide, Shape::Clumsy]).unwrap_or(Shape::Even);
+    let shape =
+        chance.pick(&[Shape::Even, Shape::Even, Shape::Early, Shape::Wide, Shape::Clumsy]).unwrap_or(Shape::Even);
     let mut tasks: Vec<v1::ReadTask> = (0..count).map(|at| task(chance, shape, at, count)).collect();
     tasks.sort_by_key(|task| task.units.first().map(|unit| unit.low));
     let size = usize::try_from(chance.between(1, 4)).unwrap_or(1);

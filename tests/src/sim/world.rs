@@ -24,7 +24,7 @@ use super::{Options, Outcome};
 /// How long a world may take to end after the mishaps have, besides what its units take to read.
 const PATIENCE: Micros = 400 * SECOND;
 /// How long a file must have been garbage before it is deleted.
-const GARBAGE_GRACE: Micros = 3 * LEASE;
+const GARBAGE_GRACE: Micros = LEASE * 3 / 2;
 
 /// What happens. Numbers are places: of coordinators, links, workers, tables.
 #[derive(Clone, Debug)]
@@ -45,6 +45,7 @@ pub(super) enum Event {
     Beat(usize, u32, usize),
     Turn(usize, u32, u64, u64),
     Leave(usize, u32),
+    Dies(usize, u32),
     SwapLands(u64, usize, u32, u64, bool),
     SwapHeard(usize, u32, u64, u64, Heard),
     Mishap,
@@ -147,7 +148,7 @@ impl World {
     /// What all units take to read, one after the other, by the slowest.
     fn longest_read(&self) -> Micros {
         let sources = self.scenario.orders.iter().flat_map(|order| &order.sources);
-        sources.map(|source| source.found.units).sum::<u64>() * 8 * SECOND
+        sources.map(|source| source.found.units).sum::<u64>() * 16 * SECOND
     }
 
     fn trace(&mut self, event: &Event) {
@@ -195,7 +196,7 @@ impl World {
             E::Pump(at) | E::TransactionReply(at, _) | E::Tick(at) | E::Verify(at) | E::Tell(at, _) => {
                 !self.processes[*at].alive
             }
-            E::Connect(at, of) | E::Beat(at, of, _) | E::Turn(at, of, ..) | E::Leave(at, of) => {
+            E::Connect(at, of) | E::Beat(at, of, _) | E::Turn(at, of, ..) | E::Leave(at, of) | E::Dies(at, of) => {
                 !self.workers[*at].alive || self.workers[*at].incarnation != *of
             }
             E::SwapHeard(at, of, ..) => !self.workers[*at].alive || self.workers[*at].incarnation != *of,
@@ -224,6 +225,7 @@ impl World {
             Event::Beat(at, _, link) => self.beat(at, link),
             Event::Turn(at, _, run, turn) => self.take_turn(at, run, turn),
             Event::Leave(at, _) => self.leave(at),
+            Event::Dies(at, _) => self.end_worker(at, LEASE),
             Event::SwapLands(number, at, of, run, unheard) => self.swap_lands(number, at, of, run, unheard),
             Event::SwapHeard(at, _, run, number, heard) => self.swap_heard(at, run, number, heard),
             Event::Mishap => self.mishap(),
@@ -292,6 +294,14 @@ impl World {
             Mishap::LinkLoss | Mishap::HalfOpenLink => {
                 let Some(link) = self.workers[worker].link.filter(|link| self.links[*link].whole) else { return false };
                 self.break_link(link, mishap == Mishap::HalfOpenLink);
+            }
+            Mishap::StuckLink => {
+                let Some(link) = self.workers[worker].link.filter(|link| self.links[*link].whole) else { return false };
+                self.stick(link);
+                if self.chance.one_in(2) {
+                    let after = self.chance.between(SECOND, LEASE / 2);
+                    self.agenda.put(self.now + after, Event::Dies(worker, self.workers[worker].incarnation));
+                }
             }
             Mishap::ForeignCommit => self.tables[table].foreign_commit(),
             Mishap::Expiry => {
@@ -375,7 +385,7 @@ impl World {
 
     /// Deletes what the garbage rule lets be deleted.
     fn collect(&mut self) {
-        let after = self.chance.between(2 * SECOND, 15 * SECOND);
+        let after = self.chance.between(SECOND, 5 * SECOND);
         self.agenda.put(self.now + after, Event::Collector);
         let spares = self.fences.stands(Fence::GarbageRule);
         for path in self.oracle.garbage(GARBAGE_GRACE, spares) {

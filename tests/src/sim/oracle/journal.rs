@@ -43,6 +43,7 @@ impl Oracle {
         let (first, end, next, units) = (hand_in.first_unit, hand_in.end_unit, of.next, of.units.len());
         of.next = end;
         of.parked = false;
+        let (granted, token) = (of.granted, self.attempts.get(&hand_in.attempt).map(|attempt| attempt.token));
         let source = match task {
             TaskId::Read(source, ..) => source.get(),
             _ => u32::MAX,
@@ -63,6 +64,9 @@ impl Oracle {
         let parts = hand_in.outputs.len();
         self.require(first == next && first < end && end as usize <= units, Invariant::NextPrefix, || {
             format!("{task}: units [{first}, {end}) of {units} accepted when {next} was next")
+        });
+        self.require(granted <= token, Invariant::SupersededStayOut, || {
+            format!("{task}: {} under {token:?} is accepted, and {granted:?} was granted", hand_in.attempt)
         });
         self.require(rows == hand_in.rows_read && parts == expected, Invariant::CompleteAtSuccess, || {
             format!("{task}: {} rows of {rows} in {parts} of {expected} outputs", hand_in.rows_read)
@@ -90,7 +94,9 @@ impl Oracle {
         self.require(intent.sequence == sequence + 1, Invariant::NumbersRise, || {
             format!("sequence {} after {sequence}", intent.sequence)
         });
-        self.require(ended, Invariant::OneIntent, || format!("#{} sealed before the end of #{sequence}", intent.sequence));
+        self.require(ended, Invariant::OneIntent, || {
+            format!("#{} sealed before the end of #{sequence}", intent.sequence)
+        });
         self.require(intent.log_from == to && intent.log_to <= log, Invariant::OneIntent, || {
             format!("#{} is [{}, {}) after {to}, of {log}", intent.sequence, intent.log_from, intent.log_to)
         });

@@ -226,7 +226,8 @@ impl Book {
         };
         let tasks: BTreeMap<TaskId, TaskBook> =
             tasks(&order.sources).into_iter().map(|(id, task)| (id, book(task))).collect();
-        let units = tasks.iter().flat_map(|(id, task)| task.units.iter().zip(0u32..).map(|(unit, at)| (unit.low, *id, at)));
+        let units =
+            tasks.iter().flat_map(|(id, task)| task.units.iter().zip(0u32..).map(|(unit, at)| (unit.low, *id, at)));
         let output = |_: &u32| OutputBook {
             sequence: 0,
             ended: true,
@@ -261,9 +262,11 @@ impl Book {
     /// The lowest low of a source's units that are in no accepted hand-in.
     fn lowest_unaccepted(&self, source: u32) -> i64 {
         let of_source = |task: &TaskId| matches!(task, TaskId::Read(of, ..) if of.get() == source);
-        let open = self.tasks.iter().filter(|(task, _)| of_source(task)).flat_map(|(_, book)| {
-            book.units.iter().skip(book.next as usize).map(|unit| unit.low)
-        });
+        let open = self
+            .tasks
+            .iter()
+            .filter(|(task, _)| of_source(task))
+            .flat_map(|(_, book)| book.units.iter().skip(book.next as usize).map(|unit| unit.low));
         open.min().unwrap_or(i64::MAX)
     }
 }

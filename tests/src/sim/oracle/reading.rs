@@ -72,7 +72,10 @@ impl Oracle {
         let skew = EventTime::from_micros(of.high).since(watermark).as_micros();
         let unbegun = watermark == EventTime::MIN;
         self.require(most.is_none_or(|most| skew <= most && !unbegun), Invariant::BoundedSkew, || {
-            format!("{task} unit {unit} [{}, {}] is begun at watermark {watermark}, {most:?} was promised", of.low, of.high)
+            format!(
+                "{task} unit {unit} [{}, {}] is begun at watermark {watermark}, {most:?} was promised",
+                of.low, of.high
+            )
         });
         let now = self.now;
         self.require(now <= renewed + LEASE, Invariant::NothingPastTheLease, || {
