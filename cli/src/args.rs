@@ -245,7 +245,8 @@ impl Apply {
     /// Nothing asked for and nothing said: for runs whose spec is not a file.
     pub(crate) fn silent() -> Self {
         let spec = SpecFile { file: PathBuf::new() };
-        Self { spec, detach: false, reason: String::new(), yes: true, dry_run: false, allow_existing: false }
+        let window = WindowArgs::default();
+        Self { spec, window, detach: false, reason: String::new(), yes: true, dry_run: false, allow_existing: false }
     }
 }
 
