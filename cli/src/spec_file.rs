@@ -73,7 +73,8 @@ pub(crate) fn load_over(path: &Path, window: &WindowArgs) -> Result<CheckedSpec,
 
 /// What `plan --out` saves is no spec.
 fn refuse_saved_plan(name: &str, text: &str) -> Result<(), Error> {
-    let json = text.trim_start().starts_with('{').then(|| serde_json::from_str::<serde_json::Value>(text).ok()).flatten();
+    let json =
+        text.trim_start().starts_with('{').then(|| serde_json::from_str::<serde_json::Value>(text).ok()).flatten();
     if json.is_some_and(|json| json.get("kind").and_then(|kind| kind.as_str()) == Some(SAVED_PLAN)) {
         return Err(Error::new(Exit::Preflight, format!("{name} is a saved plan, and this release cannot apply one"))
             .hint("apply the spec that it was made from; `tidegate plan` of that says what has changed since"));

@@ -146,7 +146,7 @@ fn a_table_that_lost_what_was_committed_to_it_is_caught() {
     coordinator.terminate();
     let sound = world.ends(0, &["verify", "weather", "--state", ".tidegate"]);
     assert!(sound.contains("everything matches"), "{sound}");
-    assert!(sound.contains("1,416/1,416 hours have rows") || sound.contains("hours have rows"), "{sound}");
+    assert!(sound.contains("hours have rows, by column time_hour"), "{sound}");
     world.ends(1, &["verify", "nobody", "--state", ".tidegate"]);
 
     // when a data file is deleted
@@ -159,7 +159,8 @@ fn a_table_that_lost_what_was_committed_to_it_is_caught() {
     world.ends(0, &["verify", "weather", "--state", ".tidegate"]);
 
     // when the table is set back to what it was before the commit
-    let (created, newest) = (world.file("/metadata/00000-", ".metadata.json"), world.file("/metadata/", ".metadata.json"));
+    let (created, newest) =
+        (world.file("/metadata/00000-", ".metadata.json"), world.file("/metadata/", ".metadata.json"));
     assert_ne!(created, newest);
     std::fs::copy(created, newest).unwrap();
     let said = world.ends(7, &["verify", "weather", "--state", ".tidegate"]);

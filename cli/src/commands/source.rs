@@ -1,10 +1,10 @@
-//! `source describe`: what a spec reads.
+//! `source describe`: what a spec reads, all of it: the spec's window is left aside.
 
 use std::fmt::Write as _;
 use std::path::Path;
 
 use serde::Serialize;
-use tidegate_common::time::{Span, Window};
+use tidegate_common::time::Span;
 use tidegate_worker::access::Access;
 use tidegate_worker::survey::{self, SourceSurvey};
 
@@ -12,7 +12,7 @@ use super::Context;
 use super::plan::task_error;
 use crate::args::SourceCommand;
 use crate::exit::{Error, Exit, Outcome};
-use crate::figures::{bytes, count, plural, second};
+use crate::figures::{bytes, plural, second};
 use crate::output::{self, Document, Format};
 use crate::spec_file;
 use crate::style::plain;
@@ -35,22 +35,23 @@ pub(super) async fn source(command: SourceCommand, context: &Context) -> Outcome
 
 async fn describe(file: &Path, only: Option<&str>, context: &Context) -> Outcome {
     let spec = spec_file::load(file)?;
-    let resolved = &spec.resolved;
+    let mut resolved = spec.resolved;
+    resolved.spec.window = None;
     if let Some(only) = only
         && !resolved.sources.iter().any(|source| source.name == only)
     {
         let known: Vec<&str> = resolved.sources.iter().map(|source| source.name.as_str()).collect();
-        return Err(Error::usage(format!("the spec has no source {only:?}")).hint(format!("it has {}", known.join(", "))));
+        return Err(
+            Error::usage(format!("the spec has no source {only:?}")).hint(format!("it has {}", known.join(", ")))
+        );
     }
     let mut progress = context.progress("looking at the files");
     let slots = usize::try_from(context.config.worker_slots.value).unwrap_or(usize::MAX);
-    let surveyed = survey::sources(resolved, &spec.id, only, &Access::local(), slots).await;
+    let surveyed = survey::sources(&resolved, &spec.id, only, &Access::local(), slots).await;
     progress.end();
     let surveyed = surveyed.map_err(|failed| task_error(&failed))?;
     let text = match context.format() {
-        Format::Table | Format::Wide => {
-            surveyed.iter().map(|source| text(source, resolved.window)).collect::<Vec<_>>().join("\n")
-        }
+        Format::Table | Format::Wide => surveyed.iter().map(text).collect::<Vec<_>>().join("\n"),
         Format::Name => surveyed.iter().map(|source| format!("{}\n", source.name)).collect(),
         Format::Jsonl => {
             let lines = surveyed.iter().map(|one| Document::new("Source", &document(one)).text(Format::Jsonl));
@@ -74,24 +75,17 @@ fn document(source: &SourceSurvey) -> Source {
     }
 }
 
-fn text(source: &SourceSurvey, window: Window) -> String {
+fn text(source: &SourceSurvey) -> String {
     let found = &source.found;
     let mut text = format!("{}   {}\n", source.name, plain(&found.pinned));
-    let within = if window == Window::ALL { "all of event time".to_owned() } else { format!("window {window}") };
     let times = if found.low > found.high {
-        format!("nothing in {within}")
+        "no rows".to_owned()
     } else {
-        format!("{} to {} in {within}", second(found.low), second(found.high))
+        format!("{} to {}", second(found.low), second(found.high))
     };
     let _ = writeln!(text, "  event time  {}   {times}", plain(&source.event_time));
-    let _ = writeln!(
-        text,
-        "  holds       {}   {}   {} rows, {} of them outside the window",
-        plural(found.files, "file"),
-        bytes(found.bytes_in_range),
-        count(found.rows_in_range),
-        count(found.rows_pruned)
-    );
+    let (files, size) = (plural(found.files, "file"), bytes(found.bytes_in_range));
+    let _ = writeln!(text, "  holds       {files}   {size}   {}", plural(found.rows_in_range, "row"));
     let widest = Span::from_micros(found.widest_unit);
     let units = plural(found.units, "unit");
     let _ = writeln!(text, "  is read as  {units}, the widest {widest}, at most {} at one time", found.overlap_depth);

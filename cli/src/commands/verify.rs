@@ -26,6 +26,9 @@ use crate::report::short_id;
 use crate::style::{Paint, plain};
 use crate::view::List;
 
+/// Details of a check that nothing is wrong with.
+const FEW: usize = 3;
+
 /// One backfill, verified; `kind: Verification`.
 #[derive(Serialize)]
 struct Verification {
@@ -62,7 +65,8 @@ pub(super) async fn verify(args: args::Verify, context: &Context) -> Outcome {
     let verified = verified?;
     let text = match context.format() {
         Format::Table | Format::Wide => {
-            verified.iter().map(|one| text(one, context.paint)).collect::<Vec<_>>().join("\n")
+            let wide = context.format() == Format::Wide;
+            verified.iter().map(|one| text(one, context.paint, wide)).collect::<Vec<_>>().join("\n")
         }
         Format::Name => verified.iter().map(|one| format!("{}\n", one.account.id)).collect(),
         Format::Jsonl => {
@@ -157,7 +161,8 @@ fn named(accounts: Vec<Account>, name: &str) -> Result<Vec<Account>, Error> {
     }
     if exactly.len() > 1 {
         let ids: Vec<String> = exactly.into_iter().map(|account| account.id).collect();
-        return Err(Error::usage(format!("{name} means more than one backfill")).hint(format!("name one of {}", ids.join(", "))));
+        return Err(Error::usage(format!("{name} means more than one backfill"))
+            .hint(format!("name one of {}", ids.join(", "))));
     }
     Ok(exactly)
 }
@@ -189,7 +194,7 @@ fn name_and_phase(account: &Account) -> (String, String) {
     (name, account.phase.as_str_name().trim_start_matches("PHASE_").to_lowercase())
 }
 
-fn text(one: &Verified, paint: Paint) -> String {
+fn text(one: &Verified, paint: Paint, wide: bool) -> String {
     let (name, phase) = name_and_phase(&one.account);
     let mut text = format!("{} {name}  {}\n", short_id(&one.account.id), phase.to_uppercase());
     if !one.account.is_over() {
@@ -202,8 +207,12 @@ fn text(one: &Verified, paint: Paint) -> String {
             Verdict::Broken => paint.bad("✗"),
         };
         let _ = writeln!(text, " {sign} {:<10} {}: {}", check.what, plain(&check.of), plain(&check.text));
-        for detail in &check.details {
+        let shown = if wide || check.verdict == Verdict::Broken { usize::MAX } else { FEW };
+        for detail in check.details.iter().take(shown) {
             let _ = writeln!(text, "              {}", plain(detail));
+        }
+        if check.details.len() > shown {
+            let _ = writeln!(text, "              and more: -o wide");
         }
     }
     let broken = one.checks.iter().filter(|check| check.verdict == Verdict::Broken).count() as u64;

@@ -139,7 +139,9 @@ impl Catalogs {
     /// is made for it.
     pub fn to_read(configs: impl IntoIterator<Item = (String, CatalogConfig)>) -> Self {
         let entry = |name: String, config: CatalogConfig| match &config {
-            CatalogConfig::Sqlite { path, .. } if !path.exists() => (name.clone(), Entry::Given(Arc::new(Absent { name }))),
+            CatalogConfig::Sqlite { path, .. } if !path.exists() => {
+                (name.clone(), Entry::Given(Arc::new(Absent { name })))
+            }
             CatalogConfig::Sqlite { .. } => (name, Entry::Configured(config, OnceCell::new())),
         };
         Self(configs.into_iter().map(|(name, config)| entry(name, config)).collect())

@@ -202,11 +202,7 @@ async fn tables(opened: &Opened, id: &BackfillId, means: Means<'_>) -> Result<Ve
 }
 
 /// Enumerates one source to its end; its read tasks come with it.
-async fn source(
-    opened: &Opened,
-    ix: SourceIx,
-    slots: usize,
-) -> Result<(SourceSurvey, Vec<v1::ReadTask>), TaskError> {
+async fn source(opened: &Opened, ix: SourceIx, slots: usize) -> Result<(SourceSurvey, Vec<v1::ReadTask>), TaskError> {
     let (source, described) = opened.source(ix).await?;
     let packing = kinds::packing(slots, opened.resolved.max_drift);
     let (segments, mut queue) = mpsc::channel::<v1::PlanSegment>(2);

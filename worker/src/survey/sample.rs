@@ -126,11 +126,7 @@ struct Timed {
 }
 
 /// Reads units of every source for about `budget` in all; at least one batch of each.
-pub(super) async fn take(
-    opened: &Opened,
-    tasks: &[Vec<v1::ReadTask>],
-    budget: Duration,
-) -> Result<Sample, TaskError> {
+pub(super) async fn take(opened: &Opened, tasks: &[Vec<v1::ReadTask>], budget: Duration) -> Result<Sample, TaskError> {
     let outputs = vec![SampledOutput::default(); opened.resolved.outputs.len()];
     let mut sample = Sample { sources: Vec::with_capacity(tasks.len()), outputs };
     let share = budget / u32::try_from(tasks.len().max(1)).unwrap_or(u32::MAX);

@@ -85,6 +85,11 @@ pub struct CommittedFile {
 }
 
 impl OutputBook {
+    /// The table's name where it is known, else the output's.
+    pub fn title(&self) -> &str {
+        self.table.as_ref().map_or(&self.name, |table| &table.table)
+    }
+
     /// The intents that are in the table.
     pub fn committed(&self) -> impl Iterator<Item = (&v1::Intent, &v1::CommitResult)> {
         let ended = self.intents.values().filter_map(|(intent, result)| Some((intent, result.as_ref()?)));
@@ -169,7 +174,8 @@ impl Account {
         let (next, units) = self.tasks.entry(task).or_insert((0, accepted.units_in_task));
         if hand_in.first_unit != *next || hand_in.end_unit <= hand_in.first_unit || hand_in.end_unit > *units {
             let (first, end) = (hand_in.first_unit, hand_in.end_unit);
-            self.out_of_turn.push(format!("{task}: units [{first},{end}) were accepted, and [{next},{units}) remained"));
+            self.out_of_turn
+                .push(format!("{task}: units [{first},{end}) were accepted, and [{next},{units}) remained"));
         }
         *next = hand_in.end_unit;
         let book = self.source(source.get())?;
@@ -196,7 +202,9 @@ impl Account {
     pub fn target(&self, at: usize, default_catalog: &str) -> Result<OutputTarget, BadJournal> {
         let ix = u32::try_from(at).map(OutputIx::new).ok();
         let output = self.spec.as_ref().zip(ix).and_then(|(spec, ix)| spec.output(ix));
-        output.map(|output| target(output, default_catalog)).ok_or_else(|| BadJournal(format!("there is no output {at}")))
+        output
+            .map(|output| target(output, default_catalog))
+            .ok_or_else(|| BadJournal(format!("there is no output {at}")))
     }
 
     /// The source of that number, for the checks.

@@ -78,7 +78,7 @@ fn output_ledger(account: &Account, output: &OutputBook) -> Check {
     {
         details.push(format!("{} rows of {only} were read, {read} of them for it", source.read));
     }
-    let check = Check::new("ledger", &output.name, text);
+    let check = Check::new("ledger", output.title(), text);
     let missing = match judge(account, *passed, committed) {
         Verdict::Holds => return check.broken_by(details),
         Verdict::Untold => return check.broken_by(details).untold_if(true),
@@ -116,7 +116,10 @@ fn files(account: &Account, output: &OutputBook) -> Check {
         let files = output.files_of(intent).count() as u64;
         in_intents += files;
         if files != intent.files {
-            details.push(format!("intent #{} names {} files, and its hand-ins hold {files}", intent.sequence, intent.files));
+            details.push(format!(
+                "intent #{} names {} files, and its hand-ins hold {files}",
+                intent.sequence, intent.files
+            ));
         }
         if intent.log_from < through {
             details.push(format!("intent #{} takes hand-ins that an earlier one took", intent.sequence));
@@ -128,5 +131,5 @@ fn files(account: &Account, output: &OutputBook) -> Check {
         details.push(format!("{all} files were handed in, and {in_intents} are in intents that committed"));
     }
     let text = format!("{}/{} files handed in are in exactly one committed intent", count(in_intents), count(all));
-    Check::new("files", &output.name, text).broken_by(details).untold_if(in_intents < all)
+    Check::new("files", output.title(), text).broken_by(details).untold_if(in_intents < all)
 }

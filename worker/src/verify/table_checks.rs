@@ -5,7 +5,7 @@
 //! | snapshots | every committed intent's snapshot is an ancestor of the table, carries its marker, adds its rows and files, and rows before + added = rows after |
 //! | manifests | every file of a committed intent is in the table once, with its rows, and nothing else is there in the backfill's name |
 //! | contents | each of these files can be read and holds the rows that its manifest says |
-//! | coverage | never broken: hours of the window without rows are listed, for nobody knows that there should be some |
+//! | coverage | never broken: hours of the window without rows are listed, the longest first, for nobody knows that there should be some |
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -70,7 +70,8 @@ fn time_column(account: &Account, output: &OutputBook) -> Option<String> {
     let at = account.sources.iter().position(|source| Some(&source.name) == table.source.first())?;
     let source = account.spec_source(SourceIx::new(u32::try_from(at).ok()?))?;
     let EventTimeOf::Column(name, _) = &source.event_time.as_ref()?.of else { return None };
-    let is_it = |column: &String| column.split_once(' ').is_some_and(|(of, kind)| of == name && kind.starts_with("timestamp"));
+    let is_it =
+        |column: &String| column.split_once(' ').is_some_and(|(of, kind)| of == name && kind.starts_with("timestamp"));
     table.columns.iter().any(is_it).then(|| name.clone())
 }
 
@@ -79,15 +80,11 @@ pub fn check_table(account: &Account, output: &OutputBook, facts: &TableFacts) -
     let of = facts.history.table.as_str();
     let pinned = output.table.as_ref().map(|table| table.uuid.as_str()).unwrap_or_default();
     if facts.history.uuid != pinned {
-        let text = format!("uuid {}, and the backfill wrote to {pinned}: it was dropped and created anew", facts.history.uuid);
+        let text =
+            format!("uuid {}, and the backfill wrote to {pinned}: it was dropped and created anew", facts.history.uuid);
         return vec![Check::new("snapshots", of, text).broken_if(true)];
     }
-    vec![
-        snapshots(account, output, facts),
-        manifests(output, facts),
-        contents(output, facts),
-        coverage(account, facts),
-    ]
+    vec![snapshots(account, output, facts), manifests(output, facts), contents(output, facts), coverage(account, facts)]
 }
 
 fn snapshots(account: &Account, output: &OutputBook, facts: &TableFacts) -> Check {
@@ -138,7 +135,11 @@ fn snapshots(account: &Account, output: &OutputBook, facts: &TableFacts) -> Chec
         commits - expired
     );
     let check = Check::new("snapshots", &facts.history.table, text).broken_by(details).untold_if(expired > 0);
-    if expired > 0 { check.with(vec![format!("{expired} snapshots have expired: what they added is told by the files")]) } else { check }
+    if expired > 0 {
+        check.with(vec![format!("{expired} snapshots have expired: what they added is told by the files")])
+    } else {
+        check
+    }
 }
 
 /// What is wrong with the counts of an append; `None` where nothing is, or where they are not all stated.
@@ -192,7 +193,10 @@ fn manifests(output: &OutputBook, facts: &TableFacts) -> Check {
     let check = Check::new("manifests", &facts.history.table, text);
     match (missing.is_empty(), rewritten) {
         (false, Some(by)) => {
-            let note = format!("{} files were rewritten since by a compaction (snapshot {by}): their rows cannot be told apart", missing.len());
+            let note = format!(
+                "{} files were rewritten since by a compaction (snapshot {by}): their rows cannot be told apart",
+                missing.len()
+            );
             check.broken_by(details).untold_if(true).with(vec![note])
         }
         _ => check.broken_by([missing, details].concat()),
@@ -218,9 +222,11 @@ fn contents(output: &OutputBook, facts: &TableFacts) -> Check {
         .into_values()
         .sum();
     let unreadable = contents.unreadable.iter().map(|(path, why)| format!("{path} cannot be read: {why}"));
-    let wrong = contents.miscounted.iter().map(|(path, said, found)| format!("{path} holds {found} rows, its manifest says {said}"));
-    let text =
-        format!("{} rows read back from the files = {} in the manifests", count(contents.rows), count(expected));
+    let wrong = contents
+        .miscounted
+        .iter()
+        .map(|(path, said, found)| format!("{path} holds {found} rows, its manifest says {said}"));
+    let text = format!("{} rows read back from the files = {} in the manifests", count(contents.rows), count(expected));
     let details: Vec<String> = unreadable.chain(wrong).collect();
     Check::new("contents", &facts.history.table, text).broken_if(contents.rows != expected).broken_by_more(details)
 }
@@ -245,9 +251,11 @@ fn coverage(account: &Account, facts: &TableFacts) -> Check {
     if to - from > MOST_HOURS {
         return untold("the window is too long to be listed hour by hour");
     }
-    let empty = gaps(hours, from, to);
+    let mut empty = gaps(hours, from, to);
+    empty.sort_by_key(|(from, to)| (from - to, *from));
     let without: i64 = empty.iter().map(|(from, to)| to - from).sum();
-    let text = format!("{}/{} hours have rows, by column {column}", to - from - without, to - from);
+    let hours_of = |hours: i64| count(u64::try_from(hours).unwrap_or_default());
+    let text = format!("{}/{} hours have rows, by column {column}", hours_of(to - from - without), hours_of(to - from));
     let mut details: Vec<String> = empty.iter().map(|(from, to)| format!("no rows in {}", range(*from, *to))).collect();
     let outside: u64 = hours.iter().filter(|(hour, _)| !(from..to).contains(*hour)).map(|(_, rows)| rows).sum();
     if outside > 0 {

@@ -149,9 +149,9 @@ fn given_a_sound_backfill_when_checked_then_everything_holds() {
         checks.iter().map(|check| format!("{:?} {} {}: {}", check.verdict, check.what, check.of, check.text)).collect();
     insta::assert_snapshot!(said.join("\n"), @r"
     Holds ledger s: 35 in range = 30 read + 5 pruned + 0 gaps
-    Holds ledger o: 30 read = 30 passed + 0 filtered + 0 late + 0 dead letter; 30 committed
+    Holds ledger default.n.t: 30 read = 30 passed + 0 filtered + 0 late + 0 dead letter; 30 committed
     Holds units all sources: 2/2 units of 1 tasks accepted, once each and in turn
-    Holds files o: 2/2 files handed in are in exactly one committed intent
+    Holds files default.n.t: 2/2 files handed in are in exactly one committed intent
     Holds snapshots default.n.t: 2/2 commits in the table's ancestry, each with its marker; rows before + added = after
     Holds manifests default.n.t: 2/2 files once each; 30 rows in the manifests = 30 committed
     Holds contents default.n.t: 30 rows read back from the files = 30 in the manifests

@@ -61,8 +61,7 @@ pub(super) async fn plan(args: args::Plan, context: &Context) -> Outcome {
         Format::Table | Format::Wide => output::print(&text::text(&planned, context.format() == Format::Wide))?,
         format => output::print_document(format, "Plan", &spec.id.to_string(), &document::Plan::of(&planned))?,
     }
-    let work = planned.survey.sources.iter().any(|source| source.found.units > 0);
-    Ok(if args.detailed_exitcode && work { Exit::WorkToDo } else { Exit::Done })
+    Ok(if args.detailed_exitcode && text::has_work(&planned) { Exit::WorkToDo } else { Exit::Done })
 }
 
 async fn surveyed(spec: &CheckedSpec, config: &Config, slots: u32, sample: Duration) -> Result<Survey, Error> {

@@ -19,7 +19,9 @@ pub(super) fn text(planned: &Planned<'_>, wide: bool) -> String {
     text.push_str("Inputs pinned (nothing after this point is read)\n");
     text.push_str(&indented(&inputs(&planned.survey.sources)));
     let _ = writeln!(text, "Work        {}", work(planned));
-    text.push_str(&event_time(planned));
+    if has_work(planned) {
+        text.push_str(&event_time(planned));
+    }
     for output in &planned.survey.outputs {
         text.push_str(&table(output, wide));
     }
@@ -72,6 +74,11 @@ fn without_header(table: &str) -> String {
 
 fn indented(lines: &str) -> String {
     lines.lines().map(|line| format!("  {line}\n")).collect()
+}
+
+/// Whether there is anything to read.
+pub(super) fn has_work(planned: &Planned<'_>) -> bool {
+    planned.survey.sources.iter().any(|source| source.found.units > 0)
 }
 
 fn work(planned: &Planned<'_>) -> String {
@@ -136,7 +143,11 @@ fn table(output: &OutputSurvey, wide: bool) -> String {
     if there.created {
         let _ = writeln!(text, "              to be created with {}", plural(there.columns.len() as u64, "column"));
     } else if !there.marker.is_empty() {
-        let _ = writeln!(text, "              this backfill has committed to it before (marker {})", there.marker);
+        let last = there.marker.split(':').next().unwrap_or_default();
+        let _ = writeln!(
+            text,
+            "              this backfill has committed to it before, #{last}: it goes on from there, or has ended"
+        );
     } else if there.rows_before > 0 {
         let rows = count(there.rows_before);
         let _ = writeln!(
@@ -152,8 +163,7 @@ fn table(output: &OutputSurvey, wide: bool) -> String {
 
 fn estimate(planned: &Planned<'_>) -> String {
     let Some(estimate) = planned.survey.estimate else {
-        let nothing = planned.survey.sources.iter().all(|source| source.found.units == 0);
-        return if nothing { "nothing to read".to_owned() } else { "none: nothing could be sampled".to_owned() };
+        return if has_work(planned) { "none: nothing could be sampled" } else { "nothing to read" }.to_owned();
     };
     let (workers, hours, cost) = effort(planned, estimate.likely);
     let cost = cost.map_or_else(String::new, |cost| format!(", cost {cost:.2}"));
@@ -172,6 +182,10 @@ fn estimate(planned: &Planned<'_>) -> String {
 }
 
 fn next(planned: &Planned<'_>) -> String {
+    if !has_work(planned) {
+        return "choose a window that the sources have rows in; `tidegate source describe` says which they have"
+            .to_owned();
+    }
     let file = planned.file.display();
     let window = match (planned.window, planned.spec.resolved.window) {
         (WindowArgs { window: None, last: None }, _) => String::new(),
