@@ -144,7 +144,13 @@ fn a_table_that_lost_what_was_committed_to_it_is_caught() {
     assert!(again.contains("this backfill has committed to it before"), "{again}");
     worker.terminate();
     coordinator.terminate();
+    let before = world.listing();
     let sound = world.ends(0, &["verify", "weather", "--state", ".tidegate"]);
+    world.ends(0, &["plan", "spec.yaml"]);
+    world.ends(0, &["table", "snapshots", "air.weather"]);
+    let changed: Vec<_> =
+        world.listing().into_iter().filter(|one| !before.contains(one)).map(|(path, _)| path).collect();
+    assert!(changed.iter().all(|path| path.ends_with("state.redb")), "only its own lock is noted there: {changed:?}");
     assert!(sound.contains("everything matches"), "{sound}");
     assert!(sound.contains("hours have rows, by column time_hour"), "{sound}");
     world.ends(1, &["verify", "nobody", "--state", ".tidegate"]);

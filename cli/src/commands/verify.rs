@@ -133,9 +133,9 @@ async fn of_state(folder: &Path, of: &str, table: Option<&str>) -> Result<Vec<Ac
     }
     let failed = |what: &str| Error::new(Exit::Failed, format!("{what} in {}", folder.display()));
     let meta = RedbStore::open(folder).await.map_err(|bad| {
-        failed("the state cannot be opened")
-            .because(bad)
-            .hint("where a coordinator has it open, leave --state out and ask the coordinator")
+        let exit = if bad.is_retryable() { Exit::Temporary } else { Exit::Failed };
+        let hint = "where a coordinator has it open, leave --state out and ask the coordinator";
+        Error::new(exit, format!("the state in {} cannot be opened", folder.display())).because(bad).hint(hint)
     })?;
     let journals = driver::read_journals(Arc::new(meta), Blobs::local(folder.join("blobs"))).await;
     let mut accounts = Vec::new();

@@ -115,6 +115,7 @@ pub enum CatalogConfig {
 
 enum Entry {
     Configured(CatalogConfig, OnceCell<Arc<dyn TableCommitter>>),
+    ToRead(CatalogConfig, OnceCell<Arc<dyn TableCommitter>>),
     Given(Arc<dyn TableCommitter>),
 }
 
@@ -142,7 +143,7 @@ impl Catalogs {
             CatalogConfig::Sqlite { path, .. } if !path.exists() => {
                 (name.clone(), Entry::Given(Arc::new(Absent { name })))
             }
-            CatalogConfig::Sqlite { .. } => (name, Entry::Configured(config, OnceCell::new())),
+            CatalogConfig::Sqlite { .. } => (name, Entry::ToRead(config, OnceCell::new())),
         };
         Self(configs.into_iter().map(|(name, config)| entry(name, config)).collect())
     }
@@ -164,6 +165,7 @@ impl Catalogs {
         match self.0.get(name) {
             Some(Entry::Given(committer)) => Ok(committer.clone()),
             Some(Entry::Configured(config, cell)) => cell.get_or_try_init(|| open(config)).await.cloned(),
+            Some(Entry::ToRead(config, cell)) => cell.get_or_try_init(|| open_to_read(config)).await.cloned(),
             None => {
                 let known = self.names().collect::<Vec<_>>().join(", ");
                 let what = format!("no catalog of this name is configured; there is: {known}");
@@ -209,6 +211,14 @@ async fn open(config: &CatalogConfig) -> Result<Arc<dyn TableCommitter>, SinkErr
     match config {
         CatalogConfig::Sqlite { name, path, warehouse } => {
             Ok(Arc::new(SqliteCatalog::open(name, path, warehouse).await?))
+        }
+    }
+}
+
+async fn open_to_read(config: &CatalogConfig) -> Result<Arc<dyn TableCommitter>, SinkError> {
+    match config {
+        CatalogConfig::Sqlite { name, path, warehouse } => {
+            Ok(Arc::new(SqliteCatalog::open_to_read(name, path, warehouse).await?))
         }
     }
 }
