@@ -1,3 +1,4 @@
 //! The sandbox, the simulator, end-to-end and architecture tests.
 
+pub mod sandbox;
 pub mod sim;

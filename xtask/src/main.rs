@@ -14,6 +14,7 @@ const USAGE: &str = "\
 cargo xtask test [FILTER]       all checks and all tests; with FILTER, only the tests whose names contain it
 cargo xtask sim [--seeds N]     the simulator, over N seeds (default 1000)
 cargo xtask bench [FILTER]      the benchmarks
+cargo xtask python              makes the environment that the tests check tables with; prints its interpreter
 cargo xtask example-data --flights flights.csv --weather weather.csv --out examples/flights
                                 makes the example data again";
 
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         ["bench", filter] if !filter.starts_with('-') => {
             steps::run([cargo("bench", "bench --package tidegate-bench --").arg(filter)])
         }
+        ["python"] => environment::python().map(|interpreter| println!("{}", interpreter.display())),
         ["example-data", rest @ ..] => example_data(rest),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");

@@ -4,7 +4,7 @@
 //! backfill's id and sent over the wire as canonical JSON. The way of a spec is
 //! [`Document::read`] → [`Document::absolutise`] → [`Document::resolve`]; what comes out is [`Resolved`], and
 //! [`backfill_id`] names it. A spec that has lost its text (from the wire) goes through [`from_canonical_json`]
-//! and [`resolve`].
+//! and [`resolve()`].
 //!
 //! Specs are hostile: nothing here reads a file, a clock or an environment; all three are arguments.
 

@@ -1,1 +1,8 @@
 //! The core as its specification reads.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod adoption;
+mod bench;
+mod hand_in;
+mod journal;
+mod running;

@@ -135,6 +135,8 @@ pub struct Driver {
     sessions: BTreeMap<SessionId, Outgoing>,
     requests: BTreeMap<RequestId, Answer>,
     next_request: u64,
+    /// Whoever looks sees only what is durable: they wait until the batch is.
+    looks: Vec<Look>,
     changed: watch::Sender<u64>,
 }
 
@@ -167,6 +169,7 @@ impl Driver {
             sessions: BTreeMap::new(),
             requests: BTreeMap::new(),
             next_request: 0,
+            looks: Vec::new(),
             changed,
         };
         let mut actions = Vec::new();
@@ -202,6 +205,9 @@ impl Driver {
                 actions.extend(self.take(message));
             }
             self.perform(actions).await?;
+            for look in std::mem::take(&mut self.looks) {
+                look(&self.core, &Log(&self.journal));
+            }
         }
     }
 
@@ -220,7 +226,7 @@ impl Driver {
                 self.core.step(now(), event(request))
             }
             Message::Look(look) => {
-                look(&self.core, &Log(&self.journal));
+                self.looks.push(look);
                 Vec::new()
             }
             Message::Opened(session, outgoing) => {

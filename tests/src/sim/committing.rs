@@ -22,7 +22,7 @@ use super::world::{Event, World};
 enum Stage {
     Fetch,
     Load,
-    Stage(Swap),
+    Staged(Swap),
     Sending(Swap),
     /// It waits for the answer to this swap.
     Waits(u64),
@@ -125,7 +125,7 @@ impl World {
         match stage {
             Stage::Fetch => self.fetch(at, run, &grant, intent),
             Stage::Load => self.load_and_judge(at, run, grant, intent),
-            Stage::Stage(swap) => {
+            Stage::Staged(swap) => {
                 if self.strikes(Mishap::RetryableFailure, 20) {
                     let class = v1::Failure::Retryable.into();
                     let evidence = v1::Evidence { class, message: "as planned".to_owned(), ..Default::default() };
@@ -191,7 +191,7 @@ impl World {
         let swap = Swap { head: table.head, snapshot_id: intent.snapshot_id, key, marker: own };
         self.note(|| format!("worker {at} run {run} judges {facts:?} as {verdict:?}"));
         let end = match verdict {
-            Verdict::Go => return self.commit_goes_on(at, run, Stage::Stage(swap), 5 * MILLI, SECOND),
+            Verdict::Go => return self.commit_goes_on(at, run, Stage::Staged(swap), 5 * MILLI, SECOND),
             Verdict::AlreadyDone { .. } => v1::CommitEnd::Committed,
             Verdict::Fenced(_) => v1::CommitEnd::Fenced,
             Verdict::RolledBack(_) => v1::CommitEnd::RolledBack,

@@ -268,7 +268,7 @@ impl World {
                 let current = of.is_some_and(|id| !overtaken.contains(&id) && self.is_current(at, &id));
                 self.oracle.sent(&kind, current);
                 if let Some(link) = self.processes[at].sessions.get(&session).copied() {
-                    self.send_down(link, Down::Kind(kind));
+                    self.send_down(link, Down::Kind(Box::new(kind)));
                 }
             }
             Action::LoadSegment { id, source, segment, info } => {

@@ -35,7 +35,7 @@ pub(super) enum Up {
 #[derive(Clone, Debug)]
 pub(super) enum Down {
     Welcome,
-    Kind(v1::from_coordinator::Kind),
+    Kind(Box<v1::from_coordinator::Kind>),
 }
 
 /// A connection of a worker to a coordinator.

@@ -127,7 +127,7 @@ impl World {
             Down::Welcome => self.welcome(at, link),
             Down::Kind(kind) => {
                 self.oracle.heard(&kind);
-                self.told(at, link, kind);
+                self.told(at, link, *kind);
             }
         }
     }

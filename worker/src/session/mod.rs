@@ -1,7 +1,7 @@
 //! The session: one stream to the coordinator, on which a worker's leases hang.
 //!
-//! [`state`] knows what is held and until when, and is pure; [`runs`] starts, tells and drops task bodies; [`link`]
-//! connects; [`driver`] is the one loop that owns all three, [`inbox`] and [`reports`] what it does on a message of
+//! `state` knows what is held and until when, and is pure; `runs` starts, tells and drops task bodies; `link`
+//! connects; `driver` is the one loop that owns all three, `inbox` and `reports` what it does on a message of
 //! the coordinator and of a task. The session decides nothing about work: it takes what it is
 //! assigned, and refuses only what it has no slot for. It deletes nothing, and sends no hand-in past a lease's end.
 

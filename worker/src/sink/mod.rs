@@ -1,6 +1,6 @@
 //! The Iceberg sink: prepares tables, writes data files, commits them exactly once.
 //!
-//! Order of use: [`prepare`] an output, [`OutputWriter::open`] on its [`LoadedTable`] and write, then [`commit`] the
+//! Order of use: [`prepare`] an output, [`OutputWriter::open`] on its [`LoadedTable`] and write, then [`commit()`] the
 //! parts that an intent names. It decides nothing about who may commit: the permit is the session's, and what makes a
 //! commit safe is the judgement in [`marker`] on the very base that the compare-and-swap asserts. It never deletes.
 

@@ -1,0 +1,120 @@
+//! What other engines find in the tables: PyIceberg and DuckDB, through `tests/python/check_tables.py`.
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use serde_json::{Value, json};
+
+use super::binary::root;
+
+/// What a table must hold.
+#[derive(Clone, Debug)]
+pub struct Check {
+    /// The world's catalog, as the script wants it.
+    pub catalog: Value,
+    /// `namespace.name`.
+    pub table: String,
+    /// Globs of the input's Parquet files.
+    pub input: Vec<String>,
+    /// SQL over the table `input`: the rows that must be there, each as often. `None`: no commit may be there at all.
+    pub query: Option<String>,
+    /// The event-time column.
+    pub time: &'static str,
+    /// The window, in microseconds; half-open.
+    pub window: Option<(i64, i64)>,
+    /// The backfill whose markers every snapshot carries; `None` where others write too.
+    pub backfill: Option<String>,
+    /// Files whose rows may be missing; none may where this is `None`.
+    pub may_miss: Option<Vec<String>>,
+}
+
+/// What was found.
+#[derive(Clone, Debug)]
+pub struct Verdict {
+    /// The table.
+    pub table: String,
+    /// Its rows.
+    pub rows: u64,
+    /// Its live data files.
+    pub files: u64,
+    /// Its snapshots.
+    pub snapshots: u64,
+    /// Files that a scan of one month does not touch.
+    pub spared: u64,
+    /// Whatever is wrong; nothing when the table is exactly right.
+    pub problems: Vec<String>,
+}
+
+/// Judges tables, in one go: starting the engines takes longer than a small table does.
+///
+/// # Panics
+/// When there is no Python, or the script fails.
+pub fn judge(checks: &[Check]) -> Vec<Verdict> {
+    let request: Vec<Value> = checks.iter().map(request).collect();
+    let script = root().join("tests/python/check_tables.py");
+    let mut python = Command::new(python());
+    python.arg(&script).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = python.spawn().expect("the python of the tests starts");
+    let mut stdin = child.stdin.take().expect("it has a stdin");
+    // Ends early only when the script does, and then its own words say why.
+    let _ = stdin.write_all(Value::from(request).to_string().as_bytes());
+    drop(stdin);
+    let output = child.wait_with_output().expect("the script ends");
+    assert!(output.status.success(), "{}: {}", script.display(), String::from_utf8_lossy(&output.stderr));
+    let found: Value = serde_json::from_slice(&output.stdout).expect("the script writes JSON");
+    found.as_array().expect("a list").iter().map(verdict).collect()
+}
+
+/// Judges tables and wants no problems; gives what was found.
+///
+/// # Panics
+/// With all problems.
+pub fn must_be_exact(checks: &[Check]) -> Vec<Verdict> {
+    let found = judge(checks);
+    let wrong: Vec<&Verdict> = found.iter().filter(|verdict| !verdict.problems.is_empty()).collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    found
+}
+
+fn request(check: &Check) -> Value {
+    json!({
+        "catalog": check.catalog,
+        "table": check.table,
+        "input": check.input,
+        "query": check.query,
+        "time": check.time,
+        "window": check.window.map(|(from, to)| [from, to]),
+        "backfill": check.backfill,
+        "may_miss": check.may_miss,
+    })
+}
+
+fn verdict(found: &Value) -> Verdict {
+    let number = |key: &str| found[key].as_u64().expect("a count");
+    let problems = found["problems"].as_array().expect("a list").iter();
+    Verdict {
+        table: found["table"].as_str().expect("a name").to_owned(),
+        rows: number("rows"),
+        files: number("files"),
+        snapshots: number("snapshots"),
+        spared: number("spared"),
+        problems: problems.map(|problem| problem.as_str().expect("a text").to_owned()).collect(),
+    }
+}
+
+/// The interpreter that has the engines: `TIDEGATE_PYTHON`, or what `cargo xtask python` makes.
+fn python() -> &'static OsString {
+    static FOUND: OnceLock<OsString> = OnceLock::new();
+    FOUND.get_or_init(|| std::env::var_os("TIDEGATE_PYTHON").unwrap_or_else(|| made().into_os_string()))
+}
+
+fn made() -> PathBuf {
+    let xtask = ["run", "--quiet", "--package", "xtask", "--", "python"];
+    let output = Command::new(env!("CARGO")).args(xtask).current_dir(root()).output().expect("cargo runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "the tables cannot be checked without python:\n{said}");
+    PathBuf::from(String::from_utf8_lossy(&output.stdout).lines().last().unwrap_or_default())
+}
