@@ -247,3 +247,35 @@ fn document(one: &Verified) -> Verification {
         checks: one.checks.iter().map(check).collect(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(what: &'static str, verdict: Verdict, text: &str, details: usize) -> Check {
+        let details = (0..details).map(|number| format!("detail {number}")).collect();
+        Check { what, of: "default.air.flights".to_owned(), verdict, text: text.to_owned(), details }
+    }
+
+    #[test]
+    fn each_check_is_a_line_and_what_is_wrong_is_told_in_full() {
+        let checks = vec![
+            check("ledger", Verdict::Holds, "5 read = 5 passed", 0),
+            check("snapshots", Verdict::Untold, "1/2 commits in the table's ancestry", 1),
+            check("manifests", Verdict::Broken, "1/2 files once each\u{7}", 4),
+            check("coverage", Verdict::Holds, "3/24 hours have rows", 4),
+        ];
+        let one = Verified { account: Account::new("bf-7k3m9qabcdefghij"), checks };
+        insta::assert_snapshot!(text(&one, Paint::plain(), false));
+        assert!(!matches(&one));
+    }
+
+    #[test]
+    fn a_name_that_means_several_is_refused_and_a_short_beginning_means_nobody() {
+        let accounts = || vec![Account::new("bf-aaaa1"), Account::new("bf-aaaa2"), Account::new("bf-bbbb1")];
+        assert_eq!(named(accounts(), "bf-b").unwrap().len(), 1);
+        assert_eq!(named(accounts(), "bf-aaaa2").unwrap().len(), 1);
+        assert_eq!(named(accounts(), "bf-").unwrap().len(), 0);
+        assert_eq!(named(accounts(), "bf-aaaa").unwrap_err().exit(), Exit::Usage);
+    }
+}

@@ -91,7 +91,11 @@ pub struct Contents {
 /// # Errors
 /// [`SinkError::Preflight`] where there is no such table.
 pub async fn history(catalogs: &Catalogs, target: &OutputTarget) -> Result<TableHistory, SinkError> {
-    let loaded = table::load(catalogs, target).await?;
+    Ok(history_of(&table::load(catalogs, target).await?, target))
+}
+
+/// The snapshots of a table that was loaded as `target`.
+pub fn history_of(loaded: &LoadedTable, target: &OutputTarget) -> TableHistory {
     let metadata = loaded.metadata();
     let current = metadata.current_snapshot_id();
     let ancestry: BTreeSet<i64> = current
@@ -106,13 +110,13 @@ pub async fn history(catalogs: &Catalogs, target: &OutputTarget) -> Result<Table
         })
         .collect();
     snapshots.sort_by_key(|snapshot| (snapshot.at, snapshot.id));
-    Ok(TableHistory {
+    TableHistory {
         table: target.full_name(),
         uuid: metadata.uuid().to_string(),
         location: metadata.location().to_owned(),
         snapshots,
         markers: markers(metadata.properties()),
-    })
+    }
 }
 
 fn facts(snapshot: &Snapshot) -> SnapshotFacts {

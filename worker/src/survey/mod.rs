@@ -23,7 +23,8 @@ use tidegate_proto::v1;
 use tokio::sync::mpsc;
 
 pub use self::parallelism::{Busy, PlannedUnit, simulate};
-pub use self::sample::{Sample, Sampled};
+use self::sample::Sample;
+pub use self::sample::Sampled;
 use crate::access::Access;
 use crate::sink::{self, Catalogs};
 use crate::task::opened::{Opened, Shelf};

@@ -72,22 +72,22 @@ impl Sampled {
 
 /// What an output made of the sample.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SampledOutput {
+pub(super) struct SampledOutput {
     /// Rows that were read for it.
-    pub read: u64,
+    pub(super) read: u64,
     /// Rows that its query passed on.
-    pub passed: u64,
+    pub(super) passed: u64,
     /// Their bytes as Parquet.
-    pub bytes: u64,
+    pub(super) bytes: u64,
 }
 
 /// A sample of every source, and what the outputs made of it, in the order of the spec.
 #[derive(Clone, Debug, Default)]
-pub struct Sample {
+pub(super) struct Sample {
     /// By source.
-    pub sources: Vec<Sampled>,
+    pub(super) sources: Vec<Sampled>,
     /// By output.
-    pub outputs: Vec<SampledOutput>,
+    pub(super) outputs: Vec<SampledOutput>,
 }
 
 /// The rows could not be encoded.
