@@ -18,7 +18,8 @@ const STYLES: Styles = Styles::styled()
 
 const AFTER: &str = "\
 Exit codes: 0 done or nothing to do, 1 failed, 2 usage, 3 spec invalid, 4 refused before anything was done, \
-5 confirmation missing, 6 partial success, 8 --wait timed out, 75 temporary: try again, 130 interrupted.";
+5 confirmation missing, 6 partial success, 7 verification mismatch, 8 --wait timed out, 10 plan --detailed-exitcode \
+and there is work, 75 temporary: try again, 130 interrupted.";
 
 /// Replay history through a data pipeline, in event-time order, committed exactly once to Iceberg.
 #[derive(Debug, Parser)]
@@ -62,6 +63,22 @@ pub(crate) struct Global {
 pub(crate) enum Command {
     /// Check a spec without running anything
     Validate(SpecFile),
+    /// Show what a spec's backfill would read, write and take, and change nothing
+    Plan(Plan),
+    /// Look at what a spec reads
+    Source {
+        /// What to do with it
+        #[command(subcommand)]
+        command: SourceCommand,
+    },
+    /// Look at an Iceberg table
+    Table {
+        /// What to do with it
+        #[command(subcommand)]
+        command: TableCommand,
+    },
+    /// Hold what a backfill's journal says against what its tables hold
+    Verify(Verify),
     /// Print a JSON Schema (draft-07)
     Schema {
         /// Of what
@@ -120,6 +137,73 @@ pub(crate) struct SpecFile {
     pub file: PathBuf,
 }
 
+/// Another window than the spec's.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct WindowArgs {
+    /// The window in place of the spec's, half-open: `2024-01-01/2024-02-01`, in UTC unless the times say otherwise
+    #[arg(long, value_name = "FROM/TO", conflicts_with = "last")]
+    pub window: Option<String>,
+    /// The window that ends now: `7d`, `12h`
+    #[arg(long, value_name = "DURATION")]
+    pub last: Option<String>,
+}
+
+/// `plan`.
+#[derive(Debug, Args)]
+pub(crate) struct Plan {
+    /// The spec.
+    #[command(flatten)]
+    pub spec: SpecFile,
+    /// Another window.
+    #[command(flatten)]
+    pub window: WindowArgs,
+    /// Slots that will read [default: those of one worker]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub slots: Option<u32>,
+    /// Also save the plan to a file: the spec, every pinned file, the digests of the plan, the estimate
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// End with 10 when there is work, and with 0 when there is none
+    #[arg(long)]
+    pub detailed_exitcode: bool,
+}
+
+/// `source`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum SourceCommand {
+    /// Show the columns, event times, files, rows and bounds of a spec's sources
+    Describe {
+        /// The spec.
+        #[command(flatten)]
+        spec: SpecFile,
+        /// Only this source
+        #[arg(value_name = "SOURCE")]
+        source: Option<String>,
+    },
+}
+
+/// `table`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TableCommand {
+    /// Show the snapshots of a table, and which backfills left them
+    Snapshots {
+        /// The table: [catalog.]namespace.table
+        #[arg(value_name = "TABLE")]
+        table: String,
+    },
+}
+
+/// `verify`.
+#[derive(Debug, Args)]
+pub(crate) struct Verify {
+    /// A backfill (its id, a unique beginning of it, or its name), or a table: then every backfill that wrote to it
+    #[arg(value_name = "ID|TABLE")]
+    pub of: String,
+    /// Take the journal from the state folder of a run that is over, in place of a coordinator
+    #[arg(long, value_name = "DIR")]
+    pub state: Option<PathBuf>,
+}
+
 /// What a schema is of.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum Schema {
@@ -137,6 +221,9 @@ pub(crate) struct Apply {
     /// The spec.
     #[command(flatten)]
     pub spec: SpecFile,
+    /// Another window.
+    #[command(flatten)]
+    pub window: WindowArgs,
     /// Return once it is accepted, without waiting for its end
     #[arg(long)]
     pub detach: bool,
@@ -158,7 +245,8 @@ impl Apply {
     /// Nothing asked for and nothing said: for runs whose spec is not a file.
     pub(crate) fn silent() -> Self {
         let spec = SpecFile { file: PathBuf::new() };
-        Self { spec, detach: false, reason: String::new(), yes: true, dry_run: false, allow_existing: false }
+        let window = WindowArgs::default();
+        Self { spec, window, detach: false, reason: String::new(), yes: true, dry_run: false, allow_existing: false }
     }
 }
 
@@ -344,6 +432,8 @@ mod tests {
         assert_eq!(kind(&["tidegate", "status", "x", "--timeout", "9s"]), Err(ErrorKind::MissingRequiredArgument));
         assert_eq!(kind(&["tidegate", "status", "x", "--wait", "--timeout", "soon"]), Err(ErrorKind::ValueValidation));
         assert_eq!(kind(&["tidegate", "coordinator", "--lease", "1us"]), Err(ErrorKind::ValueValidation));
+        let both = ["tidegate", "plan", "a.yaml", "--window", "2024-01-01/2024-01-02", "--last", "7d"];
+        assert_eq!(kind(&both), Err(ErrorKind::ArgumentConflict));
         assert_eq!(kind(&["tidegate", "list", "-o", "xml"]), Err(ErrorKind::InvalidValue));
         assert_eq!(kind(&["tidegate", "-o", "json", "list", "-q"]), Ok(()));
     }

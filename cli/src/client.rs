@@ -85,6 +85,11 @@ impl Client {
         self.answer(self.operator.clone().events(timed(request)).await)
     }
 
+    /// Every record of a backfill's journal as it stands, in order.
+    pub(crate) async fn journal(&self, id: &str) -> Result<Streaming<v1::Record>, Error> {
+        self.answer(self.operator.clone().journal(v1::GetRequest { id: id.to_owned() }).await)
+    }
+
     /// Asks for a change.
     pub(crate) async fn change(&self, id: &str, change: v1::Change, reason: &str) -> Result<v1::Backfill, Error> {
         let request = v1::ChangeRequest { id: id.to_owned(), change: change.into(), reason: reason.to_owned() };
@@ -103,7 +108,8 @@ impl Client {
         answer.map(Response::into_inner).map_err(|status| self.failed(status))
     }
 
-    fn failed(&self, status: Status) -> Error {
+    /// What `status` means.
+    pub(crate) fn failed(&self, status: Status) -> Error {
         let exit = exit_of(status.code());
         match (status.code(), exit) {
             _ if is_lost(&status) => unreachable(&self.address).because(status_text(&status)),

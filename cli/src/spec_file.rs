@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use tidegate_common::clock;
 use tidegate_common::ids::BackfillId;
-use tidegate_common::spec::model::{Mode, Publish};
+use tidegate_common::spec::model::{Mode, Publish, WindowSpec};
 use tidegate_common::spec::{self, Document, Resolved, SourceKind, SpecErrors};
 use tidegate_common::time::{Span, Window};
 
+use crate::args::WindowArgs;
 use crate::exit::{Error, Exit};
 use crate::style::plain;
 
@@ -18,6 +19,9 @@ use crate::style::plain;
 const DEPLOYMENT: &str = "default";
 /// No spec is longer, in bytes.
 const LONGEST: u64 = 1 << 20;
+
+/// The `kind` of what `plan --out` saves.
+pub(crate) const SAVED_PLAN: &str = "SavedPlan";
 
 /// A spec that was checked, and the backfill that it asks for.
 #[derive(Clone, Debug)]
@@ -40,9 +44,26 @@ impl CheckedSpec {
 /// # Errors
 /// A file that cannot be read (usage), and whatever is wrong with the spec, with file, line and column (spec invalid).
 pub(crate) fn load(path: &Path) -> Result<CheckedSpec, Error> {
+    load_over(path, &WindowArgs::default())
+}
+
+/// As [`load`], with the window of the command line in place of the spec's, where there is one.
+///
+/// # Errors
+/// As [`load`]; a window that is none (usage).
+pub(crate) fn load_over(path: &Path, window: &WindowArgs) -> Result<CheckedSpec, Error> {
+    let window = match (&window.window, &window.last) {
+        (Some(between), _) => {
+            let bad = |bad| Error::usage("--window cannot be read").because(bad);
+            Some(WindowSpec::between(between).map_err(bad)?)
+        }
+        (None, Some(last)) => Some(WindowSpec::last(last)),
+        (None, None) => None,
+    };
     let (name, text, folder) = if path == Path::new("-") { from_stdin()? } else { from_file(path)? };
     let folder = folder.display().to_string();
-    check(&text, &name, &folder).map_err(|errors| {
+    refuse_saved_plan(&name, &text)?;
+    check(&text, &name, &folder, window).map_err(|errors| {
         let many = crate::figures::plural(errors.iter().count() as u64, "error");
         Error::new(Exit::SpecInvalid, format!("{name} is no valid spec, {many}"))
             .because(errors)
@@ -50,9 +71,23 @@ pub(crate) fn load(path: &Path) -> Result<CheckedSpec, Error> {
     })
 }
 
-fn check(text: &str, name: &str, folder: &str) -> Result<CheckedSpec, SpecErrors> {
+/// What `plan --out` saves is no spec.
+fn refuse_saved_plan(name: &str, text: &str) -> Result<(), Error> {
+    let json =
+        text.trim_start().starts_with('{').then(|| serde_json::from_str::<serde_json::Value>(text).ok()).flatten();
+    if json.is_some_and(|json| json.get("kind").and_then(|kind| kind.as_str()) == Some(SAVED_PLAN)) {
+        return Err(Error::new(Exit::Preflight, format!("{name} is a saved plan, and this release cannot apply one"))
+            .hint("apply the spec that it was made from; `tidegate plan` of that says what has changed since"));
+    }
+    Ok(())
+}
+
+fn check(text: &str, name: &str, folder: &str, window: Option<WindowSpec>) -> Result<CheckedSpec, SpecErrors> {
     let mut document = Document::read(text, name, &|name| std::env::var(name).ok())?;
     document.absolutise(folder)?;
+    if window.is_some() {
+        document.spec.window = window;
+    }
     let resolved = document.resolve(clock::processing_time_micros())?;
     let id = spec::backfill_id(DEPLOYMENT, &resolved);
     Ok(CheckedSpec { resolved, id })

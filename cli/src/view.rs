@@ -250,7 +250,8 @@ fn source(source: &v1::SourceState) -> Source {
     }
 }
 
-fn found(found: &v1::Enumerated) -> Found {
+/// What an enumeration found, for programs.
+pub(crate) fn found(found: &v1::Enumerated) -> Found {
     let any = found.low <= found.high;
     Found {
         files: found.files,

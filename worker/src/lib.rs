@@ -6,6 +6,8 @@ pub mod failure;
 pub mod session;
 pub mod sink;
 pub mod source;
+pub mod survey;
 pub mod task;
 pub mod transform;
+pub mod verify;
 pub mod worker;

@@ -32,7 +32,7 @@ struct Preview<'a> {
 
 /// Starts, attaches to or resumes a backfill, and waits for its end.
 pub(super) async fn apply(args: args::Apply, context: &Context) -> Outcome {
-    let spec = spec_file::load(&args.spec.file)?;
+    let spec = spec_file::load_over(&args.spec.file, &args.window)?;
     let summary = Summary::of(&spec);
     let mut progress = context.progress(&format!("connecting to {}", context.config.coordinator.value));
     let client = context.client().await?;

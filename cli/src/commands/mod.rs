@@ -7,10 +7,14 @@ mod coordinator;
 mod demo;
 mod events;
 mod loadtest;
+mod plan;
 mod run;
 mod show;
+mod source;
 mod spec;
 mod stop;
+mod table;
+mod verify;
 mod wait;
 pub(crate) mod worker;
 
@@ -75,6 +79,10 @@ impl Context {
 pub(crate) async fn dispatch(command: Command, context: &Context) -> Outcome {
     match command {
         Command::Validate(spec) => spec::validate(&spec.file, context),
+        Command::Plan(args) => plan::plan(args, context).await,
+        Command::Source { command } => source::source(command, context).await,
+        Command::Table { command } => table::table(command, context).await,
+        Command::Verify(args) => verify::verify(args, context).await,
         Command::Schema { of } => spec::schema(of),
         Command::Apply(args) => apply::apply(args, context).await,
         Command::Demo(args) => demo::demo(args, context).await,

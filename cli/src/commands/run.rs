@@ -18,7 +18,7 @@ pub(super) async fn run(args: args::Run, context: &Context) -> Outcome {
     if !args.local {
         return apply::apply(args.apply, context).await;
     }
-    let spec = spec_file::load(&args.apply.spec.file)?;
+    let spec = spec_file::load_over(&args.apply.spec.file, &args.apply.window)?;
     let setup = setup(args.workers, context.config.state.value.clone(), &args.apply, context);
     in_this_process(&spec.resolved, setup, context).await
 }

@@ -50,20 +50,24 @@ pub(super) async fn worker(context: &Context) -> Outcome {
 
 /// The configuration of a worker that may reach what `access` says.
 pub(crate) fn worker_config(config: &Config, name: String, access: Access) -> WorkerConfig {
-    let catalogs = config.catalogs.iter().map(|(name, catalog)| {
-        let CatalogSpec::Sqlite(sqlite) = &catalog.value;
-        let (path, warehouse) = (sqlite.path.clone(), sqlite.warehouse.display().to_string());
-        (name.clone(), CatalogConfig::Sqlite { name: name.clone(), path, warehouse })
-    });
     WorkerConfig {
         name,
         slots: usize::try_from(config.worker_slots.value).unwrap_or(usize::MAX),
         memory_bytes: config.worker_memory.value,
         access,
-        catalogs: Arc::new(Catalogs::new(catalogs)),
+        catalogs: Arc::new(Catalogs::new(catalogs(config))),
         default_catalog: DEFAULT_CATALOG.to_owned(),
         fences: Fences::default(),
     }
+}
+
+/// The catalogs of the configuration, by name.
+pub(super) fn catalogs(config: &Config) -> impl Iterator<Item = (String, CatalogConfig)> {
+    config.catalogs.iter().map(|(name, catalog)| {
+        let CatalogSpec::Sqlite(sqlite) = &catalog.value;
+        let (path, warehouse) = (sqlite.path.clone(), sqlite.warehouse.display().to_string());
+        (name.clone(), CatalogConfig::Sqlite { name: name.clone(), path, warehouse })
+    })
 }
 
 /// The host's name and the process id.

@@ -71,6 +71,19 @@ struct Addition {
     tables: BTreeMap<u32, v1::TableRecord>,
 }
 
+/// Every backfill's journal as it stands in the stores of a coordinator that does not run. Nothing is taken up and
+/// nothing is changed.
+///
+/// # Errors
+/// What the stores say, or a record that this build cannot read.
+pub async fn read_journals(
+    meta: Arc<dyn MetaStore>,
+    blobs: Blobs,
+) -> Result<Vec<(BackfillId, Vec<v1::Record>)>, DriverError> {
+    let found = Journal::new(meta, blobs).recover().await?;
+    Ok(found.into_iter().map(|found| (found.id, found.records)).collect())
+}
+
 impl Journal {
     pub(super) fn new(meta: Arc<dyn MetaStore>, blobs: Blobs) -> Self {
         Self { meta, blobs, logs: BTreeMap::new() }

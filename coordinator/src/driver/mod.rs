@@ -20,7 +20,7 @@ use tidegate_proto::v1::{self, from_coordinator};
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use error::DriverError;
-pub use journal::{LogRange, POINTS, SEGMENT_AFTER, SEGMENT_BEFORE};
+pub use journal::{LogRange, POINTS, SEGMENT_AFTER, SEGMENT_BEFORE, read_journals};
 pub use submission::{BadSpec, core_spec, resolve};
 
 use crate::core::{Action, Config, Core, Event, Now, Refusal, Reply, RequestId};

@@ -46,6 +46,7 @@ impl OperatorService {
 #[tonic::async_trait]
 impl Operator for OperatorService {
     type WatchStream = Pin<Box<dyn Stream<Item = Result<v1::Backfill, Status>> + Send>>;
+    type JournalStream = Pin<Box<dyn Stream<Item = Result<v1::Record, Status>> + Send>>;
 
     async fn apply(&self, request: Request<v1::ApplyRequest>) -> Result<Response<v1::ApplyReply>, Status> {
         let request = request.into_inner();
@@ -97,8 +98,7 @@ impl Operator for OperatorService {
         let blobs = self.coordinator.look(move |_, log| log.blobs_from(&id, from)).await.map_err(gone)?;
         let mut events = Vec::new();
         for (number, path) in blobs {
-            let bytes = self.coordinator.blobs().get(&path).await.map_err(|bad| Status::data_loss(bad.to_string()))?;
-            let blob = v1::LogBlob::decode(bytes).map_err(|bad| Status::data_loss(format!("{path}: {bad}")))?;
+            let blob = log_blob(&self.coordinator, &path).await?;
             let numbered = (number * EVENTS_A_BLOB + 1..).zip(&blob.records);
             events.extend(numbered.filter(|(number, _)| *number > request.after).map(super::events::operator_event));
             if events.len() > limit {
@@ -107,6 +107,14 @@ impl Operator for OperatorService {
             }
         }
         Ok(Response::new(v1::EventsReply { events, more: false }))
+    }
+
+    async fn journal(&self, request: Request<v1::GetRequest>) -> Result<Response<Self::JournalStream>, Status> {
+        let id = self.find(request.into_inner().id).await?;
+        let blobs = self.coordinator.look(move |_, log| log.blobs_from(&id, 0)).await.map_err(gone)?;
+        let (records, queue) = mpsc::channel(16);
+        tokio::spawn(journal(self.coordinator.clone(), blobs, records));
+        Ok(Response::new(Box::pin(ReceiverStream::new(queue))))
     }
 
     async fn change(&self, request: Request<v1::ChangeRequest>) -> Result<Response<v1::Backfill>, Status> {
@@ -136,6 +144,30 @@ impl OperatorService {
 
 /// The deployment that a backfill's identity names; one until a coordinator can be told otherwise.
 const DEPLOYMENT: &str = "default";
+
+async fn log_blob(coordinator: &Coordinator, path: &str) -> Result<v1::LogBlob, Status> {
+    let bytes = coordinator.blobs().get(path).await.map_err(|bad| Status::data_loss(bad.to_string()))?;
+    v1::LogBlob::decode(bytes).map_err(|bad| Status::data_loss(format!("{path}: {bad}")))
+}
+
+async fn journal(
+    coordinator: Coordinator,
+    blobs: Vec<(u64, String)>,
+    records: mpsc::Sender<Result<v1::Record, Status>>,
+) {
+    for (_, path) in blobs {
+        let (found, failed) = match log_blob(&coordinator, &path).await {
+            Ok(blob) => (blob.records, None),
+            Err(status) => (Vec::new(), Some(Err(status))),
+        };
+        for record in found.into_iter().map(Ok).chain(failed) {
+            let ended = record.is_err();
+            if records.send(record).await.is_err() || ended {
+                return;
+            }
+        }
+    }
+}
 
 async fn watch(coordinator: Coordinator, id: BackfillId, reports: mpsc::Sender<Result<v1::Backfill, Status>>) {
     let mut changes = coordinator.changes();

@@ -115,6 +115,7 @@ pub enum CatalogConfig {
 
 enum Entry {
     Configured(CatalogConfig, OnceCell<Arc<dyn TableCommitter>>),
+    ToRead(CatalogConfig, OnceCell<Arc<dyn TableCommitter>>),
     Given(Arc<dyn TableCommitter>),
 }
 
@@ -135,6 +136,18 @@ impl Catalogs {
         Self(configs.into_iter().map(|(name, config)| (name, entry(config))).collect())
     }
 
+    /// As [`Catalogs::new`], for whoever changes nothing: a catalog whose file is not there has no tables, and no file
+    /// is made for it.
+    pub fn to_read(configs: impl IntoIterator<Item = (String, CatalogConfig)>) -> Self {
+        let entry = |name: String, config: CatalogConfig| match &config {
+            CatalogConfig::Sqlite { path, .. } if !path.exists() => {
+                (name.clone(), Entry::Given(Arc::new(Absent { name })))
+            }
+            CatalogConfig::Sqlite { .. } => (name, Entry::ToRead(config, OnceCell::new())),
+        };
+        Self(configs.into_iter().map(|(name, config)| entry(name, config)).collect())
+    }
+
     /// These, and one that is open already.
     #[must_use]
     pub fn with(mut self, name: impl Into<String>, committer: Arc<dyn TableCommitter>) -> Self {
@@ -152,6 +165,7 @@ impl Catalogs {
         match self.0.get(name) {
             Some(Entry::Given(committer)) => Ok(committer.clone()),
             Some(Entry::Configured(config, cell)) => cell.get_or_try_init(|| open(config)).await.cloned(),
+            Some(Entry::ToRead(config, cell)) => cell.get_or_try_init(|| open_to_read(config)).await.cloned(),
             None => {
                 let known = self.names().collect::<Vec<_>>().join(", ");
                 let what = format!("no catalog of this name is configured; there is: {known}");
@@ -161,10 +175,50 @@ impl Catalogs {
     }
 }
 
+/// A catalog that nobody has made yet, for those who only read.
+struct Absent {
+    name: String,
+}
+
+impl Absent {
+    fn only_read(&self) -> SinkError {
+        let what = "it was opened to be read, and is not there".to_owned();
+        SinkError::Spec { subject: format!("catalog {}", self.name), what }
+    }
+}
+
+#[async_trait]
+impl TableCommitter for Absent {
+    async fn load(&self, _: &TableIdent) -> Result<Option<LoadedTable>, SinkError> {
+        Ok(None)
+    }
+
+    async fn create(&self, _: &TableIdent, _: TableCreation) -> Result<LoadedTable, SinkError> {
+        Err(self.only_read())
+    }
+
+    async fn compare_and_swap(
+        &self,
+        _: &LoadedTable,
+        _: Vec<TableUpdate>,
+        _: Vec<TableRequirement>,
+    ) -> Result<Swap, SinkError> {
+        Err(self.only_read())
+    }
+}
+
 async fn open(config: &CatalogConfig) -> Result<Arc<dyn TableCommitter>, SinkError> {
     match config {
         CatalogConfig::Sqlite { name, path, warehouse } => {
             Ok(Arc::new(SqliteCatalog::open(name, path, warehouse).await?))
+        }
+    }
+}
+
+async fn open_to_read(config: &CatalogConfig) -> Result<Arc<dyn TableCommitter>, SinkError> {
+    match config {
+        CatalogConfig::Sqlite { name, path, warehouse } => {
+            Ok(Arc::new(SqliteCatalog::open_to_read(name, path, warehouse).await?))
         }
     }
 }

@@ -10,6 +10,7 @@ mod commit;
 mod data_file;
 mod durable;
 mod error;
+pub mod inspect;
 pub mod marker;
 mod partition;
 mod produce;

@@ -15,7 +15,7 @@ use iceberg::compression::CompressionCodec;
 use iceberg::io::FileIO;
 use iceberg::spec::{TableMetadata, TableMetadataBuilder};
 use iceberg::{MetadataLocation, TableCreation, TableIdent, TableRequirement, TableUpdate};
-use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior};
 
 use super::durable;
 use super::{Cause, LoadedTable, SinkError, Swap, TableCommitter};
@@ -57,6 +57,15 @@ impl SqliteCatalog {
         let warehouse = local_warehouse(name, warehouse)?;
         let file = path.to_owned();
         let (db, typed) = blocking(name, "open its file", move || connect(&file)).await?;
+        Ok(Self { name: name.to_owned(), warehouse, io: FileIO::new_with_fs(), db: Arc::new(Mutex::new(db)), typed })
+    }
+
+    /// As [`SqliteCatalog::open`], for whoever changes nothing: the file must be there, and is left in the mode and with
+    /// the tables that it has.
+    pub async fn open_to_read(name: &str, path: &Path, warehouse: &str) -> Result<Self, SinkError> {
+        let warehouse = local_warehouse(name, warehouse)?;
+        let file = path.to_owned();
+        let (db, typed) = blocking(name, "open its file", move || connect_to_read(&file)).await?;
         Ok(Self { name: name.to_owned(), warehouse, io: FileIO::new_with_fs(), db: Arc::new(Mutex::new(db)), typed })
     }
 
@@ -256,12 +265,23 @@ fn connect(path: &PathBuf) -> Result<(Connection, bool), Cause> {
     db.busy_timeout(BUSY)?;
     db.pragma_update(None, "synchronous", "FULL")?;
     db.execute_batch(SCHEMA)?;
-    let typed = db.query_row(
-        "SELECT count(*) FROM pragma_table_info('iceberg_tables') WHERE name = 'iceberg_type'",
-        [],
-        |row| row.get::<_, i64>(0),
-    )?;
-    Ok((db, typed == 1))
+    let typed = is_typed(&db)?;
+    Ok((db, typed))
+}
+
+/// It may write all the same: whoever closes a file in WAL mode last tidies up, and one that only reads cannot.
+fn connect_to_read(path: &PathBuf) -> Result<(Connection, bool), Cause> {
+    let db = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    db.busy_timeout(BUSY)?;
+    let typed = is_typed(&db)?;
+    Ok((db, typed))
+}
+
+fn is_typed(db: &Connection) -> rusqlite::Result<bool> {
+    db.query_row("SELECT count(*) FROM pragma_table_info('iceberg_tables') WHERE name = 'iceberg_type'", [], |row| {
+        row.get::<_, i64>(0)
+    })
+    .map(|columns| columns == 1)
 }
 
 /// Does blocking `work`; a thread that died is an error like any other.

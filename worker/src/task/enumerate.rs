@@ -103,13 +103,13 @@ fn tally(found: &[FoundSplit]) -> v1::Enumerated {
             tally.high = tally.high.max(unit.high);
         }
     }
-    tally.overlap_depth = overlap_depth(found);
+    let units = found.iter().flat_map(|split| &split.units);
+    tally.overlap_depth = overlap_depth(units.map(|unit| (unit.low, unit.high)).collect());
     tally
 }
 
 /// The most units that share one point of event time; bounds are closed.
-fn overlap_depth(found: &[FoundSplit]) -> u32 {
-    let mut units: Vec<(i64, i64)> = found.iter().flat_map(|s| &s.units).map(|unit| (unit.low, unit.high)).collect();
+pub(crate) fn overlap_depth(mut units: Vec<(i64, i64)>) -> u32 {
     units.sort_unstable();
     let mut ends = BinaryHeap::new();
     let mut depth = 0;

@@ -15,6 +15,9 @@ use tidegate_common::fence::Fences;
 use tidegate_proto::v1::assign::Work;
 use tonic::transport::Channel;
 
+pub(crate) use self::enumerate::packing;
+pub(crate) use self::prepare::refuse_not_yet;
+pub(crate) use self::read::projected;
 use super::budget::Budget;
 use super::opened::{BackfillError, Opened, Shelf};
 use super::{TaskBody, TaskContext, TaskEnd, TaskError};

@@ -98,14 +98,19 @@ impl Opened {
     pub(crate) fn target(&self, ix: OutputIx, default_catalog: &str) -> Result<OutputTarget, BackfillError> {
         let no_such = || BackfillError::NoSuch { what: format!("output {ix}") };
         let output = self.resolved.output(ix).ok_or_else(no_such)?;
-        let catalog = output.table.catalog.as_deref().unwrap_or(default_catalog);
-        Ok(OutputTarget {
-            catalog: catalog.to_owned(),
-            namespace: vec![output.table.namespace.clone()],
-            name: output.table.name.clone(),
-            partition_by: output.partition_by.iter().map(ToString::to_string).collect(),
-            properties: output.properties.clone(),
-        })
+        Ok(target(output, default_catalog))
+    }
+}
+
+/// The table that `output` names; `default_catalog` is that of a name without one.
+pub(crate) fn target(output: &ResolvedOutput, default_catalog: &str) -> OutputTarget {
+    let catalog = output.table.catalog.as_deref().unwrap_or(default_catalog);
+    OutputTarget {
+        catalog: catalog.to_owned(),
+        namespace: vec![output.table.namespace.clone()],
+        name: output.table.name.clone(),
+        partition_by: output.partition_by.iter().map(ToString::to_string).collect(),
+        properties: output.properties.clone(),
     }
 }
 

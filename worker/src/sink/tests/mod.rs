@@ -3,6 +3,7 @@
 
 mod committing;
 mod crash;
+mod inspecting;
 mod preparing;
 mod writing;
 

@@ -1,6 +1,7 @@
 //! Enumerate: finds a source's splits and hands its plan segments on.
 
 use tidegate_common::ids::TaskId;
+use tidegate_common::time::Span;
 use tidegate_proto::v1;
 use tokio::sync::mpsc;
 
@@ -13,15 +14,17 @@ use crate::task::{Fenced, TaskContext, TaskEnd, TaskError, enumerate};
 /// also where a few more workers help.
 const TASKS_A_SLOT: u64 = 8;
 
+/// How a worker of so many slots cuts tasks.
+pub(crate) fn packing(slots: usize, max_drift: Option<Span>) -> Packing {
+    let tasks_wanted = u64::try_from(slots).unwrap_or(u64::MAX).saturating_mul(TASKS_A_SLOT);
+    Packing { tasks_wanted, max_drift, ..Packing::default() }
+}
+
 impl Kinds {
     pub(super) async fn enumerate(&self, opened: &Opened, context: &TaskContext) -> Result<TaskEnd, TaskError> {
         let TaskId::Enumerate(ix) = context.task else { return Err(another_kind()) };
         let (source, _) = opened.source(ix).await?;
-        let packing = Packing {
-            tasks_wanted: u64::try_from(self.slots).unwrap_or(u64::MAX).saturating_mul(TASKS_A_SLOT),
-            max_drift: opened.resolved.max_drift,
-            ..Packing::default()
-        };
+        let packing = packing(self.slots, opened.resolved.max_drift);
         let (segments, mut found) = mpsc::channel::<v1::PlanSegment>(2);
         let hand_on = async move {
             while let Some(segment) = found.recv().await {

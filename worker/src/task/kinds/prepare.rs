@@ -2,6 +2,7 @@
 
 use tidegate_common::clock;
 use tidegate_common::ids::OutputIx;
+use tidegate_common::spec::Resolved;
 use tidegate_common::spec::model::{Mode, Publish};
 use tidegate_proto::v1;
 
@@ -14,7 +15,7 @@ use crate::task::{TaskContext, TaskEnd, TaskError};
 /// The spec asks for what this release does not do.
 #[derive(Debug, thiserror::Error)]
 #[error("output {output}: `{what}` cannot be done yet; {way_out}")]
-struct NotYet {
+pub(crate) struct NotYet {
     output: String,
     what: &'static str,
     way_out: &'static str,
@@ -26,17 +27,23 @@ impl Classify for NotYet {
     }
 }
 
+/// Refuses a spec that asks for what this release does not do.
+pub(crate) fn refuse_not_yet(spec: &Resolved) -> Result<(), NotYet> {
+    for output in &spec.outputs {
+        let not_yet = |what, way_out| NotYet { output: output.name.clone(), what, way_out };
+        if output.mode != Mode::Append {
+            return Err(not_yet("mode: replace_window", "append, after removing the window's rows"));
+        }
+        if output.publish != Publish::Direct {
+            return Err(not_yet("publish: staged", "publish: direct commits as it goes"));
+        }
+    }
+    Ok(())
+}
+
 impl Kinds {
     pub(super) async fn prepare(&self, opened: &Opened, context: &TaskContext) -> Result<TaskEnd, TaskError> {
-        for output in &opened.resolved.outputs {
-            let not_yet = |what, way_out| NotYet { output: output.name.clone(), what, way_out };
-            if output.mode != Mode::Append {
-                return Err(not_yet("mode: replace_window", "append, after removing the window's rows").into());
-            }
-            if output.publish != Publish::Direct {
-                return Err(not_yet("publish: staged", "publish: direct commits as it goes").into());
-            }
-        }
+        refuse_not_yet(&opened.resolved)?;
         // A preparation that is repeated keeps what `now()` was.
         let now = opened.prepared().map_or_else(|_| clock::processing_time_micros(), |prepared| prepared.now);
         // Every query is planned before the first table is created.

@@ -71,7 +71,7 @@ impl Kinds {
 }
 
 /// What a reader of `columns` yields.
-fn projected(source: &dyn Source, columns: &[usize]) -> SchemaRef {
+pub(crate) fn projected(source: &dyn Source, columns: &[usize]) -> SchemaRef {
     let schema = source.schema();
     let fields: Vec<_> = columns.iter().filter_map(|at| schema.fields().get(*at).cloned()).collect();
     Arc::new(Schema::new(fields))

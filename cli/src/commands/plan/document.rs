@@ -1,0 +1,225 @@
+//! A plan for programs: `kind: Plan`, and what `--out` saves, `kind: SavedPlan`.
+
+use serde::Serialize;
+use tidegate_common::spec;
+use tidegate_proto::v1;
+use tidegate_worker::survey::{DriftSurvey, OutputSurvey, SourceSurvey};
+
+use super::Planned;
+use crate::figures;
+use crate::spec_file::Summary;
+use crate::view::{Found, found};
+
+/// The version of a saved plan.
+const SAVED_VERSION: u32 = 1;
+
+/// A plan.
+#[derive(Debug, Serialize)]
+pub(super) struct Plan {
+    spec: Summary,
+    slots: u32,
+    sources: Vec<Source>,
+    overlap_depth: u32,
+    /// The widest unit: the tightest drift that these files allow.
+    tightest_drift_seconds: f64,
+    drifts: Vec<Drift>,
+    outputs: Vec<Output>,
+    estimate: Option<Estimate>,
+}
+
+#[derive(Debug, Serialize)]
+struct Source {
+    name: String,
+    event_time: String,
+    columns: Vec<String>,
+    found: Found,
+    widest_unit_in: Option<String>,
+    sampled_units: u64,
+    sampled_rows: u64,
+    sampled_bytes: u64,
+    sampled_seconds: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct Drift {
+    /// Null is without alignment.
+    max_drift_seconds: Option<f64>,
+    of_spec: bool,
+    /// On average, of the slots that there are.
+    slots_busy: f64,
+    /// On average, of as many slots as there is work for.
+    slots_of_use: f64,
+    slots_of_use_at_most: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct Output {
+    name: String,
+    source: String,
+    table: String,
+    /// Whether the table is there.
+    exists: bool,
+    table_uuid: Option<String>,
+    columns: Vec<String>,
+    partition_by: Vec<String>,
+    partitions: Option<u64>,
+    rows_before: u64,
+    /// What this backfill has committed before.
+    marker: Option<String>,
+    rows: Option<u64>,
+    bytes: Option<u64>,
+}
+
+/// Reading, SQL and encoding; commits and slow storage come on top.
+#[derive(Debug, Serialize)]
+struct Estimate {
+    seconds: f64,
+    from_seconds: f64,
+    to_seconds: f64,
+    workers: u32,
+    worker_hours: f64,
+    cost: Option<f64>,
+}
+
+/// What `--out` saves.
+#[derive(Debug, Serialize)]
+pub(super) struct Saved {
+    version: u32,
+    id: String,
+    name: String,
+    /// The whole spec, canonical.
+    spec: serde_json::Value,
+    inputs: Vec<Input>,
+    plan: Plan,
+}
+
+#[derive(Debug, Serialize)]
+struct Input {
+    name: String,
+    pinned: String,
+    files: Vec<Pin>,
+    /// SHA-256 of each plan segment, as it is encoded.
+    segment_digests: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Pin {
+    path: String,
+    size: u64,
+    etag: Option<String>,
+    modified: String,
+}
+
+fn seconds(micros: u64) -> f64 {
+    micros as f64 / 1e6
+}
+
+impl Plan {
+    pub(super) fn of(planned: &Planned<'_>) -> Self {
+        let survey = &planned.survey;
+        Self {
+            spec: Summary::of(planned.spec),
+            slots: planned.slots,
+            sources: survey.sources.iter().map(source).collect(),
+            overlap_depth: survey.overlap_depth,
+            tightest_drift_seconds: survey.tightest_drift.as_micros() as f64 / 1e6,
+            drifts: survey.drifts.iter().map(drift).collect(),
+            outputs: survey.outputs.iter().map(output).collect(),
+            estimate: estimate(planned),
+        }
+    }
+}
+
+impl Saved {
+    pub(super) fn of(planned: &Planned<'_>) -> Self {
+        let json = spec::canonical_json(&planned.spec.resolved.spec);
+        Self {
+            version: SAVED_VERSION,
+            id: planned.spec.id.to_string(),
+            name: planned.spec.resolved.spec.name.clone(),
+            spec: serde_json::from_str(&json).unwrap_or_default(),
+            inputs: planned.survey.sources.iter().map(input).collect(),
+            plan: Plan::of(planned),
+        }
+    }
+}
+
+fn source(source: &SourceSurvey) -> Source {
+    Source {
+        name: source.name.clone(),
+        event_time: source.event_time.clone(),
+        columns: source.columns.clone(),
+        found: found(&source.found),
+        widest_unit_in: (!source.widest_in.is_empty()).then(|| source.widest_in.clone()),
+        sampled_units: source.sampled.units,
+        sampled_rows: source.sampled.rows,
+        sampled_bytes: source.sampled.bytes,
+        sampled_seconds: seconds(source.sampled.micros),
+    }
+}
+
+fn drift(drift: &DriftSurvey) -> Drift {
+    Drift {
+        max_drift_seconds: drift.drift.map(|drift| drift.as_micros() as f64 / 1e6),
+        of_spec: drift.of_spec,
+        slots_busy: drift.with_slots.average,
+        slots_of_use: drift.free.average,
+        slots_of_use_at_most: drift.free.most,
+    }
+}
+
+fn output(output: &OutputSurvey) -> Output {
+    let text = |text: &String| (!text.is_empty()).then(|| text.clone());
+    Output {
+        name: output.name.clone(),
+        source: output.source.clone(),
+        table: output.table.table.clone(),
+        exists: !output.table.created,
+        table_uuid: text(&output.table.uuid),
+        columns: output.table.columns.clone(),
+        partition_by: output.partition_by.clone(),
+        partitions: output.partitions,
+        rows_before: output.table.rows_before,
+        marker: text(&output.table.marker),
+        rows: output.rows,
+        bytes: output.bytes,
+    }
+}
+
+fn estimate(planned: &Planned<'_>) -> Option<Estimate> {
+    let estimate = planned.survey.estimate?;
+    let (workers, worker_hours, cost) = effort(planned, estimate.likely);
+    Some(Estimate {
+        seconds: seconds(estimate.likely),
+        from_seconds: seconds(estimate.from),
+        to_seconds: seconds(estimate.to),
+        workers,
+        worker_hours,
+        cost,
+    })
+}
+
+/// How many workers that is, and the hours and the price of a run that takes `micros`.
+pub(super) fn effort(planned: &Planned<'_>, micros: u64) -> (u32, f64, Option<f64>) {
+    let workers = planned.slots.div_ceil(planned.slots_a_worker.max(1));
+    let hours = micros as f64 / 3.6e9 * f64::from(workers);
+    (workers, hours, planned.price.map(|price| price * hours))
+}
+
+fn input(source: &SourceSurvey) -> Input {
+    Input {
+        name: source.name.clone(),
+        pinned: source.found.pinned.clone(),
+        files: source.pins.iter().map(pin).collect(),
+        segment_digests: source.digests.clone(),
+    }
+}
+
+fn pin(pin: &v1::FilePin) -> Pin {
+    Pin {
+        path: pin.path.clone(),
+        size: pin.size,
+        etag: (!pin.etag.is_empty()).then(|| pin.etag.clone()),
+        modified: figures::time(pin.modified),
+    }
+}

@@ -1,0 +1,126 @@
+//! `plan`: what a backfill would read, write and take. It changes nothing.
+
+mod document;
+mod text;
+
+use std::path::Path;
+use std::time::Duration;
+
+use tidegate_common::time::Span;
+use tidegate_worker::access::Access;
+use tidegate_worker::sink::Catalogs;
+use tidegate_worker::survey::{self, Means, Survey};
+use tidegate_worker::task::TaskError;
+
+use super::{Context, worker};
+use crate::args;
+use crate::config::{Config, DEFAULT_CATALOG};
+use crate::exit::{Error, Exit, Outcome};
+use crate::output::{self, Document, Format};
+use crate::spec_file::{self, CheckedSpec, SAVED_PLAN};
+
+/// How long units are read to learn how fast that is.
+const SAMPLE: Duration = Duration::from_secs(2);
+
+/// A survey, and with what it was made.
+struct Planned<'a> {
+    file: &'a Path,
+    window: &'a args::WindowArgs,
+    spec: &'a CheckedSpec,
+    survey: Survey,
+    slots: u32,
+    /// Slots of one worker.
+    slots_a_worker: u32,
+    /// What an hour of a worker costs.
+    price: Option<f64>,
+}
+
+/// Plans.
+pub(super) async fn plan(args: args::Plan, context: &Context) -> Outcome {
+    let spec = spec_file::load_over(&args.spec.file, &args.window)?;
+    let config = &context.config;
+    let slots = args.slots.unwrap_or(config.worker_slots.value);
+    let mut progress = context.progress("looking at tables and files, and reading a few units");
+    let found = surveyed(&spec, config, slots, SAMPLE).await;
+    progress.end();
+    let planned = Planned {
+        file: &args.spec.file,
+        window: &args.window,
+        spec: &spec,
+        survey: found?,
+        slots,
+        slots_a_worker: config.worker_slots.value,
+        price: config.price_worker_hour.value,
+    };
+    refuse_wide(&planned)?;
+    if let Some(path) = &args.out {
+        save(&planned, path)?;
+        context.say(&format!("saved to {}", path.display()));
+    }
+    match context.format() {
+        Format::Table | Format::Wide => output::print(&text::text(&planned, context.format() == Format::Wide))?,
+        format => output::print_document(format, "Plan", &spec.id.to_string(), &document::Plan::of(&planned))?,
+    }
+    Ok(if args.detailed_exitcode && text::has_work(&planned) { Exit::WorkToDo } else { Exit::Done })
+}
+
+async fn surveyed(spec: &CheckedSpec, config: &Config, slots: u32, sample: Duration) -> Result<Survey, Error> {
+    let catalogs = Catalogs::to_read(worker::catalogs(config));
+    let means = Means {
+        access: &Access::local(),
+        catalogs: &catalogs,
+        default_catalog: DEFAULT_CATALOG,
+        slots: usize::try_from(slots).unwrap_or(usize::MAX),
+        sample,
+    };
+    survey::survey(&spec.resolved, &spec.id, means).await.map_err(|failed| task_error(&failed))
+}
+
+/// What a task's failure means here: its own exit code, or that the preflight failed.
+pub(super) fn task_error(failed: &TaskError) -> Error {
+    let evidence = failed.evidence();
+    let exit = match (Exit::from_code(evidence.exit_code), evidence.class()) {
+        (Some(exit), _) if exit != Exit::Done => exit,
+        (_, tidegate_proto::v1::Failure::Retryable) => Exit::Temporary,
+        _ => Exit::Preflight,
+    };
+    let place = if evidence.place.is_empty() || evidence.message.contains(&evidence.place) {
+        String::new()
+    } else {
+        format!(" ({})", evidence.place)
+    };
+    Error::new(exit, format!("{}{place}", evidence.message))
+}
+
+/// A unit wider than the drift is read only where the spec allows it.
+fn refuse_wide(planned: &Planned<'_>) -> Result<(), Error> {
+    let resolved = &planned.spec.resolved;
+    let Some(drift) = resolved.max_drift.filter(|_| !resolved.allow_wide) else { return Ok(()) };
+    let tightest = planned.survey.tightest_drift;
+    if tightest <= drift {
+        return Ok(());
+    }
+    let wide = planned.survey.sources.iter().filter(|source| source.found.widest_unit > drift.as_micros());
+    let wide: Vec<String> = wide
+        .map(|source| {
+            let place = if source.widest_in.is_empty() { String::new() } else { format!(" ({})", source.widest_in) };
+            format!("source {} has a unit {} wide{place}", source.name, Span::from_micros(source.found.widest_unit))
+        })
+        .collect();
+    let allows = planned.survey.drifts.iter().find(|one| one.drift == Some(tightest));
+    let slots = allows.map_or(0.0, |one| one.free.average);
+    Err(Error::new(Exit::Preflight, format!("alignment.max_drift is {drift}, and {}", wide.join("; "))).hint(format!(
+        "these files allow max_drift: {tightest} and wider (which keeps {slots:.1} slots busy on average), or take \
+         alignment.allow_wide: true: one source is then up to {tightest} ahead of another. Smaller row groups allow less"
+    )))
+}
+
+fn save(planned: &Planned<'_>, path: &Path) -> Result<(), Error> {
+    let saved = document::Saved::of(planned);
+    let text = Document::new(SAVED_PLAN, &saved).text(Format::Json)?;
+    std::fs::write(path, text)
+        .map_err(|error| Error::new(Exit::Failed, format!("{} cannot be written", path.display())).because(error))
+}
+
+#[cfg(test)]
+mod tests;

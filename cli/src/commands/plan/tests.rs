@@ -1,0 +1,120 @@
+//! Plans of the example's flights and weather.
+#![allow(clippy::unwrap_used)]
+
+use tidegate_worker::survey::Estimate;
+
+use super::*;
+use crate::args::WindowArgs;
+use crate::config::{self, ConfigFile, Places};
+use crate::style::Paint;
+
+const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/flights");
+/// As long as it takes: what a sample reads does not depend on how fast this machine is.
+const WHOLE: Duration = Duration::from_secs(3600);
+
+/// The example in a folder of its own, its spec changed by `change`.
+struct World {
+    folder: tempfile::TempDir,
+    config: Config,
+}
+
+impl World {
+    fn new(change: impl Fn(String) -> String) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        for below in ["flights", "weather"] {
+            std::fs::create_dir(folder.path().join(below)).unwrap();
+            for file in std::fs::read_dir(Path::new(EXAMPLE).join(below)).unwrap() {
+                let file = file.unwrap();
+                std::fs::copy(file.path(), folder.path().join(below).join(file.file_name())).unwrap();
+            }
+        }
+        let spec = std::fs::read_to_string(Path::new(EXAMPLE).join("aligned.yaml")).unwrap();
+        std::fs::write(folder.path().join("spec.yaml"), change(spec)).unwrap();
+        let places = Places { folder: folder.path().to_owned(), env: &|_| None, config: None };
+        let config = config::load(ConfigFile::default(), &places).unwrap();
+        Self { folder, config }
+    }
+
+    fn spec(&self, window: &WindowArgs) -> CheckedSpec {
+        spec_file::load_over(&self.folder.path().join("spec.yaml"), window).unwrap()
+    }
+
+    /// The plan with whatever depends on this machine's speed made the same everywhere.
+    async fn planned<'a>(&self, spec: &'a CheckedSpec, window: &'a WindowArgs) -> Planned<'a> {
+        let mut survey = surveyed(spec, &self.config, 4, WHOLE).await.unwrap();
+        let estimate = Estimate { likely: 1_234_567, from: 987_654, to: 1_851_851 };
+        survey.estimate = survey.estimate.map(|_| estimate);
+        for source in &mut survey.sources {
+            source.sampled.micros = 500_000;
+        }
+        Planned { file: Path::new("spec.yaml"), window, spec, survey, slots: 4, slots_a_worker: 2, price: Some(1800.0) }
+    }
+
+    fn without_place(&self, spec: &CheckedSpec, text: &str) -> String {
+        let folder = self.folder.path().canonicalize().unwrap().display().to_string();
+        let id = spec.id.to_string();
+        text.replace(&folder, "…").replace(crate::report::short_id(&id), "bf-…")
+    }
+}
+
+#[tokio::test]
+async fn the_plan_of_the_example() {
+    let world = World::new(|spec| spec);
+    let window = WindowArgs::default();
+    let spec = world.spec(&window);
+    let planned = world.planned(&spec, &window).await;
+    refuse_wide(&planned).unwrap();
+    insta::assert_snapshot!(world.without_place(&spec, &text::text(&planned, true)));
+}
+
+#[tokio::test]
+async fn the_plan_of_another_window_says_how_to_apply_that_window() {
+    let world = World::new(|spec| spec);
+    let window = WindowArgs { window: Some("2013-02-10/2013-02-20".to_owned()), last: None };
+    let spec = world.spec(&window);
+    let planned = world.planned(&spec, &window).await;
+    insta::assert_snapshot!(world.without_place(&spec, &text::text(&planned, false)));
+}
+
+#[tokio::test]
+async fn the_plan_of_a_window_without_data_has_nothing_to_read() {
+    let world = World::new(|spec| spec);
+    let window = WindowArgs { window: Some("1999-01-01/1999-02-01".to_owned()), last: None };
+    let spec = world.spec(&window);
+    let planned = world.planned(&spec, &window).await;
+    insta::assert_snapshot!(world.without_place(&spec, &text::text(&planned, false)));
+}
+
+#[tokio::test]
+async fn a_unit_wider_than_the_drift_is_refused_with_the_numbers_unless_it_is_allowed() {
+    let window = WindowArgs::default();
+    let world = World::new(|spec| spec.replace("max_drift: 10d", "max_drift: 1d"));
+    let spec = world.spec(&window);
+    let refused = refuse_wide(&world.planned(&spec, &window).await).unwrap_err();
+    assert_eq!(refused.exit(), Exit::Preflight);
+    insta::assert_snapshot!(world.without_place(&spec, &refused.render(Paint::plain())));
+
+    let world = World::new(|spec| spec.replace("max_drift: 10d", "max_drift: 1d, allow_wide: true"));
+    let spec = world.spec(&window);
+    let planned = world.planned(&spec, &window).await;
+    refuse_wide(&planned).unwrap();
+    assert!(text::text(&planned, false).contains("allow_wide: one source is up to"));
+}
+
+#[tokio::test]
+async fn a_saved_plan_holds_every_file_and_is_refused_as_a_spec() {
+    let world = World::new(|spec| spec);
+    let window = WindowArgs::default();
+    let spec = world.spec(&window);
+    let planned = world.planned(&spec, &window).await;
+    let path = world.folder.path().join("plan.json");
+    save(&planned, &path).unwrap();
+    let saved: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    assert_eq!((&saved["kind"], &saved["version"]), (&"SavedPlan".into(), &1.into()));
+    assert_eq!(saved["id"], spec.id.to_string());
+    assert_eq!(saved["inputs"][0]["files"].as_array().unwrap().len(), 12);
+    assert_eq!(saved["inputs"][0]["segment_digests"][0].as_str().unwrap().len(), 64);
+    let refused = spec_file::load(&path).unwrap_err();
+    assert_eq!(refused.exit(), Exit::Preflight);
+    assert!(refused.render(Paint::plain()).contains("is a saved plan"));
+}

@@ -1,0 +1,195 @@
+//! A plan for people.
+
+use std::fmt::Write as _;
+
+use tidegate_common::time::{Span, Window};
+use tidegate_worker::survey::{DriftSurvey, OutputSurvey, SourceSurvey};
+
+use super::Planned;
+use super::document::effort;
+use crate::args::WindowArgs;
+use crate::figures::{bytes, count, micros, plural, short};
+use crate::output;
+use crate::report::short_id;
+use crate::style::plain;
+
+/// The whole plan; `wide` shows the columns of the tables too.
+pub(super) fn text(planned: &Planned<'_>, wide: bool) -> String {
+    let mut text = head(planned);
+    text.push_str("Inputs pinned (nothing after this point is read)\n");
+    text.push_str(&indented(&inputs(&planned.survey.sources)));
+    let _ = writeln!(text, "Work        {}", work(planned));
+    if has_work(planned) {
+        text.push_str(&event_time(planned));
+    }
+    for output in &planned.survey.outputs {
+        text.push_str(&table(output, wide));
+    }
+    let _ = writeln!(text, "Estimate    {}", estimate(planned));
+    let _ = writeln!(text, "Next: {}", next(planned));
+    text
+}
+
+fn head(planned: &Planned<'_>) -> String {
+    let resolved = &planned.spec.resolved;
+    let window = match resolved.window {
+        Window::ALL => "all of event time".to_owned(),
+        window => format!("{window}  {}, event time, UTC", window.to().since(window.from())),
+    };
+    let id = planned.spec.id.to_string();
+    format!("Backfill {} ({})   window {window}\n", resolved.spec.name, short_id(&id))
+}
+
+fn inputs(sources: &[SourceSurvey]) -> String {
+    let row = |source: &SourceSurvey| {
+        let found = &source.found;
+        let pruned = if found.rows_pruned > 0 {
+            format!("{} of them outside the window, pruned", count(found.rows_pruned))
+        } else {
+            String::new()
+        };
+        let times = if found.low > found.high {
+            "nothing in the window".to_owned()
+        } else {
+            format!("{} to {}", crate::figures::second(found.low), crate::figures::second(found.high))
+        };
+        vec![
+            source.name.clone(),
+            found.pinned.clone(),
+            plural(found.files, "file"),
+            bytes(found.bytes_in_range),
+            format!("{} rows", count(found.rows_in_range)),
+            times,
+            pruned,
+        ]
+    };
+    let rows: Vec<Vec<String>> = sources.iter().map(row).collect();
+    without_header(&output::columns(&[""; 7], &rows))
+}
+
+/// Aligned rows without their (empty) header.
+fn without_header(table: &str) -> String {
+    table.split_once('\n').map(|(_, rows)| rows.to_owned()).unwrap_or_default()
+}
+
+fn indented(lines: &str) -> String {
+    lines.lines().map(|line| format!("  {line}\n")).collect()
+}
+
+/// Whether there is anything to read.
+pub(super) fn has_work(planned: &Planned<'_>) -> bool {
+    planned.survey.sources.iter().any(|source| source.found.units > 0)
+}
+
+fn work(planned: &Planned<'_>) -> String {
+    let sum = |of: fn(&SourceSurvey) -> u64| planned.survey.sources.iter().map(of).sum::<u64>();
+    format!(
+        "{}, {}, {}   {}",
+        plural(sum(|source| source.found.splits), "split"),
+        plural(sum(|source| source.found.tasks), "task"),
+        plural(sum(|source| source.found.units), "unit"),
+        plural(u64::from(planned.slots), "slot")
+    )
+}
+
+fn event_time(planned: &Planned<'_>) -> String {
+    let survey = &planned.survey;
+    let widest = survey.sources.iter().max_by_key(|source| source.found.widest_unit);
+    let place = widest.map(|source| source.widest_in.rsplit('/').next().unwrap_or_default()).unwrap_or_default();
+    let place = if place.is_empty() { String::new() } else { format!(" (in {})", plain(place)) };
+    let tightest = survey.tightest_drift;
+    let mut text = format!(
+        "Event time  overlap {}   widest unit {tightest}{place}   tightest drift these files allow {tightest}\n",
+        survey.overlap_depth
+    );
+    let resolved = &planned.spec.resolved;
+    if let Some(drift) = resolved.max_drift.filter(|drift| tightest > *drift) {
+        let _ = writeln!(text, "            allow_wide: one source is up to {tightest} ahead of another, not {drift}");
+    }
+    let slots = format!("KEEPS BUSY OF {}", count(u64::from(planned.slots)));
+    let rows: Vec<Vec<String>> = survey.drifts.iter().map(|one| drift(one, tightest)).collect();
+    let table = output::columns(&["MAX DRIFT", &slots, "HAS WORK FOR", "AT MOST"], &rows);
+    text.push_str(&indented(&table));
+    text
+}
+
+fn drift(one: &DriftSurvey, tightest: Span) -> Vec<String> {
+    let drift = one.drift.map_or_else(|| "no alignment".to_owned(), |drift| drift.to_string());
+    let note = match (one.of_spec, one.drift == Some(tightest)) {
+        (true, true) => " (the spec's, tightest)",
+        (true, false) => " (the spec's)",
+        (false, true) => " (tightest)",
+        (false, false) => "",
+    };
+    vec![
+        format!("{drift}{note}"),
+        format!("{:.1}", one.with_slots.average),
+        format!("{:.1}", one.free.average),
+        plural(one.free.most as u64, "slot"),
+    ]
+}
+
+fn table(output: &OutputSurvey, wide: bool) -> String {
+    let sign = if output.table.created { "+" } else { "~" };
+    let mut parts = Vec::new();
+    parts.extend(output.rows.map(|rows| format!("~{} rows", short(rows as f64))));
+    parts.extend(output.bytes.map(|size| format!("~{}", bytes(size))));
+    parts.extend(output.partitions.map(|many| plural(many, "partition")));
+    if !output.partition_by.is_empty() {
+        parts.push(format!("by {}", output.partition_by.join(", ")));
+    }
+    let mut text = format!("Output      {sign} {}   {}\n", output.table.table, parts.join(", "));
+    let there = &output.table;
+    if there.created {
+        let _ = writeln!(text, "              to be created with {}", plural(there.columns.len() as u64, "column"));
+    } else if !there.marker.is_empty() {
+        let last = there.marker.split(':').next().unwrap_or_default();
+        let _ = writeln!(
+            text,
+            "              this backfill has committed to it before, #{last}: it goes on from there, or has ended"
+        );
+    } else if there.rows_before > 0 {
+        let rows = count(there.rows_before);
+        let _ = writeln!(
+            text,
+            "              it holds {rows} rows already: applying is refused unless --allow-existing is given"
+        );
+    }
+    if wide {
+        there.columns.iter().for_each(|column| text.push_str(&format!("                {}\n", plain(column))));
+    }
+    text
+}
+
+fn estimate(planned: &Planned<'_>) -> String {
+    let Some(estimate) = planned.survey.estimate else {
+        return if has_work(planned) { "none: nothing could be sampled" } else { "nothing to read" }.to_owned();
+    };
+    let (workers, hours, cost) = effort(planned, estimate.likely);
+    let cost = cost.map_or_else(String::new, |cost| format!(", cost {cost:.2}"));
+    let units: u64 = planned.survey.sources.iter().map(|source| source.sampled.units).sum();
+    let spent: u64 = planned.survey.sources.iter().map(|source| source.sampled.micros).sum();
+    format!(
+        "{} ({} to {})   {hours:.2} worker-hours on {}{cost}\n            from {} read in {} here: reading, SQL and \
+         encoding; commits and slow storage come on top",
+        micros(estimate.likely),
+        micros(estimate.from),
+        micros(estimate.to),
+        plural(u64::from(workers), "worker"),
+        plural(units, "unit"),
+        micros(spent)
+    )
+}
+
+fn next(planned: &Planned<'_>) -> String {
+    if !has_work(planned) {
+        return "choose a window that the sources have rows in; `tidegate source describe` says which they have"
+            .to_owned();
+    }
+    let file = planned.file.display();
+    let window = match (planned.window, planned.spec.resolved.window) {
+        (WindowArgs { window: None, last: None }, _) => String::new(),
+        (_, window) => format!(" --window {}/{}", window.from(), window.to()),
+    };
+    format!("tidegate apply {file}{window} --reason \"…\"")
+}

@@ -1,0 +1,337 @@
+//! What a backfill would do, found out without changing anything: the ground of a plan.
+//!
+//! It opens the sources, plans the queries, looks at the tables, enumerates every source to its end, and reads a few
+//! units for as long as it is given. It creates no table and writes no file; what it writes, it writes into memory, to
+//! learn what it costs.
+
+mod parallelism;
+mod partitions;
+mod sample;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prost::Message as _;
+use sha2::{Digest, Sha256};
+use tidegate_common::clock;
+use tidegate_common::ids::{BackfillId, OutputIx, SourceIx};
+use tidegate_common::spec::{self, EventTimeOf, Resolved, ResolvedSource};
+use tidegate_common::time::{Bounds, EventTime, Span};
+use tidegate_proto::v1;
+use tokio::sync::mpsc;
+
+pub use self::parallelism::{Busy, PlannedUnit, simulate};
+use self::sample::Sample;
+pub use self::sample::Sampled;
+use crate::access::Access;
+use crate::sink::{self, Catalogs};
+use crate::task::opened::{Opened, Shelf};
+use crate::task::{TaskError, enumerate, kinds};
+
+/// With what a survey is made.
+#[derive(Clone, Copy, Debug)]
+pub struct Means<'a> {
+    /// What the spec may reach here.
+    pub access: &'a Access,
+    /// The catalogs of the tables; see [`Catalogs::to_read`].
+    pub catalogs: &'a Catalogs,
+    /// The catalog of a table whose name has none.
+    pub default_catalog: &'a str,
+    /// Slots that will read, at least 1.
+    pub slots: usize,
+    /// How long units may be read to learn how fast that is.
+    pub sample: Duration,
+}
+
+/// What was found.
+#[derive(Clone, Debug)]
+pub struct Survey {
+    /// In the order of the spec.
+    pub sources: Vec<SourceSurvey>,
+    /// In the order of the spec.
+    pub outputs: Vec<OutputSurvey>,
+    /// The most units, of all sources, that share one point of event time.
+    pub overlap_depth: u32,
+    /// The widest unit of all: the tightest drift that these files allow; zero where there is nothing to read.
+    pub tightest_drift: Span,
+    /// What a few drifts allow, from tight to wide; the last has no gate.
+    pub drifts: Vec<DriftSurvey>,
+    /// What reading will take; `None` where nothing could be sampled.
+    pub estimate: Option<Estimate>,
+}
+
+/// What was found of a source.
+#[derive(Clone, Debug)]
+pub struct SourceSurvey {
+    /// Its name.
+    pub name: String,
+    /// Its columns, `name type`.
+    pub columns: Vec<String>,
+    /// Where event times come from, for people.
+    pub event_time: String,
+    /// Files, rows, bytes, bounds.
+    pub found: v1::Enumerated,
+    /// The file with the widest unit; empty where there are no files.
+    pub widest_in: String,
+    /// Every file that will be read, as it was pinned, by path.
+    pub pins: Vec<v1::FilePin>,
+    /// SHA-256, in hexadecimal, of each plan segment.
+    pub digests: Vec<String>,
+    /// How fast its units were read.
+    pub sampled: Sampled,
+}
+
+/// What was found of an output.
+#[derive(Clone, Debug)]
+pub struct OutputSurvey {
+    /// Its name.
+    pub name: String,
+    /// The source it reads.
+    pub source: String,
+    /// The table as it is; with an empty uuid, as it would be created.
+    pub table: v1::PreparedOutput,
+    /// Partition fields of the spec.
+    pub partition_by: Vec<String>,
+    /// How many partitions the bounds suggest; `None` where they do not tell.
+    pub partitions: Option<u64>,
+    /// Rows that it will get, by the sample; `None` where there is none.
+    pub rows: Option<u64>,
+    /// Bytes of its files, by the sample.
+    pub bytes: Option<u64>,
+}
+
+/// What one drift allows, reckoned with the bytes of the units.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct DriftSurvey {
+    /// The drift; `None` is without a gate.
+    pub drift: Option<Span>,
+    /// Whether it is the spec's own.
+    pub of_spec: bool,
+    /// With as many slots as there is work for.
+    pub free: Busy,
+    /// With the slots that there are.
+    pub with_slots: Busy,
+}
+
+/// What reading, SQL and encoding will take, in microseconds of processing time. Commits and slow storage come on top.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Estimate {
+    /// At the sampled rate.
+    pub likely: u64,
+    /// As fast as the fastest units, and at least a fifth less.
+    pub from: u64,
+    /// As slow as the slowest units, and at least half as much again.
+    pub to: u64,
+}
+
+/// Surveys the backfill of `spec`.
+///
+/// # Errors
+/// What prepare and enumerate fail with: a source that cannot be read, a query that cannot be planned, a table that
+/// does not fit.
+pub async fn survey(spec: &Resolved, id: &BackfillId, means: Means<'_>) -> Result<Survey, TaskError> {
+    kinds::refuse_not_yet(spec)?;
+    let opened = open(spec, id, means.access)?;
+    opened.queries(clock::processing_time_micros()).await?;
+    let tables = tables(&opened, id, means).await?;
+    let mut sources = Vec::with_capacity(opened.resolved.sources.len());
+    let mut tasks = Vec::new();
+    for ix in (0..).map(SourceIx::new).take(opened.resolved.sources.len()) {
+        let (surveyed, found) = source(&opened, ix, means.slots).await?;
+        sources.push(surveyed);
+        tasks.push(found);
+    }
+    let sample = sample::take(&opened, &tasks, means.sample).await?;
+    for (source, sampled) in sources.iter_mut().zip(&sample.sources) {
+        source.sampled = *sampled;
+    }
+    let units = || tasks.iter().flatten().flat_map(|task| &task.units);
+    let tightest = sources.iter().map(|source| Span::from_micros(source.found.widest_unit)).max().unwrap_or_default();
+    let bytes = planned(&tasks, |_, unit| unit.bytes);
+    let micros = planned(&tasks, |ix, unit| {
+        sources.get(ix).map_or(0, |source| (unit.bytes as f64 * source.sampled.micros_a_byte()) as u64)
+    });
+    let estimate = estimate(&micros, &sources, spec.max_drift, means.slots);
+    Ok(Survey {
+        outputs: outputs(&opened, tables, &sources, &sample),
+        overlap_depth: enumerate::overlap_depth(units().map(|unit| (unit.low, unit.high)).collect()),
+        tightest_drift: tightest,
+        drifts: drifts(&bytes, tightest, spec.max_drift, means.slots),
+        estimate,
+        sources,
+    })
+}
+
+/// Surveys the sources of `spec` alone: those named `only`, or all.
+///
+/// # Errors
+/// As [`survey`], less what has to do with queries and tables.
+pub async fn sources(
+    spec: &Resolved,
+    id: &BackfillId,
+    only: Option<&str>,
+    access: &Access,
+    slots: usize,
+) -> Result<Vec<SourceSurvey>, TaskError> {
+    let opened = open(spec, id, access)?;
+    let mut surveyed = Vec::new();
+    for (ix, described) in (0..).map(SourceIx::new).zip(&opened.resolved.sources) {
+        if only.is_none_or(|only| only == described.name) {
+            surveyed.push(source(&opened, ix, slots).await?.0);
+        }
+    }
+    Ok(surveyed)
+}
+
+fn open(spec: &Resolved, id: &BackfillId, access: &Access) -> Result<Arc<Opened>, TaskError> {
+    let info = v1::BackfillInfo { spec_json: spec::canonical_json(&spec.spec), ..Default::default() };
+    Ok(Shelf::default().open(id, &Arc::new(info), access)?)
+}
+
+/// The tables as they are, or as they would be created.
+async fn tables(opened: &Opened, id: &BackfillId, means: Means<'_>) -> Result<Vec<v1::PreparedOutput>, TaskError> {
+    let queries = opened.queries(0).await?;
+    let mut tables = Vec::with_capacity(queries.len());
+    for (ix, query) in (0..).map(OutputIx::new).zip(queries) {
+        let target = opened.target(ix, means.default_catalog)?;
+        let found = sink::prepare(means.catalogs, &target, &query.schema(), false, id.as_str()).await?;
+        tables.push(v1::PreparedOutput { source: vec![query.source().to_owned()], ..found });
+    }
+    Ok(tables)
+}
+
+/// Enumerates one source to its end; its read tasks come with it.
+async fn source(opened: &Opened, ix: SourceIx, slots: usize) -> Result<(SourceSurvey, Vec<v1::ReadTask>), TaskError> {
+    let (source, described) = opened.source(ix).await?;
+    let packing = kinds::packing(slots, opened.resolved.max_drift);
+    let (segments, mut queue) = mpsc::channel::<v1::PlanSegment>(2);
+    let collect = async {
+        let (mut tasks, mut digests) = (Vec::new(), Vec::new());
+        while let Some(segment) = queue.recv().await {
+            let digest = Sha256::digest(segment.encode_to_vec());
+            digests.push(digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+            tasks.extend(segment.tasks);
+        }
+        (tasks, digests)
+    };
+    let finding = enumerate::enumerate(source.as_ref(), opened.resolved.window, packing, segments);
+    let (found, (tasks, digests)) = tokio::join!(finding, collect);
+    let fields = source.schema();
+    let columns = fields.fields().iter().map(|field| format!("{} {}", field.name(), field.data_type()));
+    let surveyed = SourceSurvey {
+        name: described.name.clone(),
+        columns: columns.collect(),
+        event_time: event_time(described),
+        found: found?,
+        widest_in: widest_in(&tasks),
+        pins: pins(&tasks),
+        digests,
+        sampled: Sampled::default(),
+    };
+    Ok((surveyed, tasks))
+}
+
+fn event_time(source: &ResolvedSource) -> String {
+    match source.event_time.as_ref().map(|event_time| &event_time.of) {
+        Some(EventTimeOf::Column(name, None)) => format!("column {name}"),
+        Some(EventTimeOf::Column(name, Some(unit))) => format!("column {name}, {unit:?} since 1970").to_lowercase(),
+        Some(EventTimeOf::Path(pattern)) => format!("path {pattern}"),
+        None => "generated".to_owned(),
+    }
+}
+
+fn widest_in(tasks: &[v1::ReadTask]) -> String {
+    let units = tasks.iter().flat_map(|task| task.units.iter().map(move |unit| (task, unit)));
+    let widest = units.max_by_key(|(_, unit)| unit.high.saturating_sub(unit.low));
+    let split = widest.and_then(|(task, unit)| task.splits.get(usize::try_from(unit.split).ok()?));
+    split.and_then(|split| split.file.as_ref()).map(|file| file.path.clone()).unwrap_or_default()
+}
+
+fn pins(tasks: &[v1::ReadTask]) -> Vec<v1::FilePin> {
+    let splits = tasks.iter().flat_map(|task| &task.splits);
+    let mut pins: Vec<v1::FilePin> = splits.filter_map(|split| split.file.clone()).collect();
+    pins.sort_by(|a, b| a.path.cmp(&b.path));
+    pins.dedup_by(|a, b| a.path == b.path);
+    pins
+}
+
+/// The plan of all sources as the simulation reads it; `cost` is given the source's place and the unit.
+fn planned(tasks: &[Vec<v1::ReadTask>], cost: impl Fn(usize, &v1::UnitOfWork) -> u64) -> Vec<Vec<PlannedUnit>> {
+    let of_task = |ix: usize, task: &v1::ReadTask| {
+        let units = task.units.iter().filter_map(|unit| {
+            let bounds = Bounds::new(EventTime::from_micros(unit.low), EventTime::from_micros(unit.high))?;
+            Some(PlannedUnit { bounds, cost: cost(ix, unit) })
+        });
+        units.collect()
+    };
+    let all = tasks.iter().enumerate();
+    all.flat_map(|(ix, tasks)| tasks.iter().map(|task| of_task(ix, task)).collect::<Vec<_>>()).collect()
+}
+
+fn drifts(plan: &[Vec<PlannedUnit>], tightest: Span, spec: Option<Span>, slots: usize) -> Vec<DriftSurvey> {
+    let base = spec.unwrap_or(tightest).as_micros();
+    let mut drifts: Vec<Span> = [1, 2, 4].map(|times| Span::from_micros(base.saturating_mul(times))).into();
+    drifts.push(tightest);
+    drifts.retain(|drift| *drift > Span::ZERO);
+    drifts.sort_unstable();
+    drifts.dedup();
+    let all = drifts.into_iter().map(Some).chain([None]);
+    all.map(|drift| DriftSurvey {
+        drift,
+        of_spec: drift == spec,
+        free: simulate(plan, drift, usize::MAX),
+        with_slots: simulate(plan, drift, slots),
+    })
+    .collect()
+}
+
+fn estimate(
+    plan: &[Vec<PlannedUnit>],
+    sources: &[SourceSurvey],
+    max_drift: Option<Span>,
+    slots: usize,
+) -> Option<Estimate> {
+    let unknown = |source: &SourceSurvey| source.found.units > 0 && source.sampled.bytes == 0;
+    if sources.iter().any(unknown) || sources.iter().all(|source| source.found.units == 0) {
+        return None;
+    }
+    let likely = simulate(plan, max_drift, slots).lasts;
+    let fastest = sources.iter().map(|source| source.sampled.fastest).fold(0.8, f64::min);
+    let slowest = sources.iter().map(|source| source.sampled.slowest).fold(1.5, f64::max);
+    let times = |factor: f64| (likely as f64 * factor) as u64;
+    Some(Estimate { likely, from: times(fastest), to: times(slowest) })
+}
+
+fn outputs(
+    opened: &Opened,
+    tables: Vec<v1::PreparedOutput>,
+    sources: &[SourceSurvey],
+    sample: &Sample,
+) -> Vec<OutputSurvey> {
+    let all = opened.resolved.outputs.iter().zip(tables).zip(&sample.outputs);
+    all.map(|((output, table), sampled)| {
+        let name = table.source.first().cloned().unwrap_or_default();
+        let found = sources.iter().find(|source| source.name == name).map(|source| &source.found);
+        let described = opened.resolved.sources.iter().find(|source| source.name == name);
+        let column = described.and_then(|source| source.event_time.as_ref()).map(|event_time| &event_time.of);
+        let column = if let Some(EventTimeOf::Column(column, _)) = column { column.as_str() } else { "" };
+        let rows = found.and_then(|found| {
+            let read = found.rows_in_range.saturating_sub(found.rows_pruned);
+            (sampled.read > 0).then(|| (read as f64 * sampled.passed as f64 / sampled.read as f64) as u64)
+        });
+        let a_row = (sampled.passed > 0).then(|| sampled.bytes as f64 / sampled.passed as f64);
+        OutputSurvey {
+            name: output.name.clone(),
+            source: name,
+            partition_by: output.partition_by.iter().map(ToString::to_string).collect(),
+            partitions: found
+                .and_then(|found| partitions::partitions(&output.partition_by, column, found.low, found.high)),
+            rows,
+            bytes: rows.zip(a_row).map(|(rows, a_row)| (rows as f64 * a_row) as u64),
+            table,
+        }
+    })
+    .collect()
+}

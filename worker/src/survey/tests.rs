@@ -1,0 +1,97 @@
+//! Surveys of generated rows, whose figures are known.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use tidegate_common::spec::Document;
+
+use super::*;
+use crate::sink::CatalogConfig;
+
+const SPEC: &str = "\
+version: 1
+kind: backfill
+name: made-up
+alignment: {max_drift: 1h}
+sources:
+  a: {generate: {seed: 1, rows: 20000, rate: 10, disorder: 10s, splits: 4}}
+  b: {generate: {seed: 2, rows: 2000, rate: 1, disorder: 10s, splits: 2}}
+outputs:
+  of_a: {table: t.a, sql: 'SELECT * FROM a'}
+  of_b: {table: t.b, sql: 'SELECT * FROM b WHERE false'}
+";
+
+fn resolved(text: &str) -> (Resolved, BackfillId) {
+    let mut document = Document::read(text, "spec.yaml", &|_| None).unwrap();
+    document.absolutise("/nowhere").unwrap();
+    let resolved = document.resolve(0).unwrap();
+    let id = spec::backfill_id("default", &resolved);
+    (resolved, id)
+}
+
+async fn surveyed(text: &str, folder: &std::path::Path) -> Result<Survey, TaskError> {
+    let (spec, id) = resolved(text);
+    let catalog = CatalogConfig::Sqlite {
+        name: "default".to_owned(),
+        path: folder.join("state/catalog.db"),
+        warehouse: folder.join("warehouse").display().to_string(),
+    };
+    let catalogs = Catalogs::to_read([("default".to_owned(), catalog)]);
+    let access = Access::local();
+    let means = Means {
+        access: &access,
+        catalogs: &catalogs,
+        default_catalog: "default",
+        slots: 2,
+        sample: Duration::from_secs(3600),
+    };
+    survey(&spec, &id, means).await
+}
+
+#[tokio::test]
+async fn a_survey_counts_everything_and_makes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let survey = surveyed(SPEC, folder.path()).await.unwrap();
+    let rows: Vec<u64> = survey.sources.iter().map(|source| source.found.rows_in_range).collect();
+    assert_eq!(rows, [20_000, 2_000]);
+    assert!(survey.sources.iter().all(|source| source.sampled.bytes > 0 && !source.digests.is_empty()));
+    assert!(survey.overlap_depth >= 2, "both sources begin at the same time");
+    let [a, b] = survey.outputs.as_slice() else { panic!("two outputs") };
+    assert_eq!((a.rows, b.rows), (Some(20_000), Some(0)), "one query passes all, the other nothing");
+    assert!(a.table.created && a.table.uuid.is_empty());
+    let estimate = survey.estimate.unwrap();
+    assert!(estimate.from < estimate.likely && estimate.likely < estimate.to, "{estimate:?}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn the_drifts_go_from_tight_to_none_and_name_the_spec_s_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let survey = surveyed(SPEC, folder.path()).await.unwrap();
+    let drifts: Vec<_> = survey.drifts.iter().map(|one| one.drift).collect();
+    assert!(drifts.windows(2).all(|two| two[1].is_none() || two[0] < two[1]), "{drifts:?}");
+    assert_eq!(drifts.last(), Some(&None));
+    let of_spec: Vec<_> = survey.drifts.iter().filter(|one| one.of_spec).map(|one| one.drift).collect();
+    assert_eq!(of_spec, [Some(Span::from_micros(3_600_000_000))]);
+    assert!(drifts.contains(&Some(survey.tightest_drift)));
+    assert!(survey.drifts.iter().all(|one| one.with_slots.most <= 2));
+}
+
+#[tokio::test]
+async fn what_prepare_refuses_a_survey_refuses_with_the_same_exit_code() {
+    let folder = tempfile::tempdir().unwrap();
+    for (from, to, code) in [
+        ("SELECT * FROM a", "SELECT nothing FROM a", 3),
+        ("{table: t.a,", "{table: t.a, publish: staged,", 3),
+        ("{table: t.a,", "{table: t.a, partition_by: [nothing],", 3),
+    ] {
+        let failed = surveyed(&SPEC.replace(from, to), folder.path()).await.unwrap_err();
+        assert_eq!(failed.evidence().exit_code, code, "{to}: {failed:?}");
+    }
+}
+
+#[tokio::test]
+async fn sources_can_be_surveyed_alone() {
+    let (spec, id) = resolved(SPEC);
+    let only = sources(&spec, &id, Some("b"), &Access::local(), 2).await.unwrap();
+    assert_eq!(only.iter().map(|source| source.name.as_str()).collect::<Vec<_>>(), ["b"]);
+    assert_eq!(sources(&spec, &id, None, &Access::local(), 2).await.unwrap().len(), 2);
+}

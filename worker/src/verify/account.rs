@@ -1,0 +1,214 @@
+//! What a backfill's journal says, added up.
+
+use std::collections::BTreeMap;
+
+use tidegate_common::ids::{OutputIx, SourceIx, TaskId};
+use tidegate_common::spec::{self, Resolved};
+use tidegate_proto::convert;
+use tidegate_proto::v1::{self, record::Kind};
+
+use crate::sink::OutputTarget;
+use crate::task::opened::target;
+
+/// The journal does not make sense.
+#[derive(Debug, thiserror::Error)]
+#[error("the journal cannot be understood: {0}")]
+pub struct BadJournal(String);
+
+/// A backfill's account.
+#[derive(Clone, Debug, Default)]
+pub struct Account {
+    /// The whole id.
+    pub id: String,
+    /// The spec; `None` before the journal's first record.
+    pub spec: Option<Resolved>,
+    /// How far it is.
+    pub phase: v1::Phase,
+    /// In the order of the spec.
+    pub sources: Vec<SourceBook>,
+    /// In the order of the spec.
+    pub outputs: Vec<OutputBook>,
+    /// For each read task: the units accepted, and those it has.
+    pub(super) tasks: BTreeMap<TaskId, (u32, u32)>,
+    /// Hand-ins whose units are not the next of their task.
+    pub(super) out_of_turn: Vec<String>,
+    hand_ins: u64,
+}
+
+/// What was read of a source.
+#[derive(Clone, Debug, Default)]
+pub struct SourceBook {
+    /// Its name.
+    pub name: String,
+    /// What its enumeration found.
+    pub found: Option<v1::Enumerated>,
+    /// Rows read.
+    pub read: u64,
+    /// Rows read of units whose rows the plan did not know: they are in range with what was read.
+    pub unplanned: u64,
+    /// Units accepted.
+    pub units: u64,
+}
+
+/// What was written to an output.
+#[derive(Clone, Debug, Default)]
+pub struct OutputBook {
+    /// Its name.
+    pub name: String,
+    /// What prepare pinned.
+    pub table: Option<v1::PreparedOutput>,
+    /// Rows read for it.
+    pub read: u64,
+    /// Rows that its query passed on.
+    pub passed: u64,
+    /// Rows that its query or the window left out.
+    pub filtered: u64,
+    /// Rows that came too late.
+    pub late: u64,
+    /// Rows without event time.
+    pub dead_letter: u64,
+    /// Every file that was handed in.
+    pub files: Vec<CommittedFile>,
+    /// Every intent by its sequence, with its end where it is known.
+    pub intents: BTreeMap<u64, (v1::Intent, Option<v1::CommitResult>)>,
+}
+
+/// A file that was handed in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CommittedFile {
+    /// The position of its hand-in in the log.
+    pub position: u64,
+    /// Where it stands.
+    pub path: String,
+    /// Its rows.
+    pub rows: u64,
+}
+
+impl OutputBook {
+    /// The table's name where it is known, else the output's.
+    pub fn title(&self) -> &str {
+        self.table.as_ref().map_or(&self.name, |table| &table.table)
+    }
+
+    /// The intents that are in the table.
+    pub fn committed(&self) -> impl Iterator<Item = (&v1::Intent, &v1::CommitResult)> {
+        let ended = self.intents.values().filter_map(|(intent, result)| Some((intent, result.as_ref()?)));
+        ended.filter(|(_, result)| result.end() == v1::CommitEnd::Committed)
+    }
+
+    /// The files of `intent`.
+    pub fn files_of(&self, intent: &v1::Intent) -> impl Iterator<Item = &CommittedFile> {
+        let range = intent.log_from..intent.log_to;
+        self.files.iter().filter(move |file| range.contains(&file.position))
+    }
+}
+
+impl Account {
+    /// The account of the backfill `id`, before its first record.
+    pub fn new(id: &str) -> Self {
+        Self { id: id.to_owned(), ..Self::default() }
+    }
+
+    /// Whether it has come to its end, whatever that was.
+    pub fn is_over(&self) -> bool {
+        use v1::Phase::{Cancelled, Failed, Partial, Succeeded};
+        matches!(self.phase, Succeeded | Partial | Failed | Cancelled)
+    }
+
+    /// Books the next record of the journal.
+    ///
+    /// # Errors
+    /// A record that names what is not there: the journal is of another version, or damaged.
+    pub fn book(&mut self, record: v1::Record) -> Result<(), BadJournal> {
+        match record.kind {
+            Some(Kind::Created(created)) => return self.created(&created.spec_json),
+            Some(Kind::Prepared(prepared)) => {
+                for (output, table) in self.outputs.iter_mut().zip(prepared.outputs) {
+                    output.table = Some(table);
+                }
+            }
+            Some(Kind::Planned(planned)) => self.source(planned.source)?.found = planned.found,
+            Some(Kind::HandIn(accepted)) => return self.hand_in(accepted),
+            Some(Kind::Sealed(intent)) => {
+                self.output(intent.output)?.intents.insert(intent.sequence, (intent, None));
+            }
+            Some(Kind::Ended(ended)) => {
+                let intents = &mut self.output(ended.output)?.intents;
+                let unknown = || BadJournal(format!("intent {} ended and was never sealed", ended.sequence));
+                intents.get_mut(&ended.sequence).ok_or_else(unknown)?.1 = ended.result;
+            }
+            Some(Kind::Phase(changed)) => self.phase = changed.phase(),
+            Some(Kind::Retried(_)) => self.phase = v1::Phase::Running,
+            Some(Kind::Term(_) | Kind::Parked(_) | Kind::Wish(_)) | None => {}
+        }
+        Ok(())
+    }
+
+    fn created(&mut self, json: &str) -> Result<(), BadJournal> {
+        let spec = spec::from_canonical_json(json).map_err(|bad| BadJournal(bad.to_string()))?;
+        let resolved = spec::resolve(spec, 0).map_err(|bad| BadJournal(bad.to_string()))?;
+        let source = |name: &String| SourceBook { name: name.clone(), ..SourceBook::default() };
+        let output = |name: &String| OutputBook { name: name.clone(), ..OutputBook::default() };
+        self.sources = resolved.sources.iter().map(|one| source(&one.name)).collect();
+        self.outputs = resolved.outputs.iter().map(|one| output(&one.name)).collect();
+        self.spec = Some(resolved);
+        Ok(())
+    }
+
+    fn source(&mut self, at: u32) -> Result<&mut SourceBook, BadJournal> {
+        let found = usize::try_from(at).ok().and_then(|at| self.sources.get_mut(at));
+        found.ok_or_else(|| BadJournal(format!("there is no source {at}")))
+    }
+
+    fn output(&mut self, at: u32) -> Result<&mut OutputBook, BadJournal> {
+        let found = usize::try_from(at).ok().and_then(|at| self.outputs.get_mut(at));
+        found.ok_or_else(|| BadJournal(format!("there is no output {at}")))
+    }
+
+    fn hand_in(&mut self, accepted: v1::record::HandInAccepted) -> Result<(), BadJournal> {
+        let task = convert::task_id(accepted.task).map_err(|bad| BadJournal(bad.to_string()))?;
+        let TaskId::Read(source, ..) = task else { return Err(BadJournal(format!("{task} handed in"))) };
+        let hand_in = accepted.hand_in.unwrap_or_default();
+        let position = self.hand_ins;
+        self.hand_ins += 1;
+        let (next, units) = self.tasks.entry(task).or_insert((0, accepted.units_in_task));
+        if hand_in.first_unit != *next || hand_in.end_unit <= hand_in.first_unit || hand_in.end_unit > *units {
+            let (first, end) = (hand_in.first_unit, hand_in.end_unit);
+            self.out_of_turn
+                .push(format!("{task}: units [{first},{end}) were accepted, and [{next},{units}) remained"));
+        }
+        *next = hand_in.end_unit;
+        let book = self.source(source.get())?;
+        book.read += hand_in.rows_read;
+        book.unplanned += hand_in.rows_read.saturating_sub(accepted.rows_planned);
+        book.units += u64::from(hand_in.end_unit.saturating_sub(hand_in.first_unit));
+        for part in hand_in.outputs {
+            let book = self.output(part.output)?;
+            book.read += part.rows_read;
+            book.passed += part.rows_passed;
+            book.filtered += part.rows_filtered;
+            book.late += part.rows_late;
+            book.dead_letter += part.rows_dead_letter;
+            let files = part.files.into_iter();
+            book.files.extend(files.map(|file| CommittedFile { position, path: file.path, rows: file.rows }));
+        }
+        Ok(())
+    }
+
+    /// The table of the output at `at`.
+    ///
+    /// # Errors
+    /// A journal without a spec, or without that output.
+    pub fn target(&self, at: usize, default_catalog: &str) -> Result<OutputTarget, BadJournal> {
+        let ix = u32::try_from(at).map(OutputIx::new).ok();
+        let output = self.spec.as_ref().zip(ix).and_then(|(spec, ix)| spec.output(ix));
+        output
+            .map(|output| target(output, default_catalog))
+            .ok_or_else(|| BadJournal(format!("there is no output {at}")))
+    }
+
+    /// The source of that number, for the checks.
+    pub(super) fn spec_source(&self, ix: SourceIx) -> Option<&spec::ResolvedSource> {
+        self.spec.as_ref()?.source(ix)
+    }
+}
