@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt};
+use iceberg::ErrorKind;
 use iceberg::scan::FileScanTask;
 use iceberg::spec::{DataFile, DataFileFormat, ManifestContentType, SnapshotRef};
 use prost::Message;
@@ -162,12 +163,17 @@ fn check_format(shared: &Shared, file: &str, format: DataFileFormat, kind: &str)
 
 /// The manifests could not be read: a snapshot that expires meanwhile loses them.
 fn lake(shared: &Shared, snapshot: &SnapshotRef, error: iceberg::Error) -> SourceError {
-    SourceError::Lake {
-        doing: format!(
-            "iceberg {} @ snapshot {}: its manifests cannot be read (has it expired?)",
-            shared.table.identifier(),
-            snapshot.snapshot_id()
-        ),
-        source: Box::new(error),
+    let what = format!("iceberg {} @ snapshot {}", shared.table.identifier(), snapshot.snapshot_id());
+    match error.kind() {
+        ErrorKind::Unexpected => SourceError::Lake {
+            doing: format!("{what}: its manifests cannot be read (has it expired?)"),
+            source: Box::new(error),
+        },
+        _ => SourceError::Corrupt {
+            file: what,
+            place: "manifests".to_owned(),
+            during: During::Plan,
+            source: Box::new(error),
+        },
     }
 }

@@ -13,6 +13,8 @@ use crate::source::event_time::EventTimeRule;
 /// A wall clock is never further from UTC than this, in microseconds.
 const ZONE_SLACK: i64 = 2 * DAY;
 const DAY: i64 = 86_400_000_000;
+/// More than the widest truncation, so that a number this far from the ends can be truncated.
+const MARGIN: i64 = 1 << 33;
 
 /// The column that event times come from.
 #[derive(Clone, Debug)]
@@ -64,8 +66,10 @@ impl TimeColumn {
             (Some(one), None) | (None, Some(one)) => one,
             (None, None) => return None,
         };
-        // What does not fit into microseconds has no event time, and such rows belong to every window.
-        let beyond = scale.beyond().and_then(|(low, high)| Some((datum(kind, low)?, datum(kind, high)?)));
+        // An integer that does not fit into microseconds is no event time, and such rows belong to every window.
+        let is_integer = matches!(kind, PrimitiveType::Int | PrimitiveType::Long);
+        let beyond =
+            scale.beyond().filter(|_| is_integer).and_then(|(low, high)| Some((datum(kind, low)?, datum(kind, high)?)));
         let beyond =
             beyond.map(|(low, high)| column().less_than_or_equal_to(low).or(column().greater_than_or_equal_to(high)));
         let inside = inside.or(column().is_null());
@@ -93,7 +97,7 @@ impl Scale {
     /// Numbers at or below the first and at or above the second may have no event time.
     fn beyond(&self) -> Option<(i64, i64)> {
         match self {
-            Self::Times(factor) => Some((i64::MIN / factor, i64::MAX / factor)),
+            Self::Times(factor) => Some((i64::MIN / factor + MARGIN, i64::MAX / factor - MARGIN)),
             Self::Nanos => None,
         }
     }

@@ -81,3 +81,15 @@ async fn a_file_outside_the_allowed_folders_is_refused() {
     let source = lake.open_with(json!({"column": "at"}), None, None, &here).await.unwrap();
     assert_eq!(ids(&*source, Window::ALL).await, (0..10).collect::<Vec<_>>());
 }
+
+#[tokio::test]
+async fn an_integer_that_is_no_moment_is_in_every_window() {
+    let columns = |seconds: Vec<i64>| {
+        let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(0..seconds.len() as i64));
+        RecordBatch::try_from_iter([("id", ids), ("at", Arc::new(Int64Array::from(seconds)) as ArrayRef)]).unwrap()
+    };
+    let lake = Lake::new(&["truncate(1000, at)"], &columns(vec![0])).await;
+    lake.append(&[columns(vec![5, i64::MAX / 1_000, 7_200, i64::MIN / 2])]).await;
+    let source = lake.open(json!({"column": "at", "unit": "seconds"}), None, None).await.unwrap();
+    assert_eq!(ids(&*source, hours(0, 1)).await, [1, 3, 0]);
+}
