@@ -109,7 +109,8 @@ fn misfit(shared: &Shared, file: &ParquetFile, name: &str, from: &DataType, to: 
     ))
 }
 
-fn id_of(field: &Field) -> Option<i32> {
+/// The field id that a file gives its column.
+pub(super) fn id_of(field: &Field) -> Option<i32> {
     field.metadata().get(PARQUET_FIELD_ID_META_KEY)?.parse().ok()
 }
 

@@ -61,6 +61,11 @@ impl Detail {
         !self.deletes.is_empty()
     }
 
+    /// The positional deletes.
+    pub(super) fn positional(&self) -> Vec<FileScanTaskDeleteFile> {
+        self.deletes().into_iter().filter(|delete| delete.equality_ids.is_none()).collect()
+    }
+
     /// The deletes as Iceberg's reader wants them.
     pub(super) fn deletes(&self) -> Vec<FileScanTaskDeleteFile> {
         let delete = |delete: &Delete| {

@@ -11,6 +11,7 @@
 mod columns;
 mod detail;
 mod enumerator;
+mod equality;
 mod prune;
 mod reader;
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::compute::cast;
+use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -17,9 +18,9 @@ use tidegate_proto::v1;
 use super::Shared;
 use super::columns::Places;
 use super::detail::Detail;
+use super::equality::EqualityDeletes;
 use crate::source::allow::NOT_THERE;
 use crate::source::error::{During, SourceError};
-use crate::source::event_time::EventTimeRule;
 use crate::source::parquet::{ParquetFile, Wanted, read_unit, unsigned};
 use crate::source::{SourceBatch, UnitReader, check};
 
@@ -43,6 +44,7 @@ struct OpenFile {
     file: Arc<ParquetFile>,
     detail: Detail,
     places: Places,
+    equality: EqualityDeletes,
     way: Way,
 }
 
@@ -50,7 +52,7 @@ struct OpenFile {
 enum Way {
     /// As it stands; the columns' places.
     AsItStands(Vec<usize>),
-    /// By Iceberg's reader, which keeps the file's deletes once they are loaded.
+    /// By Iceberg's reader, which keeps the file's positional deletes once they are loaded.
     ByIceberg(ArrowReader),
 }
 
@@ -100,11 +102,11 @@ impl IcebergReader {
             None => {
                 shared.check_deletes(&detail).await.map_err(|e| expired(e, shared, detail.snapshot))?;
                 let reader = shared.table.reader_builder().with_data_file_concurrency_limit(1);
-                // Statistics have nothing to say to a filter that is made of deletes.
-                Way::ByIceberg(reader.with_row_group_filtering_enabled(false).with_batch_size(BATCH_ROWS).build())
+                Way::ByIceberg(reader.with_batch_size(BATCH_ROWS).build())
             }
         };
-        Ok(OpenFile { file, detail, places, way })
+        let equality = EqualityDeletes::load(shared, &detail).await?;
+        Ok(OpenFile { file, detail, places, equality, way })
     }
 }
 
@@ -143,7 +145,7 @@ impl UnitReader for IcebergReader {
             return Err(SourceError::Changed { file, what: format!("it has no row group {group} any more") });
         };
         let place = open.file.place_of(group);
-        let cut = Cut::new(shared, wanted, &open, place.clone());
+        let cut = Cut::new(shared.clone(), wanted, open.clone(), place.clone());
         let task = FileScanTask {
             file_size_in_bytes: self.splits_size(unit.split),
             start: midpoint,
@@ -154,7 +156,7 @@ impl UnitReader for IcebergReader {
             schema: shared.fields.clone(),
             project_field_ids: cut.ids.clone(),
             predicate: None,
-            deletes: open.detail.deletes(),
+            deletes: open.detail.positional(),
             partition: None,
             partition_spec: None,
             name_mapping: shared.mapping.clone(),
@@ -163,7 +165,7 @@ impl UnitReader for IcebergReader {
         let task = futures::stream::once(futures::future::ready(Ok(task))).boxed();
         let batches = reader.read(task).map_err(|e| cut.corrupt(e))?.stream();
         let checks = check::Unit::new(&file, &place, unit, self.window, shared.rule.way_out());
-        let rows = batches.map(move |batch| cut.apply(&batch.map_err(|e| cut.corrupt(e))?));
+        let rows = batches.map(move |batch| cut.apply(batch.map_err(|e| cut.corrupt(e))?));
         Ok(checks.over(rows.boxed()))
     }
 }
@@ -190,16 +192,19 @@ struct Cut {
     takes: Vec<usize>,
     /// The event-time column's place among them.
     time: usize,
-    rule: EventTimeRule,
-    schema: arrow::datatypes::SchemaRef,
-    file: String,
+    /// They, as places in the source's schema.
+    columns: Vec<usize>,
+    schema: SchemaRef,
     place: String,
+    shared: Arc<Shared>,
+    open: Arc<OpenFile>,
 }
 
 impl Cut {
-    fn new(shared: &Shared, wanted: &Wanted, open: &OpenFile, place: String) -> Self {
+    fn new(shared: Arc<Shared>, wanted: &Wanted, open: Arc<OpenFile>, place: String) -> Self {
         let mut columns = wanted.columns.clone();
         columns.push(shared.time.place);
+        columns.extend(open.equality.columns());
         // Iceberg's reader takes columns of equal types for each other unless they come in the file's order; and a
         // file that has none of those asked for must give one that it has.
         let known = (0..shared.schema.fields().len()).find(|column| open.places.of_column(*column).is_some());
@@ -214,20 +219,23 @@ impl Cut {
             takes: wanted.columns.iter().map(place_of).collect(),
             time: place_of(&shared.time.place),
             ids: columns.iter().filter_map(|column| fields.get(*column)).map(|field| field.id).collect(),
-            rule: shared.rule.clone(),
             schema: wanted.schema.clone(),
-            file: open.file.name().to_owned(),
+            columns,
             place,
+            shared: shared.clone(),
+            open,
         }
     }
 
     fn corrupt(&self, error: impl std::error::Error + Send + Sync + 'static) -> SourceError {
-        let (file, place) = (self.file.clone(), self.place.clone());
+        let (file, place) = (self.open.file.name().to_owned(), self.place.clone());
         SourceError::Corrupt { file, place, during: During::Read, source: Box::new(error) }
     }
 
-    fn apply(&self, batch: &RecordBatch) -> Result<SourceBatch, SourceError> {
-        let event_time = self.rule.of_column(batch.column(self.time));
+    fn apply(&self, batch: RecordBatch) -> Result<SourceBatch, SourceError> {
+        let place = |column| self.columns.iter().position(|held| *held == column).unwrap_or(usize::MAX);
+        let batch = self.open.equality.apply(&self.shared, batch, place).map_err(|e| self.corrupt(e))?;
+        let event_time = self.shared.rule.of_column(batch.column(self.time));
         let columns = self.takes.iter().zip(self.schema.fields()).map(|(at, field)| {
             let column = batch.column(*at);
             if column.data_type() == field.data_type() { Ok(column.clone()) } else { cast(column, field.data_type()) }

@@ -1,5 +1,7 @@
 //! Rows that delete files take away are not there.
 
+use iceberg::spec::{NestedField, PrimitiveType, Type};
+
 use super::*;
 
 async fn many() -> (Lake, String) {
@@ -53,4 +55,38 @@ async fn both_kinds_of_deletes_apply_together_and_a_file_that_none_speaks_of_is_
     let source = lake.source().await;
     let wanted = all_but(4_100, |id| [0, 1, 2, 3_500, 4_050].contains(&id));
     assert_eq!(ids(&*source, Window::ALL).await, wanted);
+}
+
+#[tokio::test]
+async fn an_equality_delete_takes_a_null_for_a_null_and_leaves_files_older_than_its_column() {
+    let batch = |ids: &[i64], names: Vec<Option<&str>>| {
+        let times = TimestampMicrosecondArray::from_iter_values(ids.iter().map(|id| id * HOUR));
+        RecordBatch::try_from_iter_with_nullable([
+            ("id", Arc::new(Int64Array::from(ids.to_vec())) as ArrayRef, true),
+            ("name", Arc::new(StringArray::from(names)) as ArrayRef, true),
+            ("at", Arc::new(times.with_timezone("UTC")) as ArrayRef, true),
+        ])
+        .unwrap()
+    };
+    let lake = Lake::new(&[], &batch(&[0], vec![None])).await;
+    lake.append(&[batch(&[1, 2, 3, 4], vec![Some("x"), None, Some("y"), None])]).await;
+    lake.delete_equal("name", 2, Arc::new(StringArray::from(vec!["x"]))).await;
+    assert_eq!(ids(&*lake.source().await, Window::ALL).await, [2, 3, 4], "null is not x");
+
+    lake.evolve(|fields| {
+        let column = |id, name, kind| Arc::new(NestedField::optional(id, name, Type::Primitive(kind)));
+        fields[1] = column(2, "label", PrimitiveType::String);
+        fields.push(column(9, "extra", PrimitiveType::Long));
+    })
+    .await;
+    lake.delete_equal("extra", 9, Arc::new(Int64Array::from(vec![7]))).await;
+    lake.delete_equal("name", 2, Arc::new(StringArray::from(vec!["y"]))).await;
+    let source = lake.source().await;
+    assert_eq!(ids(&*source, Window::ALL).await, [2, 4], "a column that a file is older than is null there");
+    let found = find(&*source, Window::ALL).await.unwrap();
+    let labels = read(&*source, &found, "label", Window::ALL).await.unwrap();
+    assert_eq!(labels, [(String::new(), Some(2 * HOUR)), (String::new(), Some(4 * HOUR))]);
+
+    lake.delete_equal("name", 2, Arc::new(StringArray::from(vec![None::<&str>]))).await;
+    assert_eq!(ids(&*lake.source().await, Window::ALL).await, [0_i64; 0], "null is null");
 }

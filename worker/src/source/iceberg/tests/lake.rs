@@ -114,7 +114,7 @@ impl Lake {
     pub(super) fn write(&self, name: &str, columns: Vec<(&str, Option<i32>, ArrayRef)>) -> PathBuf {
         let field = |(name, id, values): &(&str, Option<i32>, ArrayRef)| {
             let id = id.map(|id| (PARQUET_FIELD_ID_META_KEY.to_owned(), id.to_string()));
-            Field::new(*name, values.data_type().clone(), false).with_metadata(HashMap::from_iter(id))
+            Field::new(*name, values.data_type().clone(), true).with_metadata(HashMap::from_iter(id))
         };
         let schema = Arc::new(ArrowSchema::new(columns.iter().map(field).collect::<Vec<_>>()));
         let rows = RecordBatch::try_new(schema.clone(), columns.into_iter().map(|column| column.2).collect()).unwrap();
