@@ -53,11 +53,11 @@ impl Places {
         let same = |(field, place): (&std::sync::Arc<Field>, &Option<usize>)| {
             let place = (*place)?;
             let held = theirs.get(place)?;
-            let is_same = !field.data_type().is_nested()
+            let fits = !field.data_type().is_nested()
                 && id_of(held).is_some()
                 && held.name() == field.name()
                 && is_same(&plain(held.data_type()), field.data_type());
-            is_same.then_some(place)
+            fits.then_some(place)
         };
         shared.schema.fields().iter().zip(&self.0).map(same).collect()
     }

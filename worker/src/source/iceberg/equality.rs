@@ -62,11 +62,9 @@ impl EqualityDeletes {
         place: impl Fn(usize) -> usize,
     ) -> Result<RecordBatch, ArrowError> {
         for keys in &self.0 {
-            let values = keys.columns.iter().map(|column| Ok((*column, batch.columns().get(place(*column)))));
-            let values = values.map(|value: Result<_, ArrowError>| {
-                let (column, values) = value?;
+            let values = keys.columns.iter().map(|column| {
                 let missing = || ArrowError::SchemaError(format!("column {column} was not read"));
-                keys.plain(shared, column, values.ok_or_else(missing)?)
+                plain(shared, *column, batch.columns().get(place(*column)).ok_or_else(missing)?)
             });
             let rows = keys.converter.convert_columns(&values.collect::<Result<Vec<_>, _>>()?)?;
             let stays: BooleanArray = rows.iter().map(|row| Some(!keys.keys.contains(row.as_ref()))).collect();
@@ -114,17 +112,17 @@ impl Keys {
     ) -> Result<(), ArrowError> {
         let values = self.columns.iter().zip(places).map(|(column, place)| {
             let at = read.binary_search(place).unwrap_or_default();
-            self.plain(shared, *column, batch.column(at))
+            plain(shared, *column, batch.column(at))
         });
         let rows = self.converter.convert_columns(&values.collect::<Result<Vec<_>, _>>()?)?;
         self.keys.extend(rows.iter().map(|row| Box::from(row.as_ref())));
         Ok(())
     }
+}
 
-    /// `values` in the type that the source gives its column, so that keys are encoded alike.
-    fn plain(&self, shared: &Shared, column: usize, values: &ArrayRef) -> Result<ArrayRef, ArrowError> {
-        cast(values, shared.schema.field(column).data_type())
-    }
+/// `values` in the type that the source gives its column, so that keys are encoded alike.
+fn plain(shared: &Shared, column: usize, values: &ArrayRef) -> Result<ArrayRef, ArrowError> {
+    cast(values, shared.schema.field(column).data_type())
 }
 
 fn column_of(shared: &Shared, id: i32, delete: &str) -> Result<usize, SourceError> {

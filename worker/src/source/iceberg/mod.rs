@@ -1,9 +1,10 @@
 //! Iceberg tables: one pinned snapshot, whose data files are splits and whose files' row groups are units.
 //!
 //! Files whose columns are the table's are read as Parquet files are; those with renamed, added or promoted columns, or
-//! with deletes, by Iceberg's own reader. Columns are told by field id, never by place. It refuses what it could only
-//! read wrongly: files of other formats, deletion vectors, files without field ids in a table without a name mapping,
-//! identity partition columns that a file leaves out, and storage other than this machine's.
+//! with deletes, by Iceberg's own reader, but for equality deletes, which are applied here. Columns are told by field
+//! id, never by place. It refuses what it could only read wrongly: files of other formats, deletion vectors, files
+//! without field ids in a table without a name mapping, identity partition columns that a file leaves out, and storage
+//! other than this machine's.
 //!
 //! What a query sees of a table is the schema of the snapshot that the spec names or, where it names none, the table's
 //! current one: a column that was renamed or added after the last commit is there as it is now, as for every engine.

@@ -53,7 +53,7 @@ enum Way {
     /// As it stands; the columns' places.
     AsItStands(Vec<usize>),
     /// By Iceberg's reader, which keeps the file's positional deletes once they are loaded.
-    ByIceberg(ArrowReader),
+    ByIceberg(Box<ArrowReader>),
 }
 
 impl IcebergReader {
@@ -102,7 +102,7 @@ impl IcebergReader {
             None => {
                 shared.check_deletes(&detail).await.map_err(|e| expired(e, shared, detail.snapshot))?;
                 let reader = shared.table.reader_builder().with_data_file_concurrency_limit(1);
-                Way::ByIceberg(reader.with_batch_size(BATCH_ROWS).build())
+                Way::ByIceberg(Box::new(reader.with_batch_size(BATCH_ROWS).build()))
             }
         };
         let equality = EqualityDeletes::load(shared, &detail).await?;
@@ -137,7 +137,7 @@ impl UnitReader for IcebergReader {
             Way::AsItStands(places) => {
                 return read_unit(&shared.name, &shared.rule, wanted, (&open.file, places), unit, self.window);
             }
-            Way::ByIceberg(reader) => reader.clone(),
+            Way::ByIceberg(reader) => reader.as_ref().clone(),
         };
         let file = open.file.name().to_owned();
         let group = usize::try_from(unit.position).unwrap_or(usize::MAX);

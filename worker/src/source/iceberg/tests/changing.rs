@@ -151,3 +151,19 @@ async fn a_table_that_was_created_anew_is_not_the_one_that_was_pinned() {
     let other = v1::SourcePin { table_uuid: uuid::Uuid::new_v4().to_string(), ..pin };
     assert!(refused(lake.open(json!({"column": "at"}), None, Some(&other)).await).contains("created anew"));
 }
+
+#[tokio::test]
+async fn a_type_that_became_wider_is_read_and_one_that_has_nothing_to_do_with_it_is_refused() {
+    let lake = Lake::new(&[], &rows(0, 1)).await;
+    let by_hand = async |name: &str, ids: ArrayRef| {
+        let (rows, column) = (rows(0, 3), |name, id, values: &ArrayRef| (name, Some(id), values.clone()));
+        let columns = vec![column("id", 1, &ids), column("name", 2, rows.column(1)), column("at", 3, rows.column(2))];
+        let path = lake.write(name, columns);
+        lake.commit_file(described(&path, DataContentType::Data, 3).build().unwrap()).await;
+    };
+    by_hand("narrow.parquet", Arc::new(arrow::array::Int32Array::from(vec![7, 8, 9]))).await;
+    assert_eq!(ids(&*lake.source().await, Window::ALL).await, [7, 8, 9]);
+    by_hand("text.parquet", Arc::new(StringArray::from(vec!["7", "8", "9"]))).await;
+    let said = refused(find(&*lake.source().await, Window::ALL).await);
+    assert!(said.contains("column id is Utf8 in") && said.contains("text.parquet"), "{said}");
+}
