@@ -12,7 +12,7 @@ use crate::sink::Catalogs;
 use crate::task::budget::Budget;
 use crate::task::kinds::Kinds;
 use crate::task::lease::Clock;
-use crate::task::opened::Shelf;
+use crate::task::opened::{Reach, Shelf};
 
 /// What a worker is and may.
 #[derive(Clone, Debug)]
@@ -25,7 +25,7 @@ pub struct WorkerConfig {
     pub memory_bytes: u64,
     /// What specs may reach here.
     pub access: Access,
-    /// The catalogs it may write to; workers of one process may share them.
+    /// The catalogs of the tables that it may read and write; workers of one process may share them.
     pub catalogs: Arc<Catalogs>,
     /// The catalog of a table whose name has none.
     pub default_catalog: String,
@@ -59,16 +59,15 @@ pub async fn run(
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = Threads::start(slots.min(cores))?;
     let memory = usize::try_from(config.memory_bytes).unwrap_or(usize::MAX);
+    let reach = Reach { access: config.access, catalogs: config.catalogs, default_catalog: config.default_catalog };
     let body = Kinds {
-        access: config.access,
-        catalogs: config.catalogs,
-        default_catalog: config.default_catalog,
+        catalogs: reach.catalogs.clone(),
         channel: channel.clone(),
         budget: Budget::new(config.memory_bytes),
         memory_per_read: memory / slots,
         slots,
         fences: config.fences.clone(),
-        shelf: Shelf::default(),
+        shelf: Shelf::new(reach),
     };
     let session = SessionConfig {
         worker: config.name,

@@ -68,7 +68,7 @@ fn test(filter: Option<&str>) -> Result<(), steps::Failed> {
 }
 
 fn sim(seeds: &str) -> Result<(), steps::Failed> {
-    steps::run([cargo("simulator", "test --package tidegate-tests --test simulator").env("TIDEGATE_SIM_SEEDS", seeds)])
+    steps::run([cargo("simulator", "test --workspace --test simulator").env("TIDEGATE_SIM_SEEDS", seeds)])
 }
 
 fn example_data(arguments: &[&str]) -> Result<(), steps::Failed> {

@@ -65,6 +65,7 @@ pub(super) fn failed(error: RunError) -> Error {
         RunError::Local(LocalError::State(state)) if state.is_retryable() => {
             (Exit::Temporary, Some("wait for the other process, or choose another folder with --state"))
         }
+        RunError::Local(LocalError::State(_)) => (Exit::Preflight, Some("choose another folder with --state")),
         RunError::Local(_) => (Exit::Failed, Some("what was accepted is kept: run it again and it goes on from there")),
     };
     let told = Error::new(exit, "the run did not come to its end").because(error);

@@ -2,14 +2,14 @@
 
 use std::fmt::Write as _;
 use std::path::Path;
+use std::time::Duration;
 
 use serde::Serialize;
 use tidegate_common::time::Span;
-use tidegate_worker::access::Access;
 use tidegate_worker::survey::{self, SourceSurvey};
 
 use super::Context;
-use super::plan::task_error;
+use super::plan::{means, task_error};
 use crate::args::SourceCommand;
 use crate::exit::{Error, Exit, Outcome};
 use crate::figures::{bytes, plural, second};
@@ -46,8 +46,8 @@ async fn describe(file: &Path, only: Option<&str>, context: &Context) -> Outcome
         );
     }
     let mut progress = context.progress("looking at the files");
-    let slots = usize::try_from(context.config.worker_slots.value).unwrap_or(usize::MAX);
-    let surveyed = survey::sources(&resolved, &spec.id, only, &Access::local(), slots).await;
+    let means = means(&context.config, context.config.worker_slots.value, Duration::ZERO);
+    let surveyed = survey::sources(&resolved, &spec.id, only, &means).await;
     progress.end();
     let surveyed = surveyed.map_err(|failed| task_error(&failed))?;
     let text = match context.format() {

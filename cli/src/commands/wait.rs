@@ -10,6 +10,7 @@ use crate::exit::{Error, Exit, Outcome};
 use crate::output::{self, Format};
 use crate::progress::{Progress, follow};
 use crate::report;
+use crate::style::plain;
 use crate::view;
 
 /// How a wait was over.
@@ -54,6 +55,10 @@ pub(super) async fn until_end(
 /// Prints how an ended backfill ended, and says with which code the process ends.
 pub(super) fn ended(backfill: &v1::Backfill, context: &Context) -> Outcome {
     print_backfill(backfill, context)?;
+    // the report tells people why; who reads documents is told on stderr
+    if let (Some(failure), false) = (&backfill.failure, matches!(context.format(), Format::Table | Format::Wide)) {
+        output::say(&format!("error: {}", plain(&failure.message)));
+    }
     Ok(report::exit_code(backfill))
 }
 

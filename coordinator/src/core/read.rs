@@ -195,6 +195,10 @@ impl Core {
         let most = if is_commit { self.config.max_commit_tries } else { self.config.max_tries };
         let hopeless = poison > u32::from(is_read) || failed >= most;
         if class == v1::Failure::Fatal || (hopeless && !is_read) {
+            if !is_commit && evidence.exit_code == 0 {
+                // Prepare and enumerate come before anything is done: what ends them is a failed preflight.
+                evidence.exit_code = 4;
+            }
             return self.fail_backfill(&lease.id, evidence, out);
         }
         if hopeless {

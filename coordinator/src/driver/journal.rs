@@ -3,7 +3,8 @@
 //! A backfill's log is a row of immutable blobs; its head, in the meta store, says how many of them are true. Every
 //! write moves the head by one compare-and-swap on the version this coordinator last wrote, and with it the records of
 //! the tables. Whoever has taken the backfill up since has moved the head: the compare fails, and this coordinator is
-//! deposed. A blob is named by its number and its term, so that what a deposed one left behind is never mistaken.
+//! deposed. A blob is named by its number, its term and whoever wrote it, so that what a deposed coordinator, or one that
+//! died between the blob and the head, left behind is never mistaken.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use prost::Message;
 use tidegate_common::failpoint::hit;
 use tidegate_common::ids::BackfillId;
 use tidegate_proto::v1::{self, record};
+use uuid::Uuid;
 
 use crate::core::Action;
 use crate::store::blobs::Blobs;
@@ -62,6 +64,8 @@ pub(super) struct Journal {
     meta: Arc<dyn MetaStore>,
     blobs: Blobs,
     logs: BTreeMap<BackfillId, Log>,
+    /// Names this process in what it writes.
+    writer: String,
 }
 
 /// What one batch of steps adds to a backfill's log.
@@ -86,7 +90,8 @@ pub async fn read_journals(
 
 impl Journal {
     pub(super) fn new(meta: Arc<dyn MetaStore>, blobs: Blobs) -> Self {
-        Self { meta, blobs, logs: BTreeMap::new() }
+        let writer = Uuid::new_v4().simple().to_string();
+        Self { meta, blobs, logs: BTreeMap::new(), writer }
     }
 
     /// Reads every backfill back.
@@ -156,7 +161,7 @@ impl Journal {
         let number = head.blobs;
         head.version = VERSION;
         head.blobs += 1;
-        head.observe(number, &addition.records);
+        head.observe(number, &addition.records, &self.writer);
         let path = blob_path(id, &head, number);
         let blob = v1::LogBlob { version: VERSION, number, term: head.term, records: addition.records };
         let points = points_of(&blob.records);
@@ -215,17 +220,18 @@ impl Log {
 
 /// What a head learns from the records that are added behind it.
 trait Observe {
-    fn observe(&mut self, number: u64, records: &[v1::Record]);
+    fn observe(&mut self, number: u64, records: &[v1::Record], writer: &str);
 }
 
 impl Observe for v1::Head {
-    fn observe(&mut self, number: u64, records: &[v1::Record]) {
+    fn observe(&mut self, number: u64, records: &[v1::Record], writer: &str) {
         for record in records {
             match &record.kind {
                 Some(record::Kind::Created(_)) => self.created = record.at,
                 Some(record::Kind::Term(raised)) => {
                     self.term = raised.term;
-                    self.terms.push(v1::head::TermStart { term: raised.term, blob: number });
+                    let writer = writer.to_owned();
+                    self.terms.push(v1::head::TermStart { term: raised.term, blob: number, writer });
                 }
                 Some(record::Kind::Phase(changed)) => self.phase = changed.phase,
                 _ => {}
@@ -264,6 +270,6 @@ fn hit_all(points: &[&str], place: &str) -> Result<(), DriverError> {
 }
 
 fn blob_path(id: &BackfillId, head: &v1::Head, number: u64) -> String {
-    let term = head.terms.iter().rev().find(|start| start.blob <= number).map_or(0, |start| start.term);
-    format!("backfills/{id}/log/{number:010}-t{term}")
+    let start = head.terms.iter().rev().find(|start| start.blob <= number).cloned().unwrap_or_default();
+    format!("backfills/{id}/log/{number:010}-t{}-{}", start.term, start.writer)
 }

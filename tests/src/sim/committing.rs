@@ -89,7 +89,7 @@ impl World {
             ..Default::default()
         };
         let outputs = order.reads.iter().zip(&order.tables).map(output).collect();
-        let prepared = v1::Prepared { version: 1, outputs, now: 0 };
+        let prepared = v1::Prepared { version: 1, outputs, ..Default::default() };
         self.drop_run(at, run);
         self.say(at, Up::Done(grant, done::Result::Prepared(prepared)));
     }

@@ -36,11 +36,14 @@ impl Allowed {
     }
 }
 
+/// How what is said of a path that is not there ends.
+pub(crate) const NOT_THERE: &str = "does not exist on this worker";
+
 /// What a person needs to know of a failed look at `path`.
 pub(crate) fn cannot_open(path: &Path, error: &std::io::Error) -> String {
     let shown = path.display();
     match error.kind() {
-        std::io::ErrorKind::NotFound => format!("{shown} does not exist on this worker"),
+        std::io::ErrorKind::NotFound => format!("{shown} {NOT_THERE}"),
         std::io::ErrorKind::PermissionDenied => format!("{shown}: permission denied to the user this worker runs as"),
         _ => format!("{shown}: {error}"),
     }

@@ -74,6 +74,15 @@ pub enum SourceError {
         #[source]
         source: object_store::Error,
     },
+    /// A table's metadata could not be read.
+    #[error("{doing}")]
+    Lake {
+        /// What was tried, of which table and snapshot.
+        doing: String,
+        /// What Iceberg's library says.
+        #[source]
+        source: Cause,
+    },
     /// A row lies in the window but outside the bounds that its unit was planned with.
     #[error(
         "{file}, {place}, row {row}: event time {found} lies outside the unit's bounds [{low}, {high}] within {window}; {way_out}"
@@ -125,7 +134,7 @@ impl Classify for SourceError {
             Self::Corrupt { during: During::Plan, .. } => Class::Fatal { exit_code: 4 },
             Self::Corrupt { .. } | Self::OutOfBounds { .. } | Self::Rows { .. } => Class::Poison,
             Self::Store { source, .. } => store_class(source),
-            Self::Abandoned => Class::Retryable,
+            Self::Lake { .. } | Self::Abandoned => Class::Retryable,
         }
     }
 
@@ -135,7 +144,9 @@ impl Classify for SourceError {
             Self::Corrupt { file, place, .. } => format!("{file}{}", at(place)),
             Self::Rows { file, place, .. } => format!("{file}, {place}"),
             Self::OutOfBounds { file, place, row, .. } => format!("{file}, {place}, row {row}"),
-            Self::Spec { .. } | Self::Input { .. } | Self::Denied { .. } | Self::Abandoned => String::new(),
+            Self::Spec { .. } | Self::Input { .. } | Self::Denied { .. } | Self::Lake { .. } | Self::Abandoned => {
+                String::new()
+            }
         }
     }
 }

@@ -12,6 +12,7 @@ mod error;
 mod event_time;
 mod files;
 mod generate;
+mod iceberg;
 mod lines;
 mod parquet;
 mod path_time;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 
 use ::arrow::array::{Int64Array, RecordBatch};
 use ::arrow::datatypes::SchemaRef;
+use ::iceberg::table::Table;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use tidegate_common::spec::model::SourceSpec;
@@ -64,6 +66,11 @@ pub trait Source: Send + Sync {
     /// What is pinned, in a few words for people.
     fn describe(&self) -> String;
 
+    /// Which state of it every task of the backfill is to read, where it has several.
+    fn pin(&self) -> Option<v1::SourcePin> {
+        None
+    }
+
     /// Finds every split whose rows can lie in `window` and sends it; the bounds of units are clamped to `window`.
     ///
     /// One split a file: how much of it a task reads is decided by [`crate::task::pack`].
@@ -99,8 +106,27 @@ pub async fn open(name: &str, spec: &SourceSpec, access: &Access) -> Result<Arc<
     let refuse = |what: &str| SourceError::Spec { source_name: name.to_owned(), what: what.to_owned() };
     match (&spec.files, &spec.iceberg, &spec.generate) {
         (Some(files), None, None) => files::open(name, files, spec.event_time.as_ref(), access).await,
-        (None, Some(_), None) => Err(refuse("an Iceberg table cannot be read as a source yet: read its files")),
+        (None, Some(_), None) => Err(refuse("an Iceberg table is opened by its catalog")),
         (None, None, Some(generated)) => generate::open(name, generated, spec.event_time.as_ref()),
         _ => Err(refuse("exactly one of files, iceberg and generate says what is read")),
     }
+}
+
+/// Opens the source `name`, the Iceberg table `table` that `spec` names, at the state that `pin` says; without one at
+/// the snapshot of the spec, or the current one.
+///
+/// # Errors
+/// When the spec is unsound, the snapshot is gone, or the table is not the one that was pinned.
+pub fn open_table(
+    name: &str,
+    spec: &SourceSpec,
+    access: &Access,
+    table: Table,
+    pin: Option<&v1::SourcePin>,
+) -> Result<Arc<dyn Source>, SourceError> {
+    let Some(iceberg) = &spec.iceberg else {
+        let what = "only `iceberg` names a table".to_owned();
+        return Err(SourceError::Spec { source_name: name.to_owned(), what });
+    };
+    Ok(Arc::new(self::iceberg::IcebergSource::open(name, iceberg, spec.event_time.as_ref(), access, table, pin)?))
 }

@@ -95,18 +95,32 @@ impl Store {
             .boxed()
     }
 
-    /// Opens the file that `pin` names for reading, checking that it is still the one that was pinned.
-    pub(crate) async fn open_pinned(&self, pin: &FilePin) -> Result<PinnedFile, SourceError> {
-        let (store, path): (Arc<dyn ObjectStore>, Path) = match &self.kind {
+    /// Pins the file at the absolute path `path` of this machine, as it is now.
+    pub(crate) async fn pin(&self, path: &str) -> Result<FilePin, SourceError> {
+        let pin = FilePin { path: path.to_owned(), ..Default::default() };
+        let (store, key) = self.place_of(&pin)?;
+        let meta = store.head(&key).await.map_err(|e| store_error(path, e))?;
+        // The inode in a disk's etag is not shared by copies on other machines.
+        let is_disk = matches!(self.kind, Kind::Disk { .. });
+        Ok(pin_of(path.to_owned(), &ObjectMeta { e_tag: if is_disk { None } else { meta.e_tag.clone() }, ..meta }))
+    }
+
+    fn place_of(&self, pin: &FilePin) -> Result<(Arc<dyn ObjectStore>, Path), SourceError> {
+        match &self.kind {
             Kind::Disk { allowed, disk } => {
                 let real = allowed
                     .resolve(DiskPath::new(&pin.path))
                     .map_err(|what| SourceError::Denied { source_name: self.source_name.clone(), what })?;
                 let path = Path::from_absolute_path(&real).map_err(|e| store_error(&pin.path, e.into()))?;
-                (disk.clone(), path)
+                Ok((disk.clone(), path))
             }
-            Kind::Bucket(bucket) => (bucket.store(), bucket.key(&pin.path)?),
-        };
+            Kind::Bucket(bucket) => Ok((bucket.store(), bucket.key(&pin.path)?)),
+        }
+    }
+
+    /// Opens the file that `pin` names for reading, checking that it is still the one that was pinned.
+    pub(crate) async fn open_pinned(&self, pin: &FilePin) -> Result<PinnedFile, SourceError> {
+        let (store, path) = self.place_of(pin)?;
         let meta = store.head(&path).await.map_err(|e| match e {
             object_store::Error::NotFound { .. } => changed(pin, "it is gone".to_owned()),
             e => store_error(&pin.path, e),

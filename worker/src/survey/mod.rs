@@ -27,18 +27,18 @@ use self::sample::Sample;
 pub use self::sample::Sampled;
 use crate::access::Access;
 use crate::sink::{self, Catalogs};
-use crate::task::opened::{Opened, Shelf};
+use crate::task::opened::{Opened, Reach, Shelf};
 use crate::task::{TaskError, enumerate, kinds};
 
 /// With what a survey is made.
-#[derive(Clone, Copy, Debug)]
-pub struct Means<'a> {
+#[derive(Clone, Debug)]
+pub struct Means {
     /// What the spec may reach here.
-    pub access: &'a Access,
+    pub access: Access,
     /// The catalogs of the tables; see [`Catalogs::to_read`].
-    pub catalogs: &'a Catalogs,
+    pub catalogs: Arc<Catalogs>,
     /// The catalog of a table whose name has none.
-    pub default_catalog: &'a str,
+    pub default_catalog: String,
     /// Slots that will read, at least 1.
     pub slots: usize,
     /// How long units may be read to learn how fast that is.
@@ -131,9 +131,9 @@ pub struct Estimate {
 /// # Errors
 /// What prepare and enumerate fail with: a source that cannot be read, a query that cannot be planned, a table that
 /// does not fit.
-pub async fn survey(spec: &Resolved, id: &BackfillId, means: Means<'_>) -> Result<Survey, TaskError> {
+pub async fn survey(spec: &Resolved, id: &BackfillId, means: &Means) -> Result<Survey, TaskError> {
     kinds::refuse_not_yet(spec)?;
-    let opened = open(spec, id, means.access)?;
+    let opened = open(spec, id, means)?;
     opened.queries(clock::processing_time_micros()).await?;
     let tables = tables(&opened, id, means).await?;
     let mut sources = Vec::with_capacity(opened.resolved.sources.len());
@@ -172,31 +172,31 @@ pub async fn sources(
     spec: &Resolved,
     id: &BackfillId,
     only: Option<&str>,
-    access: &Access,
-    slots: usize,
+    means: &Means,
 ) -> Result<Vec<SourceSurvey>, TaskError> {
-    let opened = open(spec, id, access)?;
+    let opened = open(spec, id, means)?;
     let mut surveyed = Vec::new();
     for (ix, described) in (0..).map(SourceIx::new).zip(&opened.resolved.sources) {
         if only.is_none_or(|only| only == described.name) {
-            surveyed.push(source(&opened, ix, slots).await?.0);
+            surveyed.push(source(&opened, ix, means.slots).await?.0);
         }
     }
     Ok(surveyed)
 }
 
-fn open(spec: &Resolved, id: &BackfillId, access: &Access) -> Result<Arc<Opened>, TaskError> {
+fn open(spec: &Resolved, id: &BackfillId, means: &Means) -> Result<Arc<Opened>, TaskError> {
     let info = v1::BackfillInfo { spec_json: spec::canonical_json(&spec.spec), ..Default::default() };
-    Ok(Shelf::default().open(id, &Arc::new(info), access)?)
+    let Means { access, catalogs, default_catalog, .. } = means.clone();
+    Ok(Shelf::new(Reach { access, catalogs, default_catalog }).open(id, &Arc::new(info))?)
 }
 
 /// The tables as they are, or as they would be created.
-async fn tables(opened: &Opened, id: &BackfillId, means: Means<'_>) -> Result<Vec<v1::PreparedOutput>, TaskError> {
+async fn tables(opened: &Opened, id: &BackfillId, means: &Means) -> Result<Vec<v1::PreparedOutput>, TaskError> {
     let queries = opened.queries(0).await?;
     let mut tables = Vec::with_capacity(queries.len());
     for (ix, query) in (0..).map(OutputIx::new).zip(queries) {
-        let target = opened.target(ix, means.default_catalog)?;
-        let found = sink::prepare(means.catalogs, &target, &query.schema(), false, id.as_str()).await?;
+        let target = opened.target(ix)?;
+        let found = sink::prepare(&means.catalogs, &target, &query.schema(), false, id.as_str()).await?;
         tables.push(v1::PreparedOutput { source: vec![query.source().to_owned()], ..found });
     }
     Ok(tables)

@@ -35,15 +35,14 @@ async fn surveyed(text: &str, folder: &std::path::Path) -> Result<Survey, TaskEr
         warehouse: folder.join("warehouse").display().to_string(),
     };
     let catalogs = Catalogs::to_read([("default".to_owned(), catalog)]);
-    let access = Access::local();
     let means = Means {
-        access: &access,
-        catalogs: &catalogs,
-        default_catalog: "default",
+        access: Access::local(),
+        catalogs: std::sync::Arc::new(catalogs),
+        default_catalog: "default".to_owned(),
         slots: 2,
         sample: Duration::from_secs(3600),
     };
-    survey(&spec, &id, means).await
+    survey(&spec, &id, &means).await
 }
 
 #[tokio::test]

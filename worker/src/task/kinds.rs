@@ -21,15 +21,11 @@ pub(crate) use self::read::projected;
 use super::budget::Budget;
 use super::opened::{BackfillError, Opened, Shelf};
 use super::{TaskBody, TaskContext, TaskEnd, TaskError};
-use crate::access::Access;
 use crate::sink::Catalogs;
 
 /// What every task of a worker shares.
 pub(crate) struct Kinds {
-    pub(crate) access: Access,
     pub(crate) catalogs: Arc<Catalogs>,
-    /// The catalog of a table whose name has none.
-    pub(crate) default_catalog: String,
     /// To the coordinator, for the files of an intent.
     pub(crate) channel: Channel,
     pub(crate) budget: Budget,
@@ -44,7 +40,7 @@ pub(crate) struct Kinds {
 #[async_trait]
 impl TaskBody for Kinds {
     async fn run(&self, mut context: TaskContext) -> Result<TaskEnd, TaskError> {
-        let opened: Arc<Opened> = self.shelf.open(&context.backfill, &context.info, &self.access)?;
+        let opened: Arc<Opened> = self.shelf.open(&context.backfill, &context.info)?;
         match std::mem::replace(&mut context.work, Work::Prepare(Default::default())) {
             Work::Prepare(_) => self.prepare(&opened, &context).await,
             Work::Enumerate(_) => self.enumerate(&opened, &context).await,

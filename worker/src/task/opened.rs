@@ -8,15 +8,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tidegate_common::ids::{BackfillId, OutputIx, SourceIx};
 use tidegate_common::spec;
-use tidegate_common::spec::{Resolved, ResolvedOutput, ResolvedSource};
+use tidegate_common::spec::model::SourceSpec;
+use tidegate_common::spec::{Resolved, ResolvedOutput, ResolvedSource, SourceKind};
 use tidegate_proto::v1;
 use tokio::sync::OnceCell;
 
 use super::TaskError;
 use crate::access::Access;
 use crate::failure::{Class, Classify};
-use crate::sink::OutputTarget;
-use crate::source::{self, Source};
+use crate::sink::{Catalogs, OutputTarget};
+use crate::source::{self, Source, SourceError};
 use crate::transform::Query;
 
 /// Why a backfill cannot be worked on.
@@ -46,23 +47,34 @@ impl Classify for BackfillError {
     }
 }
 
+/// What a worker lets its backfills reach.
+#[derive(Clone, Debug)]
+pub(crate) struct Reach {
+    /// What specs may name.
+    pub(crate) access: Access,
+    /// Its catalogs.
+    pub(crate) catalogs: Arc<Catalogs>,
+    /// The catalog of a table whose name has none.
+    pub(crate) default_catalog: String,
+}
+
 /// A backfill, open.
 pub(crate) struct Opened {
     info: Arc<v1::BackfillInfo>,
-    access: Access,
+    reach: Reach,
     pub(crate) resolved: Resolved,
     sources: Vec<OnceCell<Arc<dyn Source>>>,
     queries: OnceCell<Vec<Query>>,
 }
 
 impl Opened {
-    fn of(info: Arc<v1::BackfillInfo>, access: Access) -> Result<Self, BackfillError> {
+    fn of(info: Arc<v1::BackfillInfo>, reach: Reach) -> Result<Self, BackfillError> {
         let bad = |error: Box<dyn std::error::Error + Send + Sync>| BackfillError::Spec(error);
         let spec = spec::from_canonical_json(&info.spec_json).map_err(|error| bad(Box::new(error)))?;
         // Every time in a canonical spec is absolute: what `now` is changes nothing.
         let resolved = spec::resolve(spec, 0).map_err(|error| bad(Box::new(error)))?;
         let sources = resolved.sources.iter().map(|_| OnceCell::new()).collect();
-        Ok(Self { info, access, resolved, sources, queries: OnceCell::new() })
+        Ok(Self { info, reach, resolved, sources, queries: OnceCell::new() })
     }
 
     /// What prepare pinned.
@@ -76,8 +88,38 @@ impl Opened {
         let described = self.resolved.source(ix).ok_or_else(no_such)?;
         let spec = self.resolved.spec.sources.get(&described.name).ok_or_else(no_such)?;
         let cell = usize::try_from(ix.get()).ok().and_then(|at| self.sources.get(at)).ok_or_else(no_such)?;
-        let opened = cell.get_or_try_init(|| source::open(&described.name, spec, &self.access)).await?;
+        let opened = cell.get_or_try_init(|| self.open_source(described, spec)).await?;
         Ok((opened.clone(), described))
+    }
+
+    async fn open_source(&self, described: &ResolvedSource, spec: &SourceSpec) -> Result<Arc<dyn Source>, TaskError> {
+        let SourceKind::Iceberg { table, .. } = &described.kind else {
+            return Ok(source::open(&described.name, spec, &self.reach.access).await?);
+        };
+        let catalog = table.catalog.as_ref().unwrap_or(&self.reach.default_catalog);
+        let target = OutputTarget {
+            catalog: catalog.clone(),
+            namespace: vec![table.namespace.clone()],
+            name: table.name.clone(),
+            ..OutputTarget::default()
+        };
+        let loaded = self.reach.catalogs.get(catalog).await?.load(&target.ident()?).await?;
+        let loaded = loaded.ok_or_else(|| SourceError::Input {
+            source_name: described.name.clone(),
+            what: format!("there is no table {}: check the catalog and the name", target.full_name()),
+        })?;
+        let pins = self.info.prepared.iter().flat_map(|prepared| &prepared.sources);
+        let pin = pins.into_iter().find(|pin| pin.source == described.name);
+        Ok(source::open_table(&described.name, spec, &self.reach.access, loaded.table().clone(), pin)?)
+    }
+
+    /// Which states of its sources every task is to read.
+    pub(crate) async fn pins(&self) -> Result<Vec<v1::SourcePin>, TaskError> {
+        let mut pins = Vec::new();
+        for (ix, _) in (0..).map(SourceIx::new).zip(&self.resolved.sources) {
+            pins.extend(self.source(ix).await?.0.pin());
+        }
+        Ok(pins)
     }
 
     /// The outputs' queries, in the order of the outputs. `now_micros` is what `now()` stands for; the same in every
@@ -95,10 +137,10 @@ impl Opened {
     }
 
     /// The table of the output of that number.
-    pub(crate) fn target(&self, ix: OutputIx, default_catalog: &str) -> Result<OutputTarget, BackfillError> {
+    pub(crate) fn target(&self, ix: OutputIx) -> Result<OutputTarget, BackfillError> {
         let no_such = || BackfillError::NoSuch { what: format!("output {ix}") };
         let output = self.resolved.output(ix).ok_or_else(no_such)?;
-        Ok(target(output, default_catalog))
+        Ok(target(output, &self.reach.default_catalog))
     }
 }
 
@@ -115,24 +157,30 @@ pub(crate) fn target(output: &ResolvedOutput, default_catalog: &str) -> OutputTa
 }
 
 /// The backfills that a worker has open.
-#[derive(Default)]
-pub(crate) struct Shelf(Mutex<BTreeMap<BackfillId, Arc<Opened>>>);
+pub(crate) struct Shelf {
+    reach: Reach,
+    open: Mutex<BTreeMap<BackfillId, Arc<Opened>>>,
+}
 
 impl Shelf {
+    /// None yet.
+    pub(crate) fn new(reach: Reach) -> Self {
+        Self { reach, open: Mutex::default() }
+    }
+
     /// The backfill that `info` describes. Another description than before opens it anew; what no session speaks of
     /// any more is dropped.
     pub(crate) fn open(
         &self,
         backfill: &BackfillId,
         info: &Arc<v1::BackfillInfo>,
-        access: &Access,
     ) -> Result<Arc<Opened>, BackfillError> {
-        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(opened) = open.get(backfill).filter(|opened| Arc::ptr_eq(&opened.info, info)) {
             return Ok(opened.clone());
         }
         open.retain(|_, opened| Arc::strong_count(&opened.info) > 1);
-        let opened = Arc::new(Opened::of(info.clone(), access.clone())?);
+        let opened = Arc::new(Opened::of(info.clone(), self.reach.clone())?);
         open.insert(backfill.clone(), opened.clone());
         Ok(opened)
     }

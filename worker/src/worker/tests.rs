@@ -30,14 +30,13 @@ fn events(path: &Path) {
     writer.close().unwrap();
 }
 
-/// The even ids of the first ten minutes.
-fn spec_json(input: &Path) -> String {
+/// What `input` has of the first ten minutes where `filter` holds, into `lake.<output>`.
+fn spec_json(input: &str, output: &str, filter: &str) -> String {
     let text = format!(
         "version: 1\nkind: backfill\nname: t\n\
          window: {{from: 2024-01-01T00:00:00Z, to: 2024-01-01T00:10:00Z}}\n\
-         sources:\n  events:\n    files: {{path: {}}}\n    event_time: {{column: ts}}\n\
-         outputs:\n  even:\n    table: lake.even\n    sql: SELECT id, ts FROM events WHERE id % 2 = 0\n",
-        input.display()
+         sources:\n  events:\n    {input}\n    event_time: {{column: ts}}\n\
+         outputs:\n  out:\n    table: lake.{output}\n    sql: SELECT id, ts FROM events WHERE {filter}\n",
     );
     let spec = spec::parse(&text, "t.yaml", &|_| None).unwrap();
     spec::canonical_json(&spec::resolve(spec, 0).unwrap().spec)
@@ -56,11 +55,11 @@ async fn done(peer: &mut Peer) -> Done {
 }
 
 /// Runs read task `at` to its end: what its hand-ins carried.
-async fn read(peer: &mut Peer, at: u32, task: v1::ReadTask) -> Vec<v1::HandIn> {
+async fn read(peer: &mut Peer, at: u32, number: u64, task: v1::ReadTask) -> Vec<v1::HandIn> {
     let units = u32::try_from(task.units.len()).unwrap();
     let gate = v1::Gate { backfill: backfill(), watermark: task.units[0].low, gate: None };
     let work = Work::Read(v1::ReadWork { task: Some(task), next_unit: 0, gate: Some(gate) });
-    peer.send(assign(Kind::Read(ReadId { source: 0, segment: 0, at }), u64::from(at) + 10, work)).await;
+    peer.send(assign(Kind::Read(ReadId { source: 0, segment: 0, at }), u64::from(at) + number + 10, work)).await;
     let mut hand_ins: Vec<v1::HandIn> = Vec::new();
     while hand_ins.last().is_none_or(|last| last.end_unit < units) {
         let next = peer.next().await;
@@ -98,77 +97,146 @@ fn intent(table: &v1::PreparedOutput, parts: &[v1::OutputPart]) -> v1::Intent {
     }
 }
 
+/// A worker and the coordinator's end of its session, over a catalog in a folder.
+struct Bench {
+    folder: tempfile::TempDir,
+    catalogs: Arc<Catalogs>,
+    log: Log,
+    peer: Peer,
+    stop: oneshot::Sender<()>,
+    worker: tokio::task::JoinHandle<Result<(), WorkerError>>,
+}
+
+/// What a backfill counted.
+struct Ran {
+    enumerated: v1::Enumerated,
+    hand_ins: Vec<v1::HandIn>,
+    prepared: v1::Prepared,
+    total_records: String,
+}
+
+impl Ran {
+    fn count(&self, of: fn(&v1::HandIn) -> u64) -> u64 {
+        self.hand_ins.iter().map(of).sum()
+    }
+}
+
+impl Bench {
+    async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let catalog = CatalogConfig::Sqlite {
+            name: "local".to_owned(),
+            path: folder.path().join("catalog.db"),
+            warehouse: folder.path().join("warehouse").display().to_string(),
+        };
+        let catalogs = Arc::new(Catalogs::new([("local".to_owned(), catalog)]));
+        let config = WorkerConfig {
+            name: "w-1".to_owned(),
+            slots: 2,
+            memory_bytes: 256 << 20,
+            access: Access::local(),
+            catalogs: catalogs.clone(),
+            default_catalog: "local".to_owned(),
+            fences: Fences::default(),
+        };
+        let log = Log::default();
+        let (channel, mut sessions) = serve(log.clone());
+        let (stop, stopped) = oneshot::channel::<()>();
+        let worker = tokio::spawn(run(config, channel, async { drop(stopped.await) }));
+        let (mut peer, _) = sessions.next().await;
+        peer.welcome().await;
+        Self { folder, catalogs, log, peer, stop, worker }
+    }
+
+    /// Runs a backfill of one source and one output through all its tasks; `number` tells its tasks from others'.
+    async fn backfill(&mut self, number: u64, spec_json: &str, output: &str) -> Ran {
+        let Self { peer, log, catalogs, .. } = self;
+        peer.send(info(spec_json, None)).await;
+        peer.send(assign(Kind::Prepare(Unit {}), number, Work::Prepare(v1::PrepareWork {}))).await;
+        let Done::Prepared(prepared) = done(peer).await else { panic!("not prepared") };
+        let table = prepared.outputs[0].clone();
+        assert_eq!((table.table, table.created), (format!("local.lake.{output}"), true));
+        let table = prepared.outputs[0].clone();
+
+        peer.send(info(spec_json, Some(prepared.clone()))).await;
+        let work = Work::Enumerate(v1::EnumerateWork { source: 0 });
+        peer.send(assign(Kind::Enumerate(0), number + 1, work)).await;
+        let Up::Segment(found) = peer.next().await else { panic!("no segment") };
+        let Done::Enumerated(enumerated) = done(peer).await else { panic!("not enumerated") };
+
+        let mut hand_ins = Vec::new();
+        for (at, task) in (0..).zip(found.segment.unwrap().tasks) {
+            hand_ins.extend(read(peer, at, number, task).await);
+        }
+        let parts: Vec<_> = hand_ins.iter().flat_map(|hand_in| hand_in.outputs.clone()).collect();
+        let commit = Work::Commit(v1::CommitWork { intent: Some(intent(&table, &parts)) });
+        log.lock().unwrap().clear();
+        log.lock().unwrap().extend(parts);
+        peer.send(assign(Kind::Commit(CommitId { output: 0, sequence: 1 }), number + 2, commit)).await;
+        let Done::Commit(result) = done(peer).await else { panic!("not committed") };
+        assert_eq!((result.end(), result.snapshot_id), (v1::CommitEnd::Committed, 77));
+
+        let target = OutputTarget {
+            catalog: "local".to_owned(),
+            namespace: vec!["lake".to_owned()],
+            name: output.to_owned(),
+            ..OutputTarget::default()
+        };
+        let table = load(catalogs, &target).await.unwrap();
+        let summary = table.metadata().current_snapshot().unwrap().summary().additional_properties.clone();
+        Ran { enumerated, hand_ins, prepared, total_records: summary["total-records"].clone() }
+    }
+
+    async fn end(self) {
+        self.stop.send(()).unwrap();
+        assert!(self.peer.heard_until_the_end().await, "it says that it drains");
+        self.worker.await.unwrap().unwrap();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_takes_a_backfill_from_a_file_to_a_committed_table() {
-    let folder = tempfile::tempdir().unwrap();
-    let input = folder.path().join("events.parquet");
+    let mut bench = Bench::start().await;
+    let input = bench.folder.path().join("events.parquet");
     events(&input);
-    let catalog = CatalogConfig::Sqlite {
-        name: "local".to_owned(),
-        path: folder.path().join("catalog.db"),
-        warehouse: folder.path().join("warehouse").display().to_string(),
-    };
-    let catalogs = Arc::new(Catalogs::new([("local".to_owned(), catalog)]));
-    let config = WorkerConfig {
-        name: "w-1".to_owned(),
-        slots: 2,
-        memory_bytes: 256 << 20,
-        access: Access::local(),
-        catalogs: catalogs.clone(),
-        default_catalog: "local".to_owned(),
-        fences: Fences::default(),
-    };
-    let log = Log::default();
-    let (channel, mut sessions) = serve(log.clone());
-    let (stop, stopped) = oneshot::channel::<()>();
-    let worker = tokio::spawn(run(config, channel, async { drop(stopped.await) }));
-    let (mut peer, _) = sessions.next().await;
-    peer.welcome().await;
+    let spec = spec_json(&format!("files: {{path: {}}}", input.display()), "even", "id % 2 = 0");
+    let ran = bench.backfill(1, &spec, "even").await;
+    assert_eq!((ran.enumerated.files, ran.enumerated.rows_in_range, ran.enumerated.segments), (1, 1_000, 1));
+    assert_eq!((&ran.prepared.outputs[0].source[..], ran.prepared.sources.len()), (&["events".into()][..], 0));
+    assert_eq!(ran.count(|hand_in| hand_in.rows_read), 1_000);
+    assert_eq!(ran.count(|hand_in| hand_in.rows_outside), 400);
+    assert_eq!(ran.count(|hand_in| hand_in.outputs[0].rows_passed), 300);
+    assert_eq!(ran.count(|hand_in| hand_in.outputs[0].rows_filtered), 700);
+    assert_eq!(ran.total_records, "300");
+    bench.end().await;
+}
 
-    let spec_json = spec_json(&input);
-    peer.send(info(&spec_json, None)).await;
-    peer.send(assign(Kind::Prepare(Unit {}), 1, Work::Prepare(v1::PrepareWork {}))).await;
-    let Done::Prepared(prepared) = done(&mut peer).await else { panic!("not prepared") };
-    let table = prepared.outputs[0].clone();
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_takes_a_backfill_from_a_table_to_another() {
+    let mut bench = Bench::start().await;
+    let input = bench.folder.path().join("events.parquet");
+    events(&input);
+    let first = spec_json(&format!("files: {{path: {}}}", input.display()), "even", "id % 2 = 0");
+    bench.backfill(1, &first, "even").await;
+
+    let second = spec_json("iceberg: {table: lake.even}", "sixth", "id % 3 = 0");
+    let ran = bench.backfill(101, &second, "sixth").await;
+    assert_eq!(ran.enumerated.pinned, "iceberg lake.even @ snapshot 77");
+    assert_eq!((&ran.prepared.sources[0].source[..], ran.prepared.sources[0].snapshot), ("events", Some(77)));
+    assert_eq!((ran.enumerated.files, ran.enumerated.rows_in_range), (1, 300));
     assert_eq!(
-        (table.table.as_str(), table.created, &table.source[..]),
-        ("local.lake.even", true, &["events".into()][..])
+        (ran.count(|hand_in| hand_in.rows_read), ran.count(|hand_in| hand_in.outputs[0].rows_passed)),
+        (300, 100)
     );
+    assert_eq!(ran.total_records, "100");
 
-    peer.send(info(&spec_json, Some(prepared))).await;
-    peer.send(assign(Kind::Enumerate(0), 2, Work::Enumerate(v1::EnumerateWork { source: 0 }))).await;
-    let Up::Segment(found) = peer.next().await else { panic!("no segment") };
-    let Done::Enumerated(enumerated) = done(&mut peer).await else { panic!("not enumerated") };
-    assert_eq!((enumerated.files, enumerated.rows_in_range, enumerated.segments), (1, 1_000, 1));
-
-    let mut hand_ins = Vec::new();
-    for (at, task) in (0..).zip(found.segment.unwrap().tasks) {
-        hand_ins.extend(read(&mut peer, at, task).await);
-    }
-    let count = |of: fn(&v1::HandIn) -> u64| hand_ins.iter().map(of).sum::<u64>();
-    assert_eq!(count(|hand_in| hand_in.rows_read), 1_000);
-    assert_eq!(count(|hand_in| hand_in.rows_outside), 400);
-    assert_eq!(count(|hand_in| hand_in.outputs[0].rows_passed), 300);
-    assert_eq!(count(|hand_in| hand_in.outputs[0].rows_filtered), 700);
-
-    let parts: Vec<_> = hand_ins.into_iter().flat_map(|hand_in| hand_in.outputs).collect();
-    let commit = Work::Commit(v1::CommitWork { intent: Some(intent(&table, &parts)) });
-    log.lock().unwrap().extend(parts);
-    peer.send(assign(Kind::Commit(CommitId { output: 0, sequence: 1 }), 3, commit)).await;
-    let Done::Commit(result) = done(&mut peer).await else { panic!("not committed") };
-    assert_eq!((result.end(), result.snapshot_id), (v1::CommitEnd::Committed, 77));
-
-    let target = OutputTarget {
-        catalog: "local".to_owned(),
-        namespace: vec!["lake".to_owned()],
-        name: "even".to_owned(),
-        ..OutputTarget::default()
-    };
-    let table = load(&catalogs, &target).await.unwrap();
-    let summary = table.metadata().current_snapshot().unwrap().summary().additional_properties.clone();
-    assert_eq!(summary["total-records"], "300");
-
-    stop.send(()).unwrap();
-    assert!(peer.heard_until_the_end().await, "it says that it drains");
-    worker.await.unwrap().unwrap();
+    let missing = spec_json("iceberg: {table: lake.odd}", "none", "true");
+    bench.peer.send(info(&missing, None)).await;
+    bench.peer.send(assign(Kind::Prepare(Unit {}), 201, Work::Prepare(v1::PrepareWork {}))).await;
+    let next = bench.peer.next().await;
+    let Up::Fail(fail) = next else { panic!("{next:?} is no failure") };
+    let evidence = fail.evidence.unwrap();
+    assert_eq!(evidence.exit_code, 4);
+    assert_eq!(evidence.message, "source events: there is no table local.lake.odd: check the catalog and the name");
+    bench.end().await;
 }

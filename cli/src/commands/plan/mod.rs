@@ -4,6 +4,7 @@ mod document;
 mod text;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate_common::time::Span;
@@ -65,15 +66,19 @@ pub(super) async fn plan(args: args::Plan, context: &Context) -> Outcome {
 }
 
 async fn surveyed(spec: &CheckedSpec, config: &Config, slots: u32, sample: Duration) -> Result<Survey, Error> {
-    let catalogs = Catalogs::to_read(worker::catalogs(config));
-    let means = Means {
-        access: &Access::local(),
-        catalogs: &catalogs,
-        default_catalog: DEFAULT_CATALOG,
+    let means = means(config, slots, sample);
+    survey::survey(&spec.resolved, &spec.id, &means).await.map_err(|failed| task_error(&failed))
+}
+
+/// With what this process surveys: what the user may read, and the configured catalogs, to be read only.
+pub(super) fn means(config: &Config, slots: u32, sample: Duration) -> Means {
+    Means {
+        access: Access::local(),
+        catalogs: Arc::new(Catalogs::to_read(worker::catalogs(config))),
+        default_catalog: DEFAULT_CATALOG.to_owned(),
         slots: usize::try_from(slots).unwrap_or(usize::MAX),
         sample,
-    };
-    survey::survey(&spec.resolved, &spec.id, means).await.map_err(|failed| task_error(&failed))
+    }
 }
 
 /// What a task's failure means here: its own exit code, or that the preflight failed.

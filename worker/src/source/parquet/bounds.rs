@@ -11,8 +11,26 @@ use crate::source::bounds::KnownBounds;
 use crate::source::error::{During, SourceError};
 use crate::source::event_time::EventTimeRule;
 
+/// The bounds of each row group: from its statistics, from a promise, or from reading its column at `column`.
+pub(in crate::source) async fn of_groups(
+    file: &ParquetFile,
+    column: usize,
+    rule: &EventTimeRule,
+    promised: Option<Bounds>,
+) -> Result<Vec<KnownBounds>, SourceError> {
+    let mut all = Vec::with_capacity(file.row_groups().len());
+    for (at, known) in of_statistics(file, column, rule)?.into_iter().enumerate() {
+        all.push(match (known, promised) {
+            (Some(known), _) => known,
+            (None, Some(bounds)) => KnownBounds { bounds: Some(bounds), has_nulls: false },
+            (None, None) => of_column(file, at, column, rule).await?,
+        });
+    }
+    Ok(all)
+}
+
 /// The bounds by the statistics of the column at `column` of the file; none where they are absent or not exact.
-pub(super) fn of_statistics(
+fn of_statistics(
     file: &ParquetFile,
     column: usize,
     rule: &EventTimeRule,
@@ -43,7 +61,7 @@ pub(super) fn of_statistics(
 }
 
 /// The bounds by reading the column once.
-pub(super) async fn of_column(
+async fn of_column(
     file: &ParquetFile,
     group: usize,
     column: usize,

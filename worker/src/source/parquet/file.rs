@@ -30,14 +30,14 @@ const BATCH_ROWS: usize = 8192;
 
 /// A file and its footer.
 #[derive(Clone, Debug)]
-pub(super) struct ParquetFile {
+pub(in crate::source) struct ParquetFile {
     bytes: FileBytes,
     footer: ArrowReaderMetadata,
 }
 
 impl ParquetFile {
     /// Reads the footer of `file`.
-    pub(super) async fn open(file: PinnedFile, during: During) -> Result<Self, SourceError> {
+    pub(in crate::source) async fn open(file: PinnedFile, during: During) -> Result<Self, SourceError> {
         let name = file.name().to_owned();
         let loaded = AssertUnwindSafe(Self::load(FileBytes(file))).catch_unwind().await;
         loaded.unwrap_or_else(|panic| Err(panicked(panic.as_ref()))).map_err(|e| failure(&name, "footer", during, e))
@@ -54,32 +54,32 @@ impl ParquetFile {
     }
 
     /// Its path or URL.
-    pub(super) fn name(&self) -> &str {
+    pub(in crate::source) fn name(&self) -> &str {
         self.bytes.0.name()
     }
 
     /// Its columns, in its own order, as they are read.
-    pub(super) fn schema(&self) -> &SchemaRef {
+    pub(in crate::source) fn schema(&self) -> &SchemaRef {
         self.footer.schema()
     }
 
     /// Its columns as they are written.
-    pub(super) fn parquet_schema(&self) -> &SchemaDescriptor {
+    pub(in crate::source) fn parquet_schema(&self) -> &SchemaDescriptor {
         self.footer.parquet_schema()
     }
 
     /// Its row groups, in its own order.
-    pub(super) fn row_groups(&self) -> &[RowGroupMetaData] {
+    pub(in crate::source) fn row_groups(&self) -> &[RowGroupMetaData] {
         self.footer.metadata().row_groups()
     }
 
     /// What a person calls a row group.
-    pub(super) fn place_of(&self, group: usize) -> String {
+    pub(in crate::source) fn place_of(&self, group: usize) -> String {
         format!("row group {group}")
     }
 
     /// The rows of a row group: the columns at `columns` of the file, in the file's order.
-    pub(super) fn read_group(
+    pub(in crate::source) fn read_group(
         &self,
         group: usize,
         columns: &[usize],
@@ -102,13 +102,13 @@ impl ParquetFile {
     }
 
     /// The error of a decoder at `place`; a store's failure stays one.
-    pub(super) fn corrupt(&self, place: &str, during: During, error: ParquetError) -> SourceError {
+    pub(in crate::source) fn corrupt(&self, place: &str, during: During, error: ParquetError) -> SourceError {
         failure(self.name(), place, during, error)
     }
 }
 
 /// Runs a decoder that may panic over a damaged file; that is its error then.
-pub(super) fn caught<T>(decode: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, ParquetError> {
+pub(in crate::source) fn caught<T>(decode: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, ParquetError> {
     std::panic::catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(|panic| Err(panicked(panic.as_ref())))
 }
 
@@ -118,7 +118,7 @@ fn panicked(panic: &(dyn Any + Send)) -> ParquetError {
 }
 
 /// A count that the format writes signed; below zero it is none.
-pub(super) fn unsigned(count: i64) -> u64 {
+pub(in crate::source) fn unsigned(count: i64) -> u64 {
     u64::try_from(count).unwrap_or(0)
 }
 

@@ -18,7 +18,9 @@ use tidegate_common::time::{Bounds, Window};
 use tidegate_proto::v1;
 use tokio::sync::mpsc;
 
-use self::file::ParquetFile;
+pub(in crate::source) use self::bounds::of_groups;
+pub(in crate::source) use self::file::{ParquetFile, unsigned};
+pub(in crate::source) use self::reader::{Wanted, read_unit};
 use super::bounds::KnownBounds;
 use super::error::{During, SourceError};
 use super::event_time::EventTimeRule;
@@ -131,31 +133,8 @@ impl Shared {
         let file = ParquetFile::open(self.store.open_pinned(&pin).await?, During::Plan).await?;
         let columns = self.columns_of(&file)?;
         let bounds = self.bounds(&file, &columns).await?;
-        let some = bounds.iter().filter_map(|group| group.bounds).reduce(Bounds::union);
-        let mut found =
-            FoundSplit { split: v1::Split { file: Some(pin), detail: Default::default() }, ..Default::default() };
-        for (position, (group, bounds)) in (0..).zip(file.row_groups().iter().zip(&bounds)) {
-            let (rows, bytes) = (file::unsigned(group.num_rows()), file::unsigned(group.compressed_size()));
-            if rows == 0 {
-                continue;
-            }
-            let Some(within) = bounds.within(window, some) else {
-                found.rows_pruned += rows;
-                found.bytes_pruned += bytes;
-                continue;
-            };
-            found.units.push(v1::UnitOfWork {
-                split: 0,
-                position,
-                length: 0,
-                rows,
-                bytes,
-                low: within.low().as_micros(),
-                high: within.high().as_micros(),
-            });
-        }
-        found.units.sort_by_key(|unit| (unit.low, unit.high, unit.position));
-        Ok(found)
+        let split = v1::Split { file: Some(pin), detail: Default::default() };
+        Ok(found(split, &file, &bounds, window))
     }
 
     /// The bounds of each row group: from the path, from its statistics, from a promise, or from reading its column.
@@ -165,16 +144,41 @@ impl Shared {
         let Some(column) = self.rule.column().and_then(|at| columns.get(at).copied()) else {
             return Ok(vec![KnownBounds { bounds: promised, has_nulls: false }; file.row_groups().len()]);
         };
-        let mut all = Vec::with_capacity(file.row_groups().len());
-        for (at, known) in bounds::of_statistics(file, column, &self.rule)?.into_iter().enumerate() {
-            all.push(match (known, promised) {
-                (Some(known), _) => known,
-                (None, Some(bounds)) => KnownBounds { bounds: Some(bounds), has_nulls: false },
-                (None, None) => bounds::of_column(file, at, column, &self.rule).await?,
-            });
-        }
-        Ok(all)
+        bounds::of_groups(file, column, &self.rule, promised).await
     }
+}
+
+/// The row groups of `file`, whose event-time bounds are `bounds`, as the units of `split`.
+pub(in crate::source) fn found(
+    split: v1::Split,
+    file: &ParquetFile,
+    bounds: &[KnownBounds],
+    window: Window,
+) -> FoundSplit {
+    let some = bounds.iter().filter_map(|group| group.bounds).reduce(Bounds::union);
+    let mut found = FoundSplit { split, ..Default::default() };
+    for (position, (group, bounds)) in (0..).zip(file.row_groups().iter().zip(bounds)) {
+        let (rows, bytes) = (unsigned(group.num_rows()), unsigned(group.compressed_size()));
+        if rows == 0 {
+            continue;
+        }
+        let Some(within) = bounds.within(window, some) else {
+            found.rows_pruned += rows;
+            found.bytes_pruned += bytes;
+            continue;
+        };
+        found.units.push(v1::UnitOfWork {
+            split: 0,
+            position,
+            length: 0,
+            rows,
+            bytes,
+            low: within.low().as_micros(),
+            high: within.high().as_micros(),
+        });
+    }
+    found.units.sort_by_key(|unit| (unit.low, unit.high, unit.position));
+    found
 }
 
 /// The source's columns: plain types, nullable, without the first file's own remarks.
@@ -184,7 +188,7 @@ fn source_schema(file: &Schema) -> Schema {
 }
 
 /// A column's type as it is read: text and bytes with 32-bit offsets, no dictionaries, no views.
-fn plain(kind: &DataType) -> DataType {
+pub(in crate::source) fn plain(kind: &DataType) -> DataType {
     match kind {
         DataType::Dictionary(_, value) => plain(value),
         DataType::LargeUtf8 | DataType::Utf8View => DataType::Utf8,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::{Int64Array, RecordBatch, RecordBatchOptions};
 use arrow::compute::cast;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Schema, SchemaRef};
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
@@ -15,6 +15,7 @@ use tidegate_proto::v1;
 use super::Shared;
 use super::file::{ParquetFile, unsigned};
 use crate::source::error::{During, SourceError};
+use crate::source::event_time::EventTimeRule;
 use crate::source::{SourceBatch, UnitReader, check};
 
 /// Files whose footers a reader keeps.
@@ -24,16 +25,28 @@ const OPEN_FILES: usize = 64;
 pub(super) struct ParquetReader {
     shared: Arc<Shared>,
     splits: Vec<v1::Split>,
-    wanted: Arc<Wanted>,
+    wanted: Wanted,
     window: Window,
     open: VecDeque<(u32, OpenFile)>,
 }
 
 /// What is asked of every file.
-struct Wanted {
+pub(in crate::source) struct Wanted {
     /// Indices into the source's schema.
-    columns: Vec<usize>,
-    schema: SchemaRef,
+    pub(in crate::source) columns: Vec<usize>,
+    /// These columns, in that order.
+    pub(in crate::source) schema: SchemaRef,
+}
+
+impl Wanted {
+    /// The columns at `columns` of `schema`.
+    pub(in crate::source) fn new(source_name: &str, schema: &Schema, columns: &[usize]) -> Result<Self, SourceError> {
+        let schema = schema.project(columns).map_err(|e| SourceError::Spec {
+            source_name: source_name.to_owned(),
+            what: format!("columns {columns:?} are asked for: {e}"),
+        })?;
+        Ok(Self { columns: columns.to_vec(), schema: Arc::new(schema) })
+    }
 }
 
 #[derive(Clone)]
@@ -51,11 +64,7 @@ impl ParquetReader {
         columns: &[usize],
         window: Window,
     ) -> Result<Self, SourceError> {
-        let schema = shared.schema.project(columns).map_err(|e| SourceError::Spec {
-            source_name: shared.name.clone(),
-            what: format!("columns {columns:?} are asked for: {e}"),
-        })?;
-        let wanted = Arc::new(Wanted { columns: columns.to_vec(), schema: Arc::new(schema) });
+        let wanted = Wanted::new(&shared.name, &shared.schema, columns)?;
         Ok(Self { shared, splits: splits.to_vec(), wanted, window, open: VecDeque::new() })
     }
 
@@ -83,22 +92,34 @@ impl UnitReader for ParquetReader {
         unit: &v1::UnitOfWork,
     ) -> Result<BoxStream<'static, Result<SourceBatch, SourceError>>, SourceError> {
         let OpenFile { file, places } = self.file(unit.split).await?;
-        let group = usize::try_from(unit.position).unwrap_or(usize::MAX);
-        let held = file.row_groups().get(group).map(|group| unsigned(group.num_rows()));
-        if held != Some(unit.rows) {
-            let what = match held {
-                Some(held) => format!("row group {group} held {} rows and holds {held}", unit.rows),
-                None => format!("it has no row group {group} any more"),
-            };
-            return Err(SourceError::Changed { file: file.name().to_owned(), what });
-        }
-        let cut = Cut::new(&self.shared, &self.wanted, &file, &places)?;
-        let batches = file.read_group(group, &cut.read, During::Read)?;
-        let place = file.place_of(group);
-        let checks = check::Unit::new(file.name(), &place, unit, self.window, self.shared.rule.way_out());
-        let rows = batches.and_then(move |batch| futures::future::ready(cut.apply(&batch)));
-        Ok(checks.over(rows.boxed()))
+        read_unit(&self.shared.name, &self.shared.rule, &self.wanted, (&file, &places), unit, self.window)
     }
+}
+
+/// The rows of one unit of `file`, whose columns stand, by their place in the source's schema, at `places`.
+pub(in crate::source) fn read_unit(
+    source_name: &str,
+    rule: &EventTimeRule,
+    wanted: &Wanted,
+    (file, places): (&Arc<ParquetFile>, &[usize]),
+    unit: &v1::UnitOfWork,
+    window: Window,
+) -> Result<BoxStream<'static, Result<SourceBatch, SourceError>>, SourceError> {
+    let group = usize::try_from(unit.position).unwrap_or(usize::MAX);
+    let held = file.row_groups().get(group).map(|group| unsigned(group.num_rows()));
+    if held != Some(unit.rows) {
+        let what = match held {
+            Some(held) => format!("row group {group} held {} rows and holds {held}", unit.rows),
+            None => format!("it has no row group {group} any more"),
+        };
+        return Err(SourceError::Changed { file: file.name().to_owned(), what });
+    }
+    let cut = Cut::new(source_name, rule, wanted, file, places)?;
+    let batches = file.read_group(group, &cut.read, During::Read)?;
+    let place = file.place_of(group);
+    let checks = check::Unit::new(file.name(), &place, unit, window, rule.way_out());
+    let rows = batches.and_then(move |batch| futures::future::ready(cut.apply(&batch)));
+    Ok(checks.over(rows.boxed()))
 }
 
 /// How a batch of one file becomes a batch of the source.
@@ -111,33 +132,34 @@ struct Cut {
     time: Option<usize>,
     /// Every row's event time, where it comes from the path.
     all: Option<EventTime>,
-    shared: Arc<Shared>,
+    rule: EventTimeRule,
     schema: SchemaRef,
     file: Arc<ParquetFile>,
 }
 
 impl Cut {
     fn new(
-        shared: &Arc<Shared>,
+        source_name: &str,
+        rule: &EventTimeRule,
         wanted: &Wanted,
         file: &Arc<ParquetFile>,
         places: &[usize],
     ) -> Result<Self, SourceError> {
         let place = |column: &usize| places.get(*column).copied();
         let wants: Vec<usize> = wanted.columns.iter().filter_map(place).collect();
-        let time = shared.rule.column().as_ref().and_then(place);
+        let time = rule.column().as_ref().and_then(place);
         let mut read: Vec<usize> = wants.iter().copied().chain(time).collect();
         read.sort_unstable();
         read.dedup();
         let in_read = |place: &usize| read.binary_search(place).ok();
         let takes = wants.iter().filter_map(in_read).collect();
-        let input = |what: String| SourceError::Input { source_name: shared.name.clone(), what };
-        let all = shared.rule.of_path(file.name()).transpose().map_err(input)?;
+        let input = |what: String| SourceError::Input { source_name: source_name.to_owned(), what };
+        let all = rule.of_path(file.name()).transpose().map_err(input)?;
         Ok(Self {
             time: time.as_ref().and_then(in_read),
             takes,
             all,
-            shared: shared.clone(),
+            rule: rule.clone(),
             schema: wanted.schema.clone(),
             file: file.clone(),
             read,
@@ -147,7 +169,7 @@ impl Cut {
     fn apply(&self, batch: &RecordBatch) -> Result<SourceBatch, SourceError> {
         let corrupt = |e: arrow::error::ArrowError| self.file.corrupt("", During::Read, e.into());
         let event_time = match self.time {
-            Some(at) => self.shared.rule.of_column(batch.column(at)),
+            Some(at) => self.rule.of_column(batch.column(at)),
             None => Int64Array::from_iter(std::iter::repeat_n(self.all.map(EventTime::as_micros), batch.num_rows())),
         };
         let columns = self.takes.iter().zip(self.schema.fields()).map(|(at, field)| {

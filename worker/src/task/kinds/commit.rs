@@ -51,7 +51,7 @@ impl Kinds {
                 source,
             })?,
         };
-        let target = opened.target(output, &self.default_catalog)?;
+        let target = opened.target(output)?;
         context.lease.check()?;
         let backfill = context.backfill.as_str();
         let result = sink::commit(&self.catalogs, &target, MAIN, backfill, &intent, parts).await?;

@@ -48,14 +48,15 @@ impl Kinds {
         let now = opened.prepared().map_or_else(|_| clock::processing_time_micros(), |prepared| prepared.now);
         // Every query is planned before the first table is created.
         let queries = opened.queries(now).await?;
+        let sources = opened.pins().await?;
         let mut outputs = Vec::with_capacity(queries.len());
         for (ix, query) in (0..).map(OutputIx::new).zip(queries) {
             context.lease.check()?;
-            let target = opened.target(ix, &self.default_catalog)?;
+            let target = opened.target(ix)?;
             let found =
                 sink::prepare(&self.catalogs, &target, &query.schema(), true, context.backfill.as_str()).await?;
             outputs.push(v1::PreparedOutput { source: vec![query.source().to_owned()], ..found });
         }
-        Ok(TaskEnd::Done(v1::done::Result::Prepared(v1::Prepared { version: 1, outputs, now })))
+        Ok(TaskEnd::Done(v1::done::Result::Prepared(v1::Prepared { version: 1, outputs, now, sources })))
     }
 }

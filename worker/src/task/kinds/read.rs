@@ -63,7 +63,7 @@ impl Kinds {
     ) -> Result<IcebergPort, TaskError> {
         let place = usize::try_from(output.get()).ok();
         let pinned = place.and_then(|at| opened.prepared().ok()?.outputs.get(at)).ok_or(BackfillError::NotPrepared)?;
-        let table = sink::load(&self.catalogs, &opened.target(output, &self.default_catalog)?).await?;
+        let table = sink::load(&self.catalogs, &opened.target(output)?).await?;
         let attempt =
             Uuid::parse_str(&context.attempt).map_err(|_| BackfillError::NoSuch { what: "attempt".into() })?;
         IcebergPort::open(output, query, input, &table, pinned, attempt, memory)
