@@ -27,6 +27,16 @@ fn resolved(text: &str) -> (Resolved, BackfillId) {
     (resolved, id)
 }
 
+fn no_catalogs() -> Means {
+    Means {
+        access: Access::local(),
+        catalogs: std::sync::Arc::new(Catalogs::to_read([])),
+        default_catalog: "default".to_owned(),
+        slots: 2,
+        sample: Duration::ZERO,
+    }
+}
+
 async fn surveyed(text: &str, folder: &std::path::Path) -> Result<Survey, TaskError> {
     let (spec, id) = resolved(text);
     let catalog = CatalogConfig::Sqlite {
@@ -90,7 +100,7 @@ async fn what_prepare_refuses_a_survey_refuses_with_the_same_exit_code() {
 #[tokio::test]
 async fn sources_can_be_surveyed_alone() {
     let (spec, id) = resolved(SPEC);
-    let only = sources(&spec, &id, Some("b"), &Access::local(), 2).await.unwrap();
+    let only = sources(&spec, &id, Some("b"), &no_catalogs()).await.unwrap();
     assert_eq!(only.iter().map(|source| source.name.as_str()).collect::<Vec<_>>(), ["b"]);
-    assert_eq!(sources(&spec, &id, None, &Access::local(), 2).await.unwrap().len(), 2);
+    assert_eq!(sources(&spec, &id, None, &no_catalogs()).await.unwrap().len(), 2);
 }

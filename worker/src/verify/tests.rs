@@ -57,7 +57,7 @@ fn begin() -> Vec<v1::Record> {
     let found = v1::Enumerated { units: 2, rows_in_range: 35, rows_pruned: 5, ..Default::default() };
     vec![
         record(Kind::Created(v1::record::Created { id: ID.to_owned(), spec_json, ..Default::default() })),
-        record(Kind::Prepared(v1::Prepared { version: 1, outputs: vec![table], now: 0 })),
+        record(Kind::Prepared(v1::Prepared { version: 1, outputs: vec![table], now: 0, sources: Vec::new() })),
         record(Kind::Planned(v1::record::SourcePlanned { source: 0, found: Some(found), segments: Vec::new() })),
     ]
 }

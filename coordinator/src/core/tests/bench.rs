@@ -172,7 +172,7 @@ impl Bench {
         let held = self.grant(TaskId::Prepare).unwrap();
         let source = self.spec.sources.first().cloned().into_iter().collect();
         let output = v1::PreparedOutput { uuid: "u".to_owned(), source, ..Default::default() };
-        let prepared = v1::Prepared { version: 1, outputs: vec![output], now: 0 };
+        let prepared = v1::Prepared { version: 1, outputs: vec![output], now: 0, sources: vec![] };
         self.step(Event::Done(self.lease(held), done::Result::Prepared(prepared)));
     }
 
