@@ -107,15 +107,15 @@ const INPUTS: [Case; 17] = [
     },
     Case {
         prepare: |world| drop(world.write("warehouse", "a file")),
-        ..case("a warehouse that cannot be written", ("", ""), 1, &["warehouse"])
+        ..case("a warehouse that cannot be written", ("", ""), 4, &["warehouse"])
     },
     Case {
         prepare: |world| drop(world.write("catalog.db", &"no database ".repeat(1_000))),
-        ..case("a catalog that is none", ("", ""), 1, &["catalog default"])
+        ..case("a catalog that is none", ("", ""), 4, &["catalog default"])
     },
     Case {
         prepare: |world| drop(world.write(".tidegate", "a file")),
-        ..case("a state folder that is none", ("", ""), 1, &[".tidegate"])
+        ..case("a state folder that is none", ("", ""), 4, &[".tidegate"])
     },
 ];
 
