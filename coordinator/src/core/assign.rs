@@ -206,7 +206,7 @@ fn odd_work(backfill: &Backfill, task: TaskId) -> Option<Work> {
         TaskId::Commit(output, sequence) => {
             let output = backfill.outputs.get(output.get() as usize)?;
             let intent = output.prepared_intent().filter(|intent| Sequence::new(intent.sequence) == sequence)?;
-            Work::Commit(v1::CommitWork { intent: Some(intent.clone()) })
+            Work::Commit(v1::CommitWork { intent: Some(intent.clone()), cancel: 0 })
         }
         TaskId::Read(..) => return None,
     })

@@ -186,6 +186,9 @@ impl Backfill {
             Some(Kind::Planned(planned)) => self.apply_planned(planned),
             Some(Kind::HandIn(accepted)) => self.apply_hand_in(accepted),
             Some(Kind::Sealed(intent)) => self.apply_sealed(intent),
+            Some(Kind::Publishing(publishing)) => {
+                publishing.intents.iter().for_each(|intent| self.apply_sealed(intent))
+            }
             Some(Kind::Ended(ended)) => self.apply_ended(ended),
             Some(Kind::Parked(parked)) => self.apply_parked(parked),
             Some(Kind::Wish(changed)) => self.wish = changed.wish(),

@@ -78,6 +78,8 @@ impl Core {
             bytes,
             committed_through: self.committed_through(backfill, output).as_micros(),
             kind: v1::CommitKind::Append.into(),
+            branch: String::new(),
+            drop_branch: String::new(),
         })
     }
 
@@ -162,6 +164,7 @@ impl Core {
         let why = match end {
             v1::CommitEnd::Committed | v1::CommitEnd::Cancelled => return,
             v1::CommitEnd::RolledBack => "a commit of this backfill was rolled back in the table",
+            v1::CommitEnd::Conflict => "somebody else has written into the window that it replaces",
             v1::CommitEnd::Fenced | v1::CommitEnd::Unspecified => "somebody else has written this backfill's marker",
         };
         let failure = v1::Evidence {

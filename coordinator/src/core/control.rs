@@ -60,6 +60,7 @@ impl Core {
         let not_now = |why: &str| Err(Refusal::NotNow { id: id.clone(), why: why.to_owned() });
         match change {
             v1::Change::Unspecified => not_now("was asked for no change"),
+            v1::Change::Publish => not_now("has nothing staged to publish"),
             v1::Change::Pause if over => not_now("has ended: there is nothing to pause"),
             v1::Change::Pause if wish == v1::Wish::Cancel => not_now("is being cancelled"),
             v1::Change::Pause => {

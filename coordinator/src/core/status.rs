@@ -75,6 +75,7 @@ fn state(backfill: &Backfill) -> &'static str {
         (_, v1::Wish::Pause) => "pausing",
         (v1::Phase::Preparing, _) => "preparing",
         (v1::Phase::Enumerating, _) => "enumerating",
+        (v1::Phase::Staged, _) => "staged",
         (v1::Phase::Running, _) if backfill.grace => "taking up",
         (v1::Phase::Running, _) if backfill.is_read() => "committing",
         (v1::Phase::Running, _) => "running",

@@ -256,7 +256,7 @@ fn points_of(records: &[v1::Record]) -> Vec<&'static str> {
         Kind::Prepared(_) => Some("prepared"),
         Kind::Planned(_) => Some("planned"),
         Kind::HandIn(_) => Some("hand-in"),
-        Kind::Sealed(_) => Some("sealed"),
+        Kind::Sealed(_) | Kind::Publishing(_) => Some("sealed"),
         Kind::Ended(_) => Some("ended"),
         Kind::Parked(_) => Some("parked"),
         Kind::Phase(_) => Some("phase"),

@@ -33,6 +33,10 @@ pub(super) fn operator_event((number, record): (u64, &v1::Record)) -> v1::Backfi
             let phase = changed.phase().as_str_name().trim_start_matches("PHASE_").to_lowercase();
             ("phase", said(&phase, changed.evidence.as_ref().map_or("", |evidence| &evidence.message)))
         }
+        Some(Kind::Publishing(publishing)) => {
+            let what = format!("{} outputs go to the main of their tables", publishing.intents.len());
+            ("publishing", said(&what, &publishing.reason))
+        }
         Some(Kind::Retried(retried)) => ("retried", said("tried again", &retried.reason)),
         None => ("unknown", String::new()),
     };

@@ -116,6 +116,8 @@ async fn check(
         columns: columns(metadata.current_schema()),
         source: Vec::new(),
         rows_before: rows(table).await?,
+        sequence_before: metadata.last_sequence_number(),
+        branch_marker: String::new(),
     })
 }
 

@@ -132,6 +132,11 @@ impl Account {
             Some(Kind::Sealed(intent)) => {
                 self.output(intent.output)?.intents.insert(intent.sequence, (intent, None));
             }
+            Some(Kind::Publishing(publishing)) => {
+                for intent in publishing.intents {
+                    self.output(intent.output)?.intents.insert(intent.sequence, (intent, None));
+                }
+            }
             Some(Kind::Ended(ended)) => {
                 let intents = &mut self.output(ended.output)?.intents;
                 let unknown = || BadJournal(format!("intent {} ended and was never sealed", ended.sequence));

@@ -169,7 +169,7 @@ impl Bench {
             hand_ins.extend(read(peer, at, number, task).await);
         }
         let parts: Vec<_> = hand_ins.iter().flat_map(|hand_in| hand_in.outputs.clone()).collect();
-        let commit = Work::Commit(v1::CommitWork { intent: Some(intent(&table, &parts)) });
+        let commit = Work::Commit(v1::CommitWork { intent: Some(intent(&table, &parts)), cancel: 0 });
         log.lock().unwrap().clear();
         log.lock().unwrap().extend(parts);
         peer.send(assign(Kind::Commit(CommitId { output: 0, sequence: 1 }), number + 2, commit)).await;

@@ -19,6 +19,7 @@ impl Oracle {
             Some(Kind::Planned(_)) => {}
             Some(Kind::HandIn(accepted)) => self.hand_in(ix, accepted),
             Some(Kind::Sealed(intent)) => self.sealed(ix, intent),
+            Some(Kind::Publishing(publishing)) => publishing.intents.iter().for_each(|intent| self.sealed(ix, intent)),
             Some(Kind::Ended(ended)) => self.intent_ended(ix, ended),
             Some(Kind::Parked(parked)) => self.parked(ix, parked),
             Some(Kind::Wish(changed)) => self.books[ix].wish = changed.wish(),

@@ -44,12 +44,11 @@ impl Kinds {
             return Err(another_kind());
         };
         let parts = match intent.kind() {
-            v1::CommitKind::Fence => Vec::new(),
-            v1::CommitKind::Append => self.parts(context, &intent).await.map_err(|source| NoFiles {
-                output: output.get(),
-                sequence: intent.sequence,
-                source,
-            })?,
+            v1::CommitKind::Fence | v1::CommitKind::Discard => Vec::new(),
+            v1::CommitKind::Append | v1::CommitKind::Replace => self
+                .parts(context, &intent)
+                .await
+                .map_err(|source| NoFiles { output: output.get(), sequence: intent.sequence, source })?,
         };
         let target = opened.target(output)?;
         context.lease.check()?;

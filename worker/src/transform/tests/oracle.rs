@@ -210,6 +210,23 @@ fn oracle(sql: &str, batches: &[RecordBatch], wanted: &SchemaRef) -> Result<Reco
     RecordBatch::try_new(Arc::clone(wanted), columns.collect()).map_err(|error| error.to_string())
 }
 
+/// The rows of `batches`, cut in other ways: all at once, one by one, and without the empty batches.
+fn other_cuts(batches: &[RecordBatch]) -> [Vec<RecordBatch>; 3] {
+    let all = concat_batches(&schema(), batches).unwrap();
+    let one_by_one = (0..all.num_rows()).map(|row| all.slice(row, 1)).collect();
+    let filled = batches.iter().filter(|batch| batch.num_rows() > 0).cloned().collect();
+    [vec![all], one_by_one, filled]
+}
+
+/// Whether DataFusion says `ours` of the same rows in another cut. Whether an expression that fails on one row (or on a
+/// constant) is reached at all hangs on the batch it is in: AND, OR and CASE skip a side that no row of the batch needs.
+fn said_of_another_cut(ours: &Result<RecordBatch, String>, sql: &str, batches: &[RecordBatch], of: &SchemaRef) -> bool {
+    other_cuts(batches).iter().any(|cut| match (ours, oracle(sql, cut, of)) {
+        (Ok(ours), Ok(theirs)) => *ours == theirs,
+        (ours, theirs) => ours.is_err() && theirs.is_err(),
+    })
+}
+
 fn ours(query: &Query, batches: &[RecordBatch]) -> Result<RecordBatch, String> {
     let read = |batch: &RecordBatch| batch.project(query.columns()).unwrap();
     let mut running = query.start(read(&RecordBatch::new_empty(schema())).schema()).unwrap();
@@ -237,7 +254,10 @@ proptest! {
             Ok(query) => match (ours(&query, &batches), oracle(&sql, &batches, &query.schema())) {
                 (Ok(ours), Ok(theirs)) => prop_assert_eq!(ours, theirs, "{}", sql),
                 (Err(_), Err(_)) => {}
-                (ours, theirs) => prop_assert!(false, "{sql}\nours {ours:?}\ntheirs {theirs:?}"),
+                (ours, theirs) => prop_assert!(
+                    said_of_another_cut(&ours, &sql, &batches, &query.schema()),
+                    "{sql}\nours {ours:?}\ntheirs {theirs:?}"
+                ),
             },
         }
     }
