@@ -17,14 +17,14 @@ const PARKED_SHOWN: usize = 10;
 ///
 /// | the backfill | exit |
 /// |---|---|
-/// | succeeded | 0 |
+/// | succeeded, or is staged | 0 |
 /// | is partial | 6 |
 /// | failed | what its evidence says, else 1 |
 /// | was cancelled | 1 |
 /// | goes on | 75 |
 pub(crate) fn exit_code(backfill: &v1::Backfill) -> Exit {
     match backfill.phase() {
-        v1::Phase::Succeeded => Exit::Done,
+        v1::Phase::Succeeded | v1::Phase::Staged => Exit::Done,
         v1::Phase::Partial => Exit::Partial,
         v1::Phase::Failed => {
             let said = backfill.failure.as_ref().and_then(|failure| Exit::from_code(failure.exit_code));

@@ -64,6 +64,7 @@ fn effect(change: v1::Change) -> &'static str {
         v1::Change::Pause => "its readers hand in at their next unit boundary and stop; nothing is lost",
         v1::Change::Resume => "it goes on where it was",
         v1::Change::Cancel => "its readers stop; what is committed stays, what is not is left out",
+        v1::Change::Publish => "what is staged becomes one snapshot of each table, and its branches go",
         v1::Change::Retry => "what failed or was parked is taken up; what is committed is not read again",
     }
 }
