@@ -63,6 +63,8 @@ fn output(passed: u64, committed: u64) -> v1::OutputState {
             columns: vec!["time_hour timestamptz".to_owned(), "carrier string".to_owned()],
             source: vec!["flights".to_owned()],
             rows_before: 0,
+            sequence_before: 0,
+            branch_marker: String::new(),
         }),
         rows_read: passed + 76,
         rows_passed: passed,
