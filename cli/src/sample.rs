@@ -78,6 +78,12 @@ fn output(passed: u64, committed: u64) -> v1::OutputState {
         commits: if committed > 0 { 3 } else { 0 },
         last_snapshot: if committed > 0 { 8_744_120_993_871_203_511 } else { 0 },
         committed_through: (committed > 0).then_some(FROM + 364 * DAY),
+        branch: String::new(),
+        rows_staged: 0,
+        files_staged: 0,
+        staged_commits: 0,
+        staged_snapshot: 0,
+        replaces: false,
     }
 }
 
