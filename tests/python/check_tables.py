@@ -13,6 +13,7 @@ input. A check is
   may_miss  Parquet files whose rows may be missing, or null: then none may
 """
 
+import datetime
 import hashlib
 import json
 import sys
@@ -24,6 +25,7 @@ from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.exceptions import NoSuchTableError
 from pyiceberg.expressions import And, GreaterThanOrEqual, LessThan
 from pyiceberg.manifest import ManifestEntryStatus
+from pyiceberg.table.snapshots import Operation
 
 
 def main() -> None:
@@ -61,7 +63,8 @@ def local(path: str) -> str:
 
 
 def history(table, live, rows, backfill, problems) -> None:
-    """Every file is added by one snapshot, markers are a chain, promises never fall, totals are right."""
+    """Every file is added by one snapshot and leaves by one that overwrites, markers are a chain, promises never fall,
+    totals are right."""
     ancestry = chain(table.metadata)
     if len(ancestry) != len(table.metadata.snapshots):
         problems.append(f"{len(table.metadata.snapshots)} snapshots, {len(ancestry)} of them in the ancestry of main")
@@ -69,11 +72,20 @@ def history(table, live, rows, backfill, problems) -> None:
     for snapshot in ancestry:
         summary = snapshot.summary.additional_properties if snapshot.summary else {}
         where = f"snapshot {snapshot.snapshot_id}"
-        added, added_rows = [], 0
+        overwrites = snapshot.summary is not None and snapshot.summary.operation == Operation.OVERWRITE
+        added, added_rows, removed, removed_rows = [], 0, [], 0
         for manifest in snapshot.manifests(table.io):
             if manifest.added_snapshot_id != snapshot.snapshot_id:
                 continue
             for entry in manifest.fetch_manifest_entry(table.io, discard_deleted=False):
+                if overwrites and entry.status == ManifestEntryStatus.DELETED:
+                    removed.append(entry.data_file.file_path)
+                    removed_rows += entry.data_file.record_count
+                    continue
+                if overwrites and entry.status == ManifestEntryStatus.EXISTING:
+                    if entry.data_file.file_path not in seen or entry.snapshot_id == snapshot.snapshot_id:
+                        problems.append(f"{where}: {entry.data_file.file_path} was not there before")
+                    continue
                 if entry.status != ManifestEntryStatus.ADDED:
                     problems.append(f"{where}: {entry.data_file.file_path} is not added but {entry.status}")
                     continue
@@ -83,8 +95,12 @@ def history(table, live, rows, backfill, problems) -> None:
             if path in seen:
                 problems.append(f"{path} is added by {seen[path]} and by {where}")
             seen[path] = where
-        total += added_rows
+        for path in removed:
+            if seen.pop(path, None) is None:
+                problems.append(f"{where}: {path} is removed and was not there")
+        total += added_rows - removed_rows
         for name, should in (("added-records", added_rows), ("added-data-files", len(added)),
+                             ("deleted-records", removed_rows), ("deleted-data-files", len(removed)),
                              ("total-records", total), ("total-data-files", len(seen))):
             if int(summary.get(name, 0)) != should:
                 problems.append(f"{where}: {name} is {summary.get(name)}, should be {should}")
@@ -108,7 +124,7 @@ def history(table, live, rows, backfill, problems) -> None:
         if snapshot is ancestry[-1] and table.properties.get(f"tidegate.{backfill}") != marker:
             problems.append(f"the table's marker is {table.properties.get(f'tidegate.{backfill}')}, the last snapshot's {marker}")
     if sorted(map(local, seen)) != sorted(live):
-        problems.append(f"{len(seen)} files were added, {len(live)} are live")
+        problems.append(f"{len(seen)} files were added and not removed, {len(live)} are live")
     if total != rows:
         problems.append(f"the manifests count {total} rows, the files hold {rows}")
 
@@ -190,25 +206,31 @@ def sums(db, rows, listed, problems) -> None:
 
 
 def pruning(table, rows, time, problems) -> int:
-    """A scan of one month touches that month's files only, and finds all its rows. How many files it was spared."""
-    if rows.num_rows == 0 or not any("month" in str(field.transform) for field in table.spec().fields):
+    """A scan of one month or day touches its files only, and finds all its rows. How many files it was spared."""
+    cuts = [str(field.transform) for field in table.spec().fields if str(field.transform) in ("month", "day")]
+    if rows.num_rows == 0 or not cuts:
         return 0
-    middle = pc.min(rows[time]).as_py()
-    first = middle.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-    after = first.replace(year=first.year + first.month // 12, month=first.month % 12 + 1)
+    first = pc.min(rows[time]).as_py().replace(hour=0, minute=0, second=0, microsecond=0)
+    if cuts[0] == "month":
+        first = first.replace(day=1)
+        after = first.replace(year=first.year + first.month // 12, month=first.month % 12 + 1)
+        number = (first.year - 1970) * 12 + first.month - 1
+    else:
+        after = first + datetime.timedelta(days=1)
+        number = (first.date() - datetime.date(1970, 1, 1)).days
     within = And(GreaterThanOrEqual(time, first.isoformat()), LessThan(time, after.isoformat()))
     scan = table.scan(row_filter=within)
     planned = list(scan.plan_files())
-    number = (first.year - 1970) * 12 + first.month - 1
+    span = f"[{first.isoformat()}, {after.isoformat()})"
     for task in planned:
-        months = {value for value in task.file.partition if value is not None}
-        if number not in months:
-            problems.append(f"a scan of {first:%Y-%m} plans {task.file.file_path} of partition {task.file.partition}")
+        numbers = {value for value in task.file.partition if value is not None}
+        if number not in numbers and first.date() not in numbers:
+            problems.append(f"a scan of {span} plans {task.file.file_path} of partition {task.file.partition}")
     inside = pc.and_(pc.greater_equal(rows[time], pa.scalar(first, rows[time].type)),
                      pc.less(rows[time], pa.scalar(after, rows[time].type)))
     should = pc.sum(inside).as_py()
     if scan.to_arrow().num_rows != should:
-        problems.append(f"a scan of {first:%Y-%m} finds {scan.to_arrow().num_rows} rows, should find {should}")
+        problems.append(f"a scan of {span} finds {scan.to_arrow().num_rows} rows, should find {should}")
     return sum(1 for _ in table.scan().plan_files()) - len(planned)
 
 
