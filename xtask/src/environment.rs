@@ -56,12 +56,12 @@ fn python_version() -> Result<String, Failed> {
     }
 }
 
-fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
 /// The target folder: where cargo put this very program, less `debug/xtask`.
-fn target() -> Result<PathBuf, Failed> {
+pub(crate) fn target() -> Result<PathBuf, Failed> {
     let me = std::env::current_exe().map_err(|error| Failed::new(format!("where is xtask? {error}")))?;
     let target = me.ancestors().nth(2).map(Path::to_path_buf);
     target.ok_or_else(|| Failed::new(format!("{} is not in a target folder", me.display())))
