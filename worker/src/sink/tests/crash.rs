@@ -22,7 +22,7 @@ async fn one_commit(folder: &std::path::Path) -> v1::CommitResult {
     };
     let parts = vec![part];
     let intent = v1::Intent { snapshot_id: 77, ..intent(&prepared, 1, "", &parts) };
-    commit(&catalogs, &target, "main", "bf-a", &intent, parts).await.unwrap()
+    commit(&catalogs, &target, &Scope::of("bf-a"), &intent, parts).await.unwrap()
 }
 
 /// What the crashing process does; on its own it does nothing.

@@ -62,7 +62,7 @@ pub(super) fn rows(from: i64, to: i64) -> RecordBatch {
 }
 
 pub(super) async fn prepared(catalogs: &Catalogs, target: &OutputTarget) -> v1::PreparedOutput {
-    prepare(catalogs, target, &rows(0, 1).schema(), true, "bf-a").await.unwrap()
+    prepare(catalogs, target, &rows(0, 1).schema(), true, &Scope::of("bf-a")).await.unwrap()
 }
 
 pub(super) async fn writer(catalogs: &Catalogs, target: &OutputTarget) -> OutputWriter {
