@@ -133,6 +133,22 @@ pub(crate) fn succeeded() -> v1::Backfill {
     }
 }
 
+/// One that waits to be published.
+pub(crate) fn staged() -> v1::Backfill {
+    let mut output = output(335_700, 0);
+    output.branch = "tidegate_bf-7k3m9qabcdefghij".to_owned();
+    (output.rows_staged, output.files_staged, output.staged_commits) = (335_700, 12, 3);
+    output.staged_snapshot = 8_744_120_993_871_203_511;
+    output.replaces = true;
+    v1::Backfill {
+        phase: v1::Phase::Staged.into(),
+        ended: 0,
+        outputs: vec![output],
+        state: "staged".to_owned(),
+        ..succeeded()
+    }
+}
+
 /// One that is done but for a task.
 pub(crate) fn partial() -> v1::Backfill {
     let evidence = v1::Evidence {

@@ -48,6 +48,7 @@ fn check(world: &World, (from, to): (i64, i64)) -> Check {
         time: "ts",
         window: None,
         backfill: None,
+        branch: None,
         may_miss: None,
     }
 }
