@@ -433,7 +433,7 @@ proptest! {
             let table = load(&lake.catalogs, &target).await.unwrap();
             let head = table.metadata().current_snapshot().unwrap().clone();
     let summary = &head.summary().additional_properties;
-            let files = inspect::live_files(&table).await.unwrap();
+            let files = inspect::live_files(&table, "main").await.unwrap();
             assert_eq!(summary["total-records"], model.rows.len().to_string());
             assert_eq!(summary["total-data-files"], files.len().to_string());
         });
