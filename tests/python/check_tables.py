@@ -14,6 +14,7 @@ input. A check is
   may_miss  Parquet files whose rows may be missing, or null: then none may
 """
 
+import datetime
 import hashlib
 import json
 import sys
@@ -217,25 +218,31 @@ def sums(db, rows, listed, problems) -> None:
 
 
 def pruning(table, head, rows, time, problems) -> int:
-    """A scan of one month touches that month's files only, and finds all its rows. How many files it was spared."""
-    if rows.num_rows == 0 or not any("month" in str(field.transform) for field in table.spec().fields):
+    """A scan of one month or day touches its files only, and finds all its rows. How many files it was spared."""
+    cuts = [str(field.transform) for field in table.spec().fields if str(field.transform) in ("month", "day")]
+    if rows.num_rows == 0 or not cuts:
         return 0
-    middle = pc.min(rows[time]).as_py()
-    first = middle.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-    after = first.replace(year=first.year + first.month // 12, month=first.month % 12 + 1)
+    first = pc.min(rows[time]).as_py().replace(hour=0, minute=0, second=0, microsecond=0)
+    if cuts[0] == "month":
+        first = first.replace(day=1)
+        after = first.replace(year=first.year + first.month // 12, month=first.month % 12 + 1)
+        number = (first.year - 1970) * 12 + first.month - 1
+    else:
+        after = first + datetime.timedelta(days=1)
+        number = (first.date() - datetime.date(1970, 1, 1)).days
     within = And(GreaterThanOrEqual(time, first.isoformat()), LessThan(time, after.isoformat()))
     scan = table.scan(row_filter=within, snapshot_id=head)
     planned = list(scan.plan_files())
-    number = (first.year - 1970) * 12 + first.month - 1
+    span = f"[{first.isoformat()}, {after.isoformat()})"
     for task in planned:
-        months = {value for value in task.file.partition if value is not None}
-        if number not in months:
-            problems.append(f"a scan of {first:%Y-%m} plans {task.file.file_path} of partition {task.file.partition}")
+        numbers = {value for value in task.file.partition if value is not None}
+        if number not in numbers and first.date() not in numbers:
+            problems.append(f"a scan of {span} plans {task.file.file_path} of partition {task.file.partition}")
     inside = pc.and_(pc.greater_equal(rows[time], pa.scalar(first, rows[time].type)),
                      pc.less(rows[time], pa.scalar(after, rows[time].type)))
     should = pc.sum(inside).as_py()
     if scan.to_arrow().num_rows != should:
-        problems.append(f"a scan of {first:%Y-%m} finds {scan.to_arrow().num_rows} rows, should find {should}")
+        problems.append(f"a scan of {span} finds {scan.to_arrow().num_rows} rows, should find {should}")
     return sum(1 for _ in table.scan(snapshot_id=head).plan_files()) - len(planned)
 
 

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 
-use iceberg::TableUpdate;
 use iceberg::spec::DataFile;
 use tidegate_proto::v1::{self, CommitKind};
 
@@ -149,7 +148,7 @@ impl<'a> Landing<'a> {
             return Err(self.bad(format!("{} does not lie in the window that is replaced", stray.file_path())));
         }
         let parent = metadata.snapshot_for_ref(self.branch).or_else(|| metadata.current_snapshot());
-        replace::find(base, parent, self.scope, schema).await
+        replace::find(base, parent, self.scope, schema, self.intent.replaces_through).await
     }
 
     async fn stage(
@@ -177,8 +176,8 @@ impl<'a> Landing<'a> {
         };
         let (mut updates, mut requirements) = stage(base, change).await?;
         if !self.intent.drop_branch.is_empty() {
-            let key = marker::key(&self.scope.backfill, &self.intent.drop_branch);
-            let (drops, asserted): (Vec<TableUpdate>, _) = drop_branch(&metadata, &self.intent.drop_branch, &key);
+            // The branch's marker stays: a late commit of what was staged finds that it has no place any more.
+            let (drops, asserted) = drop_branch(&metadata, &self.intent.drop_branch);
             updates.extend(drops);
             requirements.extend(asserted);
         }

@@ -170,30 +170,31 @@ fn fenced_sequence(marker: &str) -> Option<u64> {
     sequence.parse().ok()
 }
 
-/// Judges whether the branch that [`read`] was given may be dropped: `Go` drops it and its marker property.
+/// Judges a discard, whose marker is `own`, of the branch that [`read`] was given: `Go` drops the branch where it is
+/// there, and makes `own` its property. Where the marker's snapshot is does not matter: what is on the branch goes.
 ///
-/// | table | branch | newest of property and ancestry | verdict |
-/// |---|---|---|---|
-/// | another | any | any | fenced |
-/// | same | gone | none | already done |
-/// | same | gone | any | go |
-/// | same | there | none, predecessor, or a fence of this sequence or an earlier one | go |
-/// | same | there | anything else | fenced |
-pub fn judge_discard(facts: &Facts, branch_there: bool, predecessor: &str, sequence: u64) -> Verdict {
+/// | table | property, else newest in the ancestry | verdict |
+/// |---|---|---|
+/// | another | any | fenced |
+/// | same | own | already done |
+/// | same | predecessor, or none where there is no predecessor | go |
+/// | same | a fence of this sequence or an earlier one | go |
+/// | same | anything else | fenced |
+pub fn judge_discard(facts: &Facts, own: &str, predecessor: &str, sequence: u64) -> Verdict {
     if !facts.same_table {
         return Verdict::Fenced("the table is another one than the intent names: its uuid differs".to_owned());
     }
-    if !branch_there {
-        return if facts.property.is_some() { Verdict::Go } else { Verdict::AlreadyDone { snapshot: None } };
-    }
-    match facts.property.as_deref().or(facts.newest.as_deref()) {
-        None => Verdict::Go,
-        Some(standing) if standing == predecessor => Verdict::Go,
-        Some(standing) if fenced_sequence(standing).is_some_and(|fenced| fenced <= sequence) => Verdict::Go,
-        Some(standing) => Verdict::Fenced(format!(
-            "the branch's marker is {standing}, neither {} nor a fence before it",
+    let standing = facts.property.as_deref().or(facts.newest.as_deref()).unwrap_or_default();
+    if standing == own {
+        Verdict::AlreadyDone { snapshot: None }
+    } else if standing == predecessor || fenced_sequence(standing).is_some_and(|fenced| fenced <= sequence) {
+        Verdict::Go
+    } else {
+        Verdict::Fenced(format!(
+            "the branch's marker is {}, neither {} nor a fence before the discard",
+            named(standing),
             named(predecessor)
-        )),
+        ))
     }
 }
 
@@ -299,28 +300,31 @@ mod tests {
 
     #[test]
     fn the_rows_of_the_discards_table() {
-        let before = "1:aa";
+        let (own, before) = ("2:bb", "1:aa");
         #[rustfmt::skip]
         let rows = [
-            // branch  property                newest          verdict
-            (false,    None,                   None,           "done"),
-            (false,    Some(before),           None,           "go"),
-            (false,    Some("9:zz"),           None,           "go"),
-            (true,     None,                   None,           "go"),
-            (true,     None,                   Some(before),   "go"),
-            (true,     None,                   Some("9:zz"),   "fenced"),
-            (true,     Some(before),           Some("9:zz"),   "go"),
-            (true,     Some("2:cancelled:5"),  Some(before),   "go"),
-            (true,     Some("1:cancelled:5"),  None,           "go"),
-            (true,     Some("3:cancelled:5"),  None,           "fenced"),
-            (true,     Some("2:bb"),           None,           "fenced"),
+            // property                newest          predecessor  verdict
+            (None,                     None,           "",          "go"),
+            (None,                     None,           before,      "fenced"),
+            (None,                     Some(before),   before,      "go"),
+            (None,                     Some(before),   "",          "fenced"),
+            (None,                     Some("9:zz"),   before,      "fenced"),
+            (Some(before),             Some("9:zz"),   before,      "go"),
+            (Some(own),                None,           before,      "done"),
+            (Some("2:cancelled:5"),    Some(before),   before,      "go"),
+            (Some("1:cancelled:5"),    None,           before,      "go"),
+            (Some("3:cancelled:5"),    None,           before,      "fenced"),
+            (Some("2:cc"),             None,           before,      "fenced"),
+            (Some("rubbish"),          None,           before,      "fenced"),
         ];
-        for (there, property, newest, expected) in rows {
-            let facts = facts(property, Expired, newest);
-            let found = judge_discard(&facts, there, before, 2);
-            assert_eq!(word(&found), expected, "{there} {property:?} {newest:?}");
-            let other = Facts { same_table: false, ..facts };
-            assert_eq!(word(&judge_discard(&other, there, before, 2)), "fenced");
+        for (property, newest, predecessor, expected) in rows {
+            for at in [InAncestry(7), OffAncestry(7), Expired] {
+                let facts = facts(property, at, newest);
+                let found = judge_discard(&facts, own, predecessor, 2);
+                assert_eq!(word(&found), expected, "{property:?} {newest:?} after {predecessor:?}");
+                let other = Facts { same_table: false, ..facts };
+                assert_eq!(word(&judge_discard(&other, own, predecessor, 2)), "fenced");
+            }
         }
     }
 }

@@ -118,21 +118,15 @@ pub(super) async fn stage(base: &LoadedTable, change: Change<'_>) -> Result<Stag
     ))
 }
 
-/// Drops `branch` where it exists, and the property `key` where it is set, asserting the branch's head.
-pub(super) fn drop_branch(metadata: &TableMetadataRef, branch: &str, key: &str) -> Staged {
+/// Drops `branch` where it exists, asserting its head.
+pub(super) fn drop_branch(metadata: &TableMetadataRef, branch: &str) -> Staged {
     let head = metadata.snapshot_for_ref(branch).map(|head| head.snapshot_id());
-    let mut updates = Vec::new();
-    if head.is_some() {
-        updates.push(TableUpdate::RemoveSnapshotRef { ref_name: branch.to_owned() });
-    }
-    if metadata.properties().contains_key(key) {
-        updates.push(TableUpdate::RemoveProperties { removals: vec![key.to_owned()] });
-    }
+    let drops = head.map(|_| TableUpdate::RemoveSnapshotRef { ref_name: branch.to_owned() });
     let requirements = vec![
         TableRequirement::UuidMatch { uuid: metadata.uuid() },
         TableRequirement::RefSnapshotIdMatch { r#ref: branch.to_owned(), snapshot_id: head },
     ];
-    (updates, requirements)
+    (drops.into_iter().collect(), requirements)
 }
 
 async fn write_manifest(

@@ -1,8 +1,8 @@
 //! What a replacement takes out of a table: the data files in its window, and the delete files that apply to nothing
 //! else.
 //!
-//! Files are taken whole. What this backfill wrote itself stays. A file that may lie in the window and is younger than
-//! the plan is somebody else's write and a conflict; an older one of which nothing is proven is refused.
+//! Files are taken whole. A file that may lie in the window and is younger than the plan is this backfill's own, and
+//! stays, or somebody else's write, and a conflict; an older one of which nothing is proven is refused.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -71,8 +71,8 @@ pub(super) fn own_snapshots(metadata: &TableMetadata, backfill: &str) -> HashSet
     metadata.snapshots().filter(carries).map(|snapshot| snapshot.snapshot_id()).collect()
 }
 
-/// Finds what goes from the state `parent` of `base` when the window of `scope` is replaced; `schema` is that of the
-/// files that take its place.
+/// Finds what goes from the state `parent` of `base` when the window of `scope` is replaced, as it was planned when the
+/// table's last sequence number was `through`; `schema` is that of the files that take its place.
 ///
 /// # Errors
 /// [`SinkError::Preflight`] where nothing proves whether a file lies in the window.
@@ -81,6 +81,7 @@ pub(super) async fn find(
     parent: Option<&SnapshotRef>,
     scope: &Scope,
     schema: &SchemaRef,
+    through: i64,
 ) -> Result<Found, SinkError> {
     let refused = |what: String| SinkError::Preflight { table: base.table().identifier().to_string(), what };
     let placer = Placer::new(scope, schema)
@@ -92,7 +93,7 @@ pub(super) async fn find(
         base,
         placer,
         own: own_snapshots(&base.metadata(), &scope.backfill),
-        before: scope.sequence_before,
+        through,
         removal: Removal::default(),
         paths: HashSet::new(),
         younger: Vec::new(),
@@ -127,7 +128,7 @@ struct Search<'a> {
     base: &'a LoadedTable,
     placer: Placer,
     own: HashSet<i64>,
-    before: i64,
+    through: i64,
     removal: Removal,
     /// The data files that go.
     paths: HashSet<String>,
@@ -171,9 +172,6 @@ impl Search<'_> {
     }
 
     fn data_file_goes(&mut self, entry: &ManifestEntryRef, spec: &PartitionSpecRef) -> bool {
-        if entry.snapshot_id().is_some_and(|snapshot| self.own.contains(&snapshot)) {
-            return false;
-        }
         match self.placer.file(entry.data_file(), spec) {
             Place::Outside => false,
             _ if self.is_younger(entry) => false,
@@ -205,11 +203,14 @@ impl Search<'_> {
         }
     }
 
-    /// Notes what was written after the plan.
+    /// Whether it was written after the plan; notes it where somebody else did.
     fn is_younger(&mut self, entry: &ManifestEntryRef) -> bool {
         let sequence = entry.sequence_number().unwrap_or(i64::MAX);
-        if sequence <= self.before {
+        if sequence <= self.through {
             return false;
+        }
+        if entry.snapshot_id().is_some_and(|snapshot| self.own.contains(&snapshot)) {
+            return true;
         }
         let snapshot = entry.snapshot_id().map_or_else(|| "unknown".to_owned(), |snapshot| snapshot.to_string());
         self.younger.push(format!("{} (snapshot {snapshot}, sequence number {sequence})", entry.file_path()));

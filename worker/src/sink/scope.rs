@@ -16,14 +16,12 @@ pub struct Scope {
     pub time: Option<TimeColumn>,
     /// Whether what the table holds in the window is replaced.
     pub replaces: bool,
-    /// The table's last sequence number when the output was prepared; of meaning for a replacement alone.
-    pub sequence_before: i64,
 }
 
 impl Scope {
     /// All of event time, for `backfill`, which appends.
     pub fn of(backfill: &str) -> Self {
-        Self { backfill: backfill.to_owned(), window: Window::ALL, time: None, replaces: false, sequence_before: 0 }
+        Self { backfill: backfill.to_owned(), window: Window::ALL, time: None, replaces: false }
     }
 }
 

@@ -179,8 +179,7 @@ pub async fn replaced(table: &LoadedTable, scope: &Scope) -> Result<(u64, u64), 
 
 async fn to_be_replaced(table: &LoadedTable, scope: &Scope, schema: &SchemaRef) -> Result<(u64, u64), SinkError> {
     let metadata = table.metadata();
-    let now = Scope { sequence_before: i64::MAX, ..scope.clone() };
-    match replace::find(table, metadata.current_snapshot(), &now, schema).await? {
+    match replace::find(table, metadata.current_snapshot(), scope, schema, i64::MAX).await? {
         Found::Removal(removal) => Ok(removal.data()),
         Found::Conflict(what) => Err(SinkError::Preflight { table: table.table().identifier().to_string(), what }),
     }

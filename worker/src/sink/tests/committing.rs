@@ -13,7 +13,7 @@ fn end(result: &v1::CommitResult) -> v1::CommitEnd {
 }
 
 /// Rows `from..to` as an intent and its parts.
-async fn work(
+pub(super) async fn work(
     lake: &Lake,
     target: &OutputTarget,
     prepared: &v1::PreparedOutput,
@@ -53,12 +53,14 @@ async fn given_a_new_table_when_two_intents_are_committed_then_their_rows_are_th
     assert_eq!(summary[COMMITTED_THROUGH], "2023-11-14T22:13:20Z");
     assert_eq!(metadata.properties()["tidegate.bf-a"], marker::of(&second));
     let found = prepare(&lake.catalogs, &target, &rows(0, 1).schema(), true, &Scope::of("bf-a")).await.unwrap();
-    assert_eq!((found.created, found.rows_before, found.marker), (false, 150, marker::of(&second)));
+    assert_eq!((found.created, found.rows_before, found.marker), (false, 0, marker::of(&second)), "none of another");
+    let other = prepare(&lake.catalogs, &target, &rows(0, 1).schema(), true, &Scope::of("bf-b")).await.unwrap();
+    assert_eq!((other.rows_before, other.marker.as_str()), (150, ""));
 }
 
 /// What a catalog does to a commit that reaches it.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Fault {
+pub(super) enum Fault {
     /// Applies it, and loses the reply.
     LostReply,
     /// Loses the request: nothing is applied, and nobody knows.
@@ -70,20 +72,20 @@ enum Fault {
 }
 
 /// A catalog that does `fault` to its first `times` commits.
-struct Faulty {
+pub(super) struct Faulty {
     inner: Arc<dyn TableCommitter>,
     fault: Fault,
     left: AtomicU32,
 }
 
 impl Faulty {
-    async fn over(lake: &Lake, fault: Fault, times: u32) -> (Arc<Self>, Catalogs) {
+    pub(super) async fn over(lake: &Lake, fault: Fault, times: u32) -> (Arc<Self>, Catalogs) {
         let inner = lake.catalogs.get("lake").await.unwrap();
         let faulty = Arc::new(Self { inner, fault, left: AtomicU32::new(times) });
         (faulty.clone(), Catalogs::default().with("lake", faulty))
     }
 
-    fn fired(&self) -> bool {
+    pub(super) fn fired(&self) -> bool {
         self.left.load(Ordering::SeqCst) == 0
     }
 }
@@ -216,20 +218,20 @@ async fn given_the_same_intent_in_two_hands_when_both_commit_then_it_lands_once(
 }
 
 /// Changes the table as another program would, by `updates`.
-async fn meddle(lake: &Lake, target: &OutputTarget, updates: Vec<TableUpdate>) {
+pub(super) async fn meddle(lake: &Lake, target: &OutputTarget, updates: Vec<TableUpdate>) {
     let table = load(&lake.catalogs, target).await.unwrap();
     let committer = lake.catalogs.get("lake").await.unwrap();
     assert!(matches!(committer.compare_and_swap(&table, updates, Vec::new()).await.unwrap(), Swap::Done(_)));
 }
 
-fn head(snapshot_id: i64) -> TableUpdate {
+pub(super) fn head(snapshot_id: i64) -> TableUpdate {
     use iceberg::spec::{SnapshotReference, SnapshotRetention};
     let reference = SnapshotReference::new(snapshot_id, SnapshotRetention::branch(Some(3), Some(1_000), None));
     TableUpdate::SetSnapshotRef { ref_name: MAIN_BRANCH.to_owned(), reference }
 }
 
 /// A table with two intents committed, and the third's work.
-async fn two_committed(
+pub(super) async fn two_committed(
     lake: &Lake,
     target: &OutputTarget,
 ) -> (v1::PreparedOutput, [v1::Intent; 3], [Vec<v1::OutputPart>; 3]) {

@@ -9,8 +9,8 @@ use super::scope::scope;
 use super::{Kinds, another_kind};
 use crate::failure::{Class, Classify};
 use crate::session::MAX_MESSAGE;
-use crate::sink::{self, Scope};
-use crate::task::opened::{BackfillError, Opened};
+use crate::sink;
+use crate::task::opened::Opened;
 use crate::task::{TaskContext, TaskEnd, TaskError};
 
 /// The files of an intent could not be had.
@@ -42,10 +42,7 @@ impl Kinds {
             return Err(another_kind());
         };
         let target = opened.target(output)?;
-        let pinned = usize::try_from(output.get()).ok().and_then(|at| opened.prepared().ok()?.outputs.get(at));
-        let sequence_before = pinned.ok_or(BackfillError::NotPrepared)?.sequence_before;
         let scope = scope(opened, &context.backfill, output, opened.prepared()?.now).await?;
-        let scope = Scope { sequence_before, ..scope };
         if work.cancel > 0 {
             context.lease.check()?;
             let result = sink::cancel(&self.catalogs, &target, &scope, &intent, work.cancel).await?;

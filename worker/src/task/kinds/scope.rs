@@ -12,8 +12,7 @@ use crate::transform::Query;
 /// The event-time column of generated rows.
 const GENERATED: &str = "ts";
 
-/// What the output `ix` of `backfill` covers; `now_micros` as for its queries. The table's last sequence number is left
-/// at zero: it is prepare's to say.
+/// What the output `ix` of `backfill` covers; `now_micros` as for its queries.
 pub(crate) async fn scope(
     opened: &Opened,
     backfill: &BackfillId,
