@@ -42,8 +42,8 @@ fn check(world: &World, (from, to): (i64, i64)) -> Check {
         table: "lake.t".to_owned(),
         input: vec![first.clone()],
         query: Some(format!(
-            "SELECT * FROM read_parquet('{first}') WHERE NOT ({within}) \
-             UNION ALL SELECT * FROM read_parquet('{second}') WHERE {within}"
+            "SELECT key, ts, id, amount FROM read_parquet('{first}') WHERE NOT ({within}) \
+             UNION ALL SELECT key, ts, id, amount FROM read_parquet('{second}') WHERE {within}"
         )),
         time: "ts",
         window: None,
@@ -59,11 +59,12 @@ async fn given_a_window_of_whole_days_when_replaced_then_other_engines_find_the_
     spec(&world, "first.yaml", "first", (-1, 41), "mode: append");
     world.run_local("first.yaml", &[]).await.with(0);
     spec(&world, "second.yaml", "second", (10, 20), "mode: replace_window");
-    let ended = world.run_local("second.yaml", &[]).await.with(0);
+    let ended = world.run_local_with("second.yaml", &["--state", "state"], &[]).await.with(0);
     let found = must_be_exact(&[check(&world, (10, 20))]);
     assert!(found.iter().all(|verdict| verdict.spared > 0), "{found:?}");
     let id = ended.json()["id"].as_str().unwrap().to_owned();
-    world.run(&["verify", &id]).await.with(0);
+    let verified = world.run(&["verify", &id, "--state", "state"]).await.with(0);
+    verified.saying(&["0 files are left of what the window held before", "everything matches"]);
 }
 
 #[tokio::test]
@@ -99,4 +100,34 @@ async fn given_a_window_that_cuts_a_day_when_asked_to_be_replaced_then_refused_w
     spec(&world, "overlapping.yaml", "second", (39, 45), "mode: append");
     let ended = world.run_local("overlapping.yaml", &[]).await.with(4);
     assert!(ended.stderr.contains("rows in the window"), "{}", ended.stderr);
+}
+
+#[tokio::test]
+async fn given_a_staged_replacement_when_planned_verified_published_and_verified_then_each_says_where_it_stands() {
+    let world = world();
+    spec(&world, "first.yaml", "first", (-1, 41), "mode: append");
+    world.run_local("first.yaml", &[]).await.with(0);
+    spec(&world, "second.yaml", "second", (10, 20), "mode: replace_window, publish: staged");
+    let planned = world.run(&["plan", "second.yaml"]).await.with(0);
+    planned.saying(&["branch tidegate_bf-", "10 files with", "rows are removed from the window"]);
+    let local = |more: &'static [&'static str]| {
+        let all = [&["--state", "state"], more].concat();
+        let world = &world;
+        async move { world.run_local_with("second.yaml", &all, &[]).await.with(0).json() }
+    };
+    let staged = local(&[]).await;
+    let id = staged["id"].as_str().unwrap().to_owned();
+    assert_eq!(staged["phase"], "staged");
+    let verify = ["verify", id.as_str(), "--state", "state"];
+    let said = world.run(&verify).await.with(0);
+    said.saying(&["STAGED", " staged", "0 files are left", "everything matches"]);
+    assert_eq!(local(&["--publish"]).await["phase"], "succeeded");
+    let said = world.run(&verify).await.with(0);
+    said.saying(&["0 files are left of what the window held before", "everything matches"]);
+    must_be_exact(&[check(&world, (10, 20))]);
+    // Another who replaces the window takes its files away: that is no fault of this one.
+    spec(&world, "third.yaml", "second", (0, 30), "mode: replace_window");
+    world.run_local("third.yaml", &[]).await.with(0);
+    world.run(&verify).await.with(0).saying(&["rewritten or removed since by others"]);
+    must_be_exact(&[check(&world, (0, 30))]);
 }

@@ -83,7 +83,6 @@ enum Work<'a> {
 }
 
 /// What is to be done on the base that was judged.
-#[expect(clippy::large_enum_variant, reason = "there is one at a time, and it is taken apart at once")]
 pub(super) enum Next {
     /// Nothing: this is the end.
     End(v1::CommitResult),

@@ -31,6 +31,7 @@ pub use cast::Caster;
 pub use catalog::{CatalogConfig, Catalogs, LoadedTable, Swap, TableCommitter};
 pub use commit::{COMMITTED_THROUGH, cancel, commit, digest};
 pub use error::{Cause, SinkError};
+pub use replace::left_over;
 pub use scope::{Scope, TimeColumn};
 pub use sqlite::SqliteCatalog;
 pub use table::{OutputTarget, load, prepare, replaced};

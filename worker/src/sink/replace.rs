@@ -83,39 +83,38 @@ pub(super) async fn find(
     schema: &SchemaRef,
     through: i64,
 ) -> Result<Found, SinkError> {
-    let refused = |what: String| SinkError::Preflight { table: base.table().identifier().to_string(), what };
-    let placer = Placer::new(scope, schema)
-        .ok_or_else(|| refused("it has no column of event time, by which its window could be replaced".to_owned()))?;
-    let Some(parent) = parent else { return Ok(Found::Removal(Removal::default())) };
-    let doing = || format!("table {}: read {}", base.table().identifier(), parent.manifest_list());
-    let list = base.table().manifest_list_reader(parent).load().await.map_err(SinkError::lake(doing()))?;
-    let mut search = Search {
-        base,
-        placer,
-        own: own_snapshots(&base.metadata(), &scope.backfill),
-        through,
-        removal: Removal::default(),
-        paths: HashSet::new(),
-        younger: Vec::new(),
-        unproven: Vec::new(),
-    };
-    // Data files first: which delete files go follows from them.
-    for content in [ManifestContentType::Data, ManifestContentType::Deletes] {
-        for manifest in list.entries().iter().filter(|manifest| manifest.content == content) {
-            search.look_into(manifest).await?;
-        }
+    let found = Search::of(base, parent, scope, schema, through).await?;
+    if !found.younger.is_empty() {
+        return Ok(Found::Conflict(format!("written into the window after the plan: {}", listed(&found.younger))));
     }
-    if !search.younger.is_empty() {
-        return Ok(Found::Conflict(format!("written into the window after the plan: {}", listed(&search.younger))));
+    if !found.unproven.is_empty() {
+        return Err(SinkError::Preflight {
+            table: base.table().identifier().to_string(),
+            what: format!(
+                "nothing proves whether these files lie in the window to be replaced, for they were partitioned in \
+                 another way: {}; rewrite them in the table's present partitions, or take a window that holds or \
+                 spares them whole",
+                listed(&found.unproven)
+            ),
+        });
     }
-    if !search.unproven.is_empty() {
-        return Err(refused(format!(
-            "nothing proves whether these files lie in the window to be replaced, for they were partitioned in another \
-             way: {}; rewrite them in the table's present partitions, or take a window that holds or spares them whole",
-            listed(&search.unproven)
-        )));
-    }
-    Ok(Found::Removal(search.removal))
+    Ok(Found::Removal(found.removal))
+}
+
+/// The data files on `branch` that lie in the window of `scope` and are no younger than `through`: what a replacement
+/// planned then should have removed.
+///
+/// # Errors
+/// Manifests that cannot be read; a table without the event-time column of `scope`.
+pub async fn left_over(
+    base: &LoadedTable,
+    branch: &str,
+    scope: &Scope,
+    through: i64,
+) -> Result<Vec<String>, SinkError> {
+    let metadata = base.metadata();
+    let found = Search::of(base, metadata.snapshot_for_ref(branch), scope, metadata.current_schema(), through).await?;
+    Ok(found.paths.into_iter().collect())
 }
 
 fn listed(files: &[String]) -> String {
@@ -131,12 +130,45 @@ struct Search<'a> {
     through: i64,
     removal: Removal,
     /// The data files that go.
-    paths: HashSet<String>,
+    paths: BTreeSet<String>,
     younger: Vec<String>,
     unproven: Vec<String>,
 }
 
-impl Search<'_> {
+impl<'a> Search<'a> {
+    async fn of(
+        base: &'a LoadedTable,
+        parent: Option<&SnapshotRef>,
+        scope: &Scope,
+        schema: &SchemaRef,
+        through: i64,
+    ) -> Result<Self, SinkError> {
+        let placer = Placer::new(scope, schema).ok_or_else(|| SinkError::Preflight {
+            table: base.table().identifier().to_string(),
+            what: "it has no column of event time, by which its window could be replaced".to_owned(),
+        })?;
+        let mut search = Self {
+            base,
+            placer,
+            own: own_snapshots(&base.metadata(), &scope.backfill),
+            through,
+            removal: Removal::default(),
+            paths: BTreeSet::new(),
+            younger: Vec::new(),
+            unproven: Vec::new(),
+        };
+        let Some(parent) = parent else { return Ok(search) };
+        let doing = || format!("table {}: read {}", base.table().identifier(), parent.manifest_list());
+        let list = base.table().manifest_list_reader(parent).load().await.map_err(SinkError::lake(doing()))?;
+        // Data files first: which delete files go follows from them.
+        for content in [ManifestContentType::Data, ManifestContentType::Deletes] {
+            for manifest in list.entries().iter().filter(|manifest| manifest.content == content) {
+                search.look_into(manifest).await?;
+            }
+        }
+        Ok(search)
+    }
+
     async fn look_into(&mut self, file: &ManifestFile) -> Result<(), SinkError> {
         if file.added_files_count == Some(0) && file.existing_files_count == Some(0) {
             // It tells what an earlier snapshot removed.
@@ -189,7 +221,7 @@ impl Search<'_> {
     fn delete_file_goes(&mut self, entry: &ManifestEntryRef, spec: &PartitionSpecRef) -> bool {
         let file = entry.data_file();
         let place = match (file.referenced_data_file(), only_path(file)) {
-            (Some(path), _) if self.paths.contains(&path) => Place::Inside,
+            (Some(path), _) if self.paths.contains(path.as_str()) => Place::Inside,
             (Some(_), _) => Place::Outside,
             (None, Some(path)) if self.paths.contains(path) => Place::Inside,
             _ => self.placer.partition(file.partition(), spec),

@@ -89,10 +89,11 @@ async fn what_prepare_refuses_a_survey_refuses_with_the_same_exit_code() {
     let folder = tempfile::tempdir().unwrap();
     for (from, to, code) in [
         ("SELECT * FROM a", "SELECT nothing FROM a", 3),
-        ("{table: t.a,", "{table: t.a, mode: replace_window,", 3),
+        ("{table: t.a,", "{table: t.a, mode: replace_window, partition_by: [kind],", 3),
         ("{table: t.a,", "{table: t.a, partition_by: [nothing],", 3),
     ] {
-        let failed = surveyed(&SPEC.replace(from, to), folder.path()).await.unwrap_err();
+        let spec = SPEC.replace("alignment:", "window: {from: 2024-01-01, to: 2024-01-02}\nalignment:");
+        let failed = surveyed(&spec.replace(from, to), folder.path()).await.unwrap_err();
         assert_eq!(failed.evidence().exit_code, code, "{to}: {failed:?}");
     }
 }

@@ -27,7 +27,7 @@ async fn given_two_commits_when_inspected_then_each_snapshot_file_and_hour_is_to
     assert_eq!(told.snapshots[1].committed_through.as_deref(), Some("2023-11-14T22:13:20Z"));
 
     let table = load(&lake.catalogs, &target).await.unwrap();
-    let mut files = live_files(&table).await.unwrap();
+    let mut files = live_files(&table, "main").await.unwrap();
     files.sort_by_key(|file| file.rows);
     assert_eq!(files.iter().map(|file| file.rows).collect::<Vec<_>>(), [10, 20]);
     assert_eq!(files[0].snapshot, Some(one.snapshot_id));
