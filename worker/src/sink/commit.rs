@@ -69,8 +69,8 @@ pub async fn commit(
         let verdict = marker::judge(&facts, &own, &intent.predecessor);
         tracing::debug!(marker = own, ?verdict, tries, "judged");
         let Verdict::Go = verdict else { return Ok(ended(intent, verdict, tries)) };
-        if let Some(taken) = base.metadata().snapshot_by_id(intent.snapshot_id) {
-            let what = format!("snapshot {} is in the table already, without marker {own}", taken.snapshot_id());
+        if let Some(trace) = marker::trace_of(&base.metadata(), intent.snapshot_id) {
+            let what = format!("snapshot {trace} shows that {} was committed, without {own}", intent.snapshot_id);
             return Ok(ended(intent, Verdict::Fenced(what), tries));
         }
         let (updates, requirements) = stage_intent(&base, branch, &key, &own, intent, &parts).await?;
