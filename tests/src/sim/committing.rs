@@ -188,9 +188,15 @@ impl World {
         let facts = table.facts(&intent.table_uuid, &key);
         let judged = self.fences.stands(Fence::MarkerVerdict);
         let verdict = if judged { marker::judge(&facts, &own, &intent.predecessor) } else { Verdict::Go };
-        let swap = Swap { head: table.head, snapshot_id: intent.snapshot_id, key, marker: own };
-        self.note(|| format!("worker {at} run {run} judges {facts:?} as {verdict:?}"));
+        let (head, sequence) = table.base();
+        let taken = judged && table.shows(intent.snapshot_id);
+        // Who does not judge does not know of ids that follow from what is committed, either.
+        let snapshot_id = if judged { intent.snapshot_id } else { self.chance.between(1, u64::MAX / 2) as i64 };
+        let swap = Swap { head, sequence, snapshot_id, key, marker: own };
+        self.note(|| format!("worker {at} run {run} judges {facts:?} as {verdict:?}, its snapshot shows: {taken}"));
         let end = match verdict {
+            // As the sink does: the snapshot's id alone says that it has landed before.
+            Verdict::Go if taken => v1::CommitEnd::Fenced,
             Verdict::Go => return self.commit_goes_on(at, run, Stage::Staged(swap), 5 * MILLI, SECOND),
             Verdict::AlreadyDone { .. } => v1::CommitEnd::Committed,
             Verdict::Fenced(_) => v1::CommitEnd::Fenced,

@@ -1,4 +1,7 @@
 //! A virtual Iceberg table: snapshots with summaries, properties, one head that moves by compare-and-swap.
+//!
+//! As every catalog does that keeps to Iceberg's rules (v2), it refuses a snapshot whose id it has, or whose sequence
+//! number it has passed: a head that was rolled back to where it was is not the head that it was.
 
 use std::collections::BTreeMap;
 
@@ -15,18 +18,20 @@ struct Snapshot {
 #[derive(Clone, Debug)]
 pub(super) struct Table {
     pub(super) uuid: String,
-    pub(super) head: Option<i64>,
+    head: Option<i64>,
     snapshots: BTreeMap<i64, Snapshot>,
     properties: BTreeMap<String, String>,
     foreign: i64,
-    /// Whether somebody has removed them.
-    pub(super) lost_properties: bool,
+    /// The sequence number of the newest commit; it never falls.
+    sequence: u64,
 }
 
 /// A conditional commit on its way to the catalog.
 #[derive(Clone, Debug)]
 pub(super) struct Swap {
     pub(super) head: Option<i64>,
+    /// The table's sequence number when this was staged.
+    pub(super) sequence: u64,
     pub(super) snapshot_id: i64,
     pub(super) key: String,
     pub(super) marker: String,
@@ -40,7 +45,7 @@ impl Table {
             snapshots: BTreeMap::new(),
             properties: BTreeMap::new(),
             foreign: -1,
-            lost_properties: false,
+            sequence: 0,
         }
     }
 
@@ -49,9 +54,10 @@ impl Table {
         self.properties.get(key)
     }
 
+    /// The snapshots from the head back; where they go in a circle, once around.
     fn ancestry(&self) -> impl Iterator<Item = (i64, &Snapshot)> {
         let of = |id: Option<i64>| id.and_then(|id| Some((id, self.snapshots.get(&id)?)));
-        std::iter::successors(of(self.head), move |(_, snapshot)| of(snapshot.parent))
+        std::iter::successors(of(self.head), move |(_, snapshot)| of(snapshot.parent)).take(self.snapshots.len())
     }
 
     /// What a commit is judged by.
@@ -69,24 +75,38 @@ impl Table {
         Facts { same_table: self.uuid == table_uuid, property, property_snapshot, newest }
     }
 
-    /// One conditional commit; false where the head has moved.
+    /// What a commit on the table as it is now has to assert.
+    pub(super) fn base(&self) -> (Option<i64>, u64) {
+        (self.head, self.sequence)
+    }
+
+    /// Whether the table shows that it has, or had, a snapshot of this id, in the ancestry or not.
+    pub(super) fn shows(&self, id: i64) -> bool {
+        self.snapshots.contains_key(&id) || self.snapshots.values().any(|snapshot| snapshot.parent == Some(id))
+    }
+
+    /// One conditional commit; false where the head has moved, even if it has moved back.
     pub(super) fn swap(&mut self, swap: &Swap) -> bool {
-        if self.head != swap.head {
+        if self.base() != (swap.head, swap.sequence) || self.snapshots.contains_key(&swap.snapshot_id) {
             return false;
         }
         let summary = BTreeMap::from([(swap.key.clone(), swap.marker.clone())]);
-        self.snapshots.insert(swap.snapshot_id, Snapshot { parent: self.head, summary });
+        self.commit(swap.snapshot_id, summary);
         self.properties.insert(swap.key.clone(), swap.marker.clone());
-        self.head = Some(swap.snapshot_id);
         true
+    }
+
+    fn commit(&mut self, id: i64, summary: BTreeMap<String, String>) {
+        self.snapshots.insert(id, Snapshot { parent: self.head, summary });
+        self.head = Some(id);
+        self.sequence += 1;
     }
 
     /// Somebody else commits.
     pub(super) fn foreign_commit(&mut self) {
         let id = self.foreign;
         self.foreign -= 1;
-        self.snapshots.insert(id, Snapshot { parent: self.head, summary: BTreeMap::new() });
-        self.head = Some(id);
+        self.commit(id, BTreeMap::new());
     }
 
     /// All snapshots but the newest of the ancestry are expired; false where there was nothing to expire.
@@ -97,9 +117,12 @@ impl Table {
         self.snapshots.len() < before
     }
 
-    /// Whether no property and no snapshot carries a marker, so that nobody can tell what has landed.
-    pub(super) fn is_blind(&self) -> bool {
-        self.properties.is_empty() && self.snapshots.values().all(|snapshot| snapshot.summary.is_empty())
+    /// Whether nothing is left that tells of the commit of snapshot `id`: neither the property `key`, nor a snapshot with
+    /// such a marker, nor a child of it.
+    pub(super) fn forgets(&self, key: &str, id: i64) -> bool {
+        !self.shows(id)
+            && !self.properties.contains_key(key)
+            && !self.snapshots.values().any(|snapshot| snapshot.summary.contains_key(key))
     }
 
     /// An operator rolls back to the head's parent; false where there is none in the table.
@@ -113,7 +136,6 @@ impl Table {
     /// Somebody else's tool writes a new version of the table and keeps no properties.
     pub(super) fn lose_properties(&mut self) {
         self.properties.clear();
-        self.lost_properties = true;
         self.foreign_commit();
     }
 }

@@ -305,13 +305,9 @@ impl World {
             }
             Mishap::ForeignCommit => self.tables[table].foreign_commit(),
             Mishap::Expiry => {
-                let lost = self.tables[table].lost_properties;
-                if !self.tables[table].expire() {
-                    return false;
-                }
-                if lost && self.tables[table].is_blind() {
-                    self.oracle.tampered(table, true);
-                }
+                let expires = self.tables[table].expire();
+                self.oracle.forgets(table, &self.tables[table]);
+                return expires;
             }
             Mishap::Rollback | Mishap::PropertyLoss => return self.tamper(mishap, table),
             Mishap::OperatorPause | Mishap::OperatorCancel | Mishap::OperatorRetry => return self.operate(mishap),
@@ -328,8 +324,8 @@ impl World {
         if mishap == Mishap::PropertyLoss {
             self.tables[table].lose_properties();
         }
-        let blind = self.tables[table].is_blind();
-        self.oracle.tampered(table, blind);
+        self.oracle.tampered(table);
+        self.oracle.forgets(table, &self.tables[table]);
         true
     }
 

@@ -9,6 +9,7 @@ use tidegate_worker::sink::marker;
 use super::{AttemptBook, FileBook, Invariant, Oracle};
 use crate::sim::committing::marker_key;
 use crate::sim::scenario::Micros;
+use crate::sim::table::Table;
 
 impl Oracle {
     /// An attempt begins.
@@ -70,7 +71,7 @@ impl Oracle {
         let book = &self.books[ix];
         let at = output as usize;
         let (Some(of), Some(table)) = (book.outputs.get(at), book.order.tables.get(at)) else { return false };
-        self.history[*table].markers.contains(&(marker_key(&book.order.id), marker::of(&of.intent)))
+        self.history[*table].markers.contains_key(&(marker_key(&book.order.id), marker::of(&of.intent)))
     }
 
     /// A commit lands in a table with these files.
@@ -87,12 +88,13 @@ impl Oracle {
         let deleted = files.iter().find(|file| self.files.get(&file.path).is_none_or(|book| book.deleted)).cloned();
         let tampered = self.is_tampered(ix);
         let history = &mut self.history[table];
-        let blinded = history.blinded;
-        let again = !history.markers.insert(name.clone());
+        // The hole that ADR 5 tells of: a first commit of which no trace is left may land again, and only that.
+        let forgotten = history.forgotten.remove(&name) && intent.predecessor.is_empty();
+        let again = history.markers.insert(name.clone(), intent.snapshot_id).is_some();
         let twice: Vec<&v1::DataFile> = files.iter().filter(|file| !history.files.insert(file.path.clone())).collect();
         let what = format!("{} of {:?}", name.1, self.books[ix].order.id);
         let twice = twice.len();
-        self.require((!again && twice == 0) || blinded, Invariant::OnceInTable, || {
+        self.require((!again && twice == 0) || (again && forgotten), Invariant::OnceInTable, || {
             format!("{what} lands, again is {again}, and {twice} of its files are there already")
         });
         self.require(!fenced || tampered, Invariant::EndsAreTrue, || format!("{what} lands after it ended as fenced"));
@@ -105,10 +107,15 @@ impl Oracle {
         self.require(deleted.is_none(), Invariant::NothingLostToGarbage, || format!("{what} lands with {deleted:?}"));
     }
 
-    /// Somebody took commits or markers out of a table: its backfills may fail. Where they took both the property and
-    /// every snapshot that carries a marker, no reader can tell what has landed.
-    pub(in super::super) fn tampered(&mut self, table: usize, blinded: bool) {
+    /// Somebody took commits or markers out of a table: its backfills may fail.
+    pub(in super::super) fn tampered(&mut self, table: usize) {
         self.history[table].tampered = true;
-        self.history[table].blinded |= blinded;
+    }
+
+    /// Somebody removed properties or snapshots: notes of which markers that had landed `table` has no trace left.
+    pub(in super::super) fn forgets(&mut self, at: usize, table: &Table) {
+        let history = &mut self.history[at];
+        let gone = history.markers.iter().filter(|((key, _), id)| table.forgets(key, **id));
+        history.forgotten.extend(gone.map(|(name, _)| name.clone()));
     }
 }

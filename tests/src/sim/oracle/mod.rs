@@ -97,11 +97,12 @@ struct AttemptBook {
 /// What a table's history holds.
 #[derive(Clone, Debug, Default)]
 struct History {
-    markers: BTreeSet<(String, String)>,
+    /// The snapshot of each marker (its key and itself) that has landed.
+    markers: BTreeMap<(String, String), i64>,
     files: BTreeSet<String>,
     tampered: bool,
-    /// Somebody removed the property, and then also every snapshot that carried a marker: nobody can know what landed.
-    blinded: bool,
+    /// Those of which somebody has since removed every trace: the property and the snapshots.
+    forgotten: BTreeSet<(String, String)>,
 }
 
 /// The oracle.
