@@ -147,9 +147,7 @@ impl World {
         for _ in 0..most {
             let process = &mut self.processes[at];
             let Some(event) = process.inbox.pop_front() else { break };
-            if let Some(lines) = &mut self.lines {
-                lines.push(format!("{:>12} core {at} <- {}", self.now, brief(&event)));
-            }
+            self.trace.line(self.now, || format!("core {at} <- {}", brief(&event)));
             actions.extend(process.core.step(now, event));
             self.steps += 1;
         }
