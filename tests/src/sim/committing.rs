@@ -207,12 +207,13 @@ impl World {
     }
 
     fn load_and_judge(&mut self, at: usize, run: u64, grant: Grant, intent: v1::Intent, cancel: u64) {
+        let judged = self.fences.stands(Fence::MarkerVerdict);
+        let unjudged = if judged { 0 } else { self.chance.between(1, u64::MAX / 2).cast_signed() };
         let table = &self.tables[self.table_of(&grant.id, intent.output)];
         let branch = branch_of(&intent);
         let key = marker_key(&grant.id, branch);
         let facts = table.facts(&intent.table_uuid, &key, branch);
         let (own, fence) = (marker::of(&intent), fence_of(&intent, cancel));
-        let judged = self.fences.stands(Fence::MarkerVerdict);
         let discards = intent.kind() == v1::CommitKind::Discard;
         let verdict = match (judged, discards) {
             (false, _) => Verdict::Go,
@@ -235,7 +236,12 @@ impl World {
             Verdict::Go if fence.is_some() && !self.fences.stands(Fence::CancelFence) => v1::CommitEnd::Cancelled,
             Verdict::Go => {
                 // A fence is a snapshot of its own.
-                let id = if fence.is_some() { intent.snapshot_id ^ 1 } else { intent.snapshot_id };
+                let id = match (judged, fence.is_some()) {
+                    (true, false) => intent.snapshot_id,
+                    (true, true) => intent.snapshot_id ^ 1,
+                    // Who does not judge does not know of ids that follow from what is committed, either.
+                    (false, _) => unjudged,
+                };
                 let replaces_through = replaces.then_some(through);
                 let adds = (!discards).then(|| Adds { branch: branch.to_owned(), id, replaces_through });
                 let publishes = fence.is_none() && !intent.drop_branch.is_empty();

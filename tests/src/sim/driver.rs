@@ -148,7 +148,6 @@ impl World {
             let process = &mut self.processes[at];
             let Some(event) = process.inbox.pop_front() else { break };
             self.trace.line(self.now, || format!("core {at} <- {}", brief(&event)));
-            let process = &mut self.processes[at];
             actions.extend(process.core.step(now, event));
             self.steps += 1;
         }

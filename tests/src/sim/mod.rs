@@ -44,6 +44,8 @@ pub struct Options {
     pub fences: Fences,
     /// Whether every event is written down.
     pub traced: bool,
+    /// After how many events there must be an end; `None` for far more than any world took.
+    pub most_events: Option<u64>,
 }
 
 /// How a run went.

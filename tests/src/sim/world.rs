@@ -77,6 +77,7 @@ pub(super) struct World {
     pub(super) steps: u64,
     pub(super) trace: Trace,
     events: u64,
+    most_events: u64,
     over_at: Option<Micros>,
 }
 
@@ -103,6 +104,7 @@ impl World {
             steps: 0,
             trace: Trace::new(options.traced),
             events: 0,
+            most_events: options.most_events.unwrap_or(MOST_EVENTS),
             over_at: None,
             scenario,
         };
@@ -128,8 +130,8 @@ impl World {
             if over || at > longest || self.oracle.violation.is_some() {
                 break;
             }
-            if self.events == MOST_EVENTS {
-                self.oracle.breaks(Invariant::Liveness, format!("after {MOST_EVENTS} events there is no end"));
+            if self.events == self.most_events {
+                self.oracle.breaks(Invariant::Liveness, format!("after {} events there is no end", self.events));
                 break;
             }
             self.events += 1;
