@@ -2,11 +2,12 @@
 //!
 //! A restarted coordinator folds the same records and has the same state.
 
-use tidegate_common::ids::{LogPosition, SourceIx, TaskId, Term};
+use tidegate_common::ids::{LogPosition, Sequence, SourceIx, TaskId, Term};
 use tidegate_proto::convert;
 use tidegate_proto::v1::{self, record};
 
 use super::backfill::{Backfill, Source};
+use super::output::Output;
 
 impl Backfill {
     /// Folds one journalled record into the state.
@@ -145,8 +146,9 @@ impl Backfill {
         self.failure = None;
         self.ended = 0;
         self.wish = v1::Wish::Run;
-        if self.log == LogPosition::default() {
-            // Nothing was accepted, so nothing holds it to what was pinned: it is planned anew.
+        let untouched = |output: &Output| output.sequence == Sequence::default();
+        if self.log == LogPosition::default() && self.outputs.iter().all(untouched) {
+            // Nothing was accepted or sealed, so nothing holds it to what was pinned: it is planned anew.
             self.prepared = None;
             self.repin = false;
             self.sources = self.spec.sources.iter().map(|_| Source::new()).collect();

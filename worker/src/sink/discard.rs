@@ -2,7 +2,7 @@
 //!
 //! It drops the branch of its own backfill and no other, and never main, and leaves its own marker as the branch's
 //! property: a late commit of what was staged before finds that marker and does not bring the branch back. So it needs
-//! no fence of its own: to cancel a discard is to do it.
+//! no fence of its own: to cancel a discard is to do it. A branch that is gone already is asserted to be gone.
 
 use std::collections::HashMap;
 

@@ -57,8 +57,13 @@ impl<'a> FencingOff<'a> {
         let verdict = marker::judge(&facts, &self.own, &self.intent.predecessor);
         tracing::debug!(marker = self.own, fence = self.fence, ?verdict, "judged, to be fenced off");
         let Verdict::Go = verdict else { return Ok(Next::End(ended(self.intent, verdict))) };
-        if let Some(taken) = metadata.snapshot_by_id(self.snapshot_id) {
-            let what = format!("snapshot {} is in the table already, out of place", taken.snapshot_id());
+        let id = self.intent.snapshot_id;
+        if let Some(trace) = marker::trace_of(&metadata, id) {
+            let what = format!("snapshot {trace} shows that {id} was committed, without its marker");
+            return Ok(Next::End(ended(self.intent, Verdict::Fenced(what))));
+        }
+        if let Some(trace) = marker::trace_of(&metadata, self.snapshot_id) {
+            let what = format!("snapshot {trace} shows that the fence was committed, out of place");
             return Ok(Next::End(ended(self.intent, Verdict::RolledBack(what))));
         }
         let change = Change {

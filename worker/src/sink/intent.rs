@@ -92,8 +92,9 @@ impl<'a> Landing<'a> {
         let verdict = marker::judge(&facts, &self.own, &self.intent.predecessor);
         tracing::debug!(marker = self.own, ?verdict, "judged");
         let Verdict::Go = verdict else { return Ok(Next::End(ended(self.intent, verdict))) };
-        if let Some(taken) = metadata.snapshot_by_id(self.intent.snapshot_id) {
-            let what = format!("snapshot {} is in the table already, without marker {}", taken.snapshot_id(), self.own);
+        let id = self.intent.snapshot_id;
+        if let Some(trace) = marker::trace_of(&metadata, id) {
+            let what = format!("snapshot {trace} shows that {id} was committed, without marker {}", self.own);
             return Ok(Next::End(ended(self.intent, Verdict::Fenced(what))));
         }
         let files = self.files(base)?;

@@ -84,7 +84,10 @@ pub enum Verdict {
 /// will fork.
 pub fn read(table: &TableMetadataRef, table_uuid: &str, branch: &str, key: &str) -> Facts {
     let head = table.snapshot_for_ref(branch).or_else(|| table.current_snapshot());
-    let ancestry: Vec<_> = head.map(|head| ancestors_of(table, head.snapshot_id()).collect()).unwrap_or_default();
+    // Once around, where somebody's parents go in a circle.
+    let most = table.snapshots().len();
+    let ancestry: Vec<_> =
+        head.map(|head| ancestors_of(table, head.snapshot_id()).take(most).collect()).unwrap_or_default();
     let marked = |snapshot: &iceberg::spec::Snapshot| snapshot.summary().additional_properties.get(key).cloned();
     let property = table.properties().get(key).cloned();
     let carries = |snapshot: &&iceberg::spec::SnapshotRef| property.is_some() && marked(snapshot) == property;
@@ -196,6 +199,16 @@ pub fn judge_discard(facts: &Facts, own: &str, predecessor: &str, sequence: u64)
             named(predecessor)
         ))
     }
+}
+
+/// The snapshot that shows, without a marker, that snapshot `id` is in `table` or was: itself, or else a child of it.
+///
+/// An expired snapshot that were committed again under its id would become its own ancestor.
+pub fn trace_of(table: &TableMetadataRef, id: i64) -> Option<i64> {
+    let shows = |snapshot: &&iceberg::spec::SnapshotRef| {
+        snapshot.snapshot_id() == id || snapshot.parent_snapshot_id() == Some(id)
+    };
+    table.snapshots().find(shows).map(|snapshot| snapshot.snapshot_id())
 }
 
 fn named(marker: &str) -> &str {

@@ -150,6 +150,27 @@ fn with_leave_the_window_is_looked_at_anew_and_what_they_wrote_is_replaced_too()
 }
 
 #[test]
+fn with_leave_a_replacement_by_nothing_is_pinned_anew_under_the_same_plan() {
+    // The simulator's find: nothing was accepted, so it was planned anew in the middle of its publish, and never ended.
+    for output in [DIRECT, STAGED] {
+        let mut bench = Bench::running_to(&[output], &[vec![]], None);
+        if output == STAGED {
+            bench.commit();
+            bench.change(v1::Change::Publish);
+        }
+        let (committer, _) = bench.commit_work().unwrap();
+        bench.commit_ends(committer, v1::CommitEnd::Conflict);
+        bench.submit(true);
+        let (fencer, _) = bench.commit_work().unwrap();
+        bench.commit_ends(fencer, v1::CommitEnd::Cancelled);
+        bench.prepare_with(|table| table.sequence_before = 9);
+        assert_eq!(bench.commit_work().unwrap().1.intent.unwrap().replaces_through, 9);
+        bench.commit();
+        assert_eq!(bench.phase(), v1::Phase::Succeeded);
+    }
+}
+
+#[test]
 fn after_a_conflict_a_direct_one_can_be_cancelled() {
     let mut bench = in_conflict(DIRECT);
     bench.change(v1::Change::Cancel);

@@ -273,6 +273,24 @@ async fn given_the_property_was_removed_when_committed_then_the_ancestry_decides
 }
 
 #[tokio::test]
+async fn given_no_marker_is_left_and_a_child_of_its_snapshot_is_when_committed_again_then_fenced() {
+    let lake = Lake::new();
+    let target = target("t", &[]);
+    let prepared = prepared(&lake.catalogs, &target).await;
+    let (first, one) = work(&lake, &target, &prepared, 1, "", (0, 10)).await;
+    let (other, parts) = work(&lake, &target, &prepared, 1, "", (100, 110)).await;
+    commit(&lake.catalogs, &target, &Scope::of("bf-a"), &first, one.clone()).await.unwrap();
+    commit(&lake.catalogs, &target, &Scope::of("bf-b"), &other, parts).await.unwrap();
+    let removal = TableUpdate::RemoveProperties { removals: vec!["tidegate.bf-a".to_owned()] };
+    let expiry = TableUpdate::RemoveSnapshots { snapshot_ids: vec![first.snapshot_id] };
+    meddle(&lake, &target, vec![removal, expiry]).await;
+    let again = commit(&lake.catalogs, &target, &Scope::of("bf-a"), &first, one).await.unwrap();
+    assert_eq!(end(&again), v1::CommitEnd::Fenced);
+    assert!(again.evidence.contains(&other.snapshot_id.to_string()), "{}", again.evidence);
+    assert_eq!(ids(&lake.catalogs, &target).await, (0..10).chain(100..110).collect::<Vec<_>>());
+}
+
+#[tokio::test]
 async fn given_the_markers_snapshot_expired_when_committed_again_then_still_already_done_and_the_next_goes() {
     let lake = Lake::new();
     let target = target("t", &[]);

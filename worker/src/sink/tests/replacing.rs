@@ -136,6 +136,32 @@ async fn given_rows_of_another_after_the_plan_when_replaced_then_conflict_that_n
     assert_eq!(ids(&lake.catalogs, &target).await, (0..36).chain(72..96).collect::<Vec<_>>());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn given_a_race_with_others_who_write_into_the_window_then_before_it_is_a_conflict_and_after_it_they_stay() {
+    for _ in 0..6 {
+        let lake = Arc::new(Lake::new());
+        let target = target("t", &["day(at)"]);
+        by_another(&lake.catalogs, &target, rows(0, 72)).await;
+        let scope = hours("bf-a", 24, 48, true);
+        let prepared = plan(&lake, &target, &scope).await.unwrap();
+        let (intent, parts) = replacement(&lake, &target, &prepared, (1, ""), Some(rows(24, 30))).await;
+        let theirs = {
+            let (lake, target) = (lake.clone(), target.clone());
+            tokio::spawn(async move {
+                let catalogs = Catalogs::new([("lake".to_owned(), config(lake.folder.path()))]);
+                by_another(&catalogs, &target, rows_at(&[(500, 30)])).await
+            })
+        };
+        let result = commit(&lake.catalogs, &target, &scope, &intent, parts).await.unwrap();
+        theirs.await.unwrap();
+        let expected: Vec<_> = match result.end() {
+            v1::CommitEnd::Conflict => (0..72).chain([500]).collect(),
+            _ => (0..30).chain(48..72).chain([500]).collect(),
+        };
+        assert_eq!(ids(&lake.catalogs, &target).await, expected, "{result:?}");
+    }
+}
+
 #[tokio::test]
 async fn given_nothing_to_put_there_when_replaced_then_the_window_is_empty() {
     let lake = Lake::new();
@@ -231,6 +257,31 @@ async fn given_a_window_that_cannot_be_replaced_when_prepared_then_the_reason_an
             }
         }
     }
+}
+
+#[tokio::test]
+async fn given_a_table_by_dates_when_days_are_replaced_then_those_dates_go() {
+    use arrow::array::Date32Array;
+    let lake = Lake::new();
+    let target = target("t", &["at"]);
+    let batch = |days: std::ops::Range<i32>| {
+        let ids = Int64Array::from_iter_values(days.clone().map(i64::from));
+        let days: ArrayRef = Arc::new(Date32Array::from_iter_values(days));
+        RecordBatch::try_from_iter([("id", Arc::new(ids) as ArrayRef), ("at", days)]).unwrap()
+    };
+    let scope = hours("bf-a", 48, 96, true);
+    let query = batch(0..1).schema();
+    prepare(&lake.catalogs, &target, &query, true, &Scope::of("bf-o")).await.unwrap();
+    let others = vec![part(&lake.catalogs, &target, batch(0..6)).await];
+    let prepared = prepare(&lake.catalogs, &target, &query, true, &scope).await.unwrap();
+    let theirs = intent(&prepared, 1, "", &others);
+    commit(&lake.catalogs, &target, &Scope::of("bf-o"), &theirs, others).await.unwrap();
+    let prepared = prepare(&lake.catalogs, &target, &query, true, &scope).await.unwrap();
+    assert_eq!(prepared.rows_before, 2);
+    let (intent, parts) = replacement(&lake, &target, &prepared, (1, ""), Some(batch(3..4))).await;
+    let result = commit(&lake.catalogs, &target, &scope, &intent, parts).await.unwrap();
+    assert_eq!(result.end(), v1::CommitEnd::Committed, "{result:?}");
+    assert_eq!(ids(&lake.catalogs, &target).await, [0, 1, 3, 4, 5]);
 }
 
 /// Makes `fields` the table's partitioning, as another program would.
