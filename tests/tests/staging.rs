@@ -150,6 +150,33 @@ async fn given_a_window_that_is_replaced_again_and_again_then_its_rows_are_there
     }
 }
 
+#[tokio::test]
+async fn given_a_window_that_is_replaced_by_nothing_then_nothing_is_left_in_it() {
+    for publish in ["direct", "staged"] {
+        let scenario = Scenario::little();
+        replacing(&scenario, "first", "direct");
+        scenario.world.run_local(Scenario::SPEC, &[]).await.with(0);
+        scenario.respell("name: first", "name: second");
+        scenario.respell("publish: direct", &format!("publish: {publish}"));
+        scenario.respell("SELECT * FROM big", "SELECT * FROM big WHERE id < 0");
+        let more: &[&str] = if publish == "staged" { &["--publish"] } else { &[] };
+        let ended = scenario.world.run_local_with(Scenario::SPEC, more, &[]).await.with(0).json();
+        assert_eq!((&ended["phase"], &ended["outputs"][0]["rows_committed"]), (&"succeeded".into(), &0.into()));
+        let id = ended["id"].as_str().unwrap();
+        let mut checks = scenario.checks(id);
+        checks[0].query = Some("SELECT * FROM input WHERE false".to_owned());
+        checks.iter_mut().for_each(|check| check.backfill = None);
+        must_be_exact(&checks);
+    }
+}
+
+#[tokio::test]
+async fn given_nothing_that_is_staged_when_it_is_to_be_published_then_refused() {
+    let scenario = Scenario::little();
+    let refused = scenario.world.run_local_with(Scenario::SPEC, &["--publish"], &[]).await.with(2);
+    refused.saying(&["no output of this spec is staged", "publish: staged"]);
+}
+
 /// A commit that comes to nothing at `point`, again and again, when the backfill is cancelled; another worker finds out.
 async fn cancelled_at(point: &str) -> (Scenario, v1::Backfill) {
     let mut scenario = Scenario::little();

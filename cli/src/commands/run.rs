@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use tidegate_common::spec::Resolved;
+use tidegate_common::spec::model::Publish;
 use tidegate_proto::v1::{Applied, Phase};
 use tidegate_worker::access::Access;
 
@@ -21,6 +22,10 @@ pub(super) async fn run(args: args::Run, context: &Context) -> Outcome {
         return apply::apply(args.apply, context).await;
     }
     let spec = spec_file::load_over(&args.apply.spec.file, &args.apply.window)?;
+    if args.publish && spec.resolved.outputs.iter().all(|output| output.publish == Publish::Direct) {
+        let told = Error::usage("--publish: no output of this spec is staged");
+        return Err(told.hint("without --publish it commits as it goes; `publish: staged` in an output stages it"));
+    }
     let mut setup = setup(args.workers, context.config.state.value.clone(), &args.apply, context);
     setup.then = match (args.publish, args.discard) {
         (_, true) => Then::Discard,
