@@ -7,10 +7,12 @@
 
 mod binary;
 mod chance;
+pub mod http;
 mod input;
 mod oracle;
 mod process;
 mod scenario;
+mod store;
 mod wait;
 mod world;
 
@@ -20,5 +22,6 @@ pub use input::{BEGIN, DAY, Input, write_file};
 pub use oracle::{Check, Verdict, judge, must_be_exact};
 pub use process::{Process, Signal};
 pub use scenario::{Scenario, must_balance};
+pub use store::Store;
 pub use wait::wait_until;
 pub use world::{Ended, LEASE, PATIENCE, World};

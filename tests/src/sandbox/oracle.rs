@@ -106,7 +106,7 @@ fn verdict(found: &Value) -> Verdict {
 }
 
 /// The interpreter that has the engines: `TIDEGATE_PYTHON`, or what `cargo xtask python` makes.
-fn python() -> &'static OsString {
+pub(super) fn python() -> &'static OsString {
     static FOUND: OnceLock<OsString> = OnceLock::new();
     FOUND.get_or_init(|| std::env::var_os("TIDEGATE_PYTHON").unwrap_or_else(|| made().into_os_string()))
 }

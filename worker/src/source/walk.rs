@@ -11,7 +11,7 @@ use tidegate_proto::v1::FilePin;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::allow::{Allowed, cannot_open};
+use crate::access::{Allowed, cannot_open};
 use super::error::SourceError;
 
 /// Files listed ahead of whoever asks for them.
