@@ -57,8 +57,12 @@ async fn given_the_example_in_a_bucket_when_workers_replay_it_into_a_bucket_then
     let mut world = World::in_store(&store, "flights");
     let storage = store.storage();
     let spec = fs::read_to_string(root().join(EXAMPLE).join("aligned.yaml")).unwrap();
-    let spec = spec.replace("{path: flights/*.parquet}", &format!("{{path: 's3://flights/in/*/2013-*.parquet', storage: {storage}}}"));
-    let spec = spec.replace("{path: weather/*.parquet}", &format!("{{path: 's3://flights/in/weather', storage: {storage}}}"));
+    let spec = spec.replace(
+        "{path: flights/*.parquet}",
+        &format!("{{path: 's3://flights/in/*/2013-*.parquet', storage: {storage}}}"),
+    );
+    let spec =
+        spec.replace("{path: weather/*.parquet}", &format!("{{path: 's3://flights/in/weather', storage: {storage}}}"));
     world.write("spec.yaml", &spec);
     world.start_coordinator().await;
     world.start_worker("w-1", 2);
@@ -71,7 +75,10 @@ async fn given_the_example_in_a_bucket_when_workers_replay_it_into_a_bucket_then
     must_balance(&last);
     let whole = |name: &str| {
         let table = format!("air.{name}");
-        Check { backfill: Some(last.id.clone()), ..check(&world, &table, example(name), "SELECT * FROM input", "time_hour") }
+        Check {
+            backfill: Some(last.id.clone()),
+            ..check(&world, &table, example(name), "SELECT * FROM input", "time_hour")
+        }
     };
     let found = must_be_exact(&[whole("flights"), whole("weather")]);
     assert_eq!(found.iter().map(|table| table.rows).collect::<Vec<_>>(), [336_776, 26_115]);
@@ -103,7 +110,10 @@ async fn given_csv_and_json_in_a_bucket_when_read_by_folder_and_by_glob_then_the
     store.make("lines");
     let mut rows = String::new();
     for day in 1..=9 {
-        let (csv, json) = (format!("id,ts\n{day},2024-01-0{day}T00:00:00Z\n"), format!("{{\"id\":{day},\"ts\":\"2024-01-0{day}T00:00:00Z\"}}\n"));
+        let (csv, json) = (
+            format!("id,ts\n{day},2024-01-0{day}T00:00:00Z\n"),
+            format!("{{\"id\":{day},\"ts\":\"2024-01-0{day}T00:00:00Z\"}}\n"),
+        );
         store.put("lines", &format!("csv/month=1/day={day}/a.csv"), csv.as_bytes());
         store.put("lines", &format!("json/{day}.jsonl"), json.as_bytes());
         store.put("lines", &format!("json/_{day}.jsonl"), b"no data");
@@ -133,9 +143,9 @@ outputs:
     let rows = arrow::array::RecordBatch::try_from_iter([("id", std::sync::Arc::new(id) as arrow::array::ArrayRef)]);
     tidegate_tests::sandbox::write_file(&input, &rows.unwrap(), 9);
     let input = input.display().to_string();
-    must_be_exact(&["csv", "json"].map(|name| {
-        check(&world, &format!("lake.{name}"), input.clone(), "SELECT * FROM input", "id")
-    }));
+    must_be_exact(
+        &["csv", "json"].map(|name| check(&world, &format!("lake.{name}"), input.clone(), "SELECT * FROM input", "id")),
+    );
 }
 
 /// A spec over a bucket; a case spoils it in one place.
@@ -161,16 +171,72 @@ struct Case {
 const SOUND_CASE: Case = Case { what: "", spec: ("", ""), config: ("", ""), env: ("", ""), code: 4, words: &[] };
 
 const CASES: [Case; 10] = [
-    Case { what: "no such bucket", spec: ("s3://events/", "s3://nowhere/"), words: &["source events", "s3://nowhere/in", "no such bucket"], ..SOUND_CASE },
-    Case { what: "no such key", spec: ("in/*.parquet", "in/nowhere.parquet"), words: &["source events", "s3://events/in/nowhere.parquet"], ..SOUND_CASE },
-    Case { what: "a glob that matches nothing", spec: ("in/*.parquet", "in/*.nothing"), words: &["source events", "s3://events/in/*.nothing"], ..SOUND_CASE },
-    Case { what: "a wrong secret", env: ("TEST_STORE_SECRET", "wrong"), words: &["s3://events/in", "credentials"], ..SOUND_CASE },
-    Case { what: "an unknown id", env: ("TEST_STORE_ID", "nobody"), words: &["s3://events/in", "credentials"], ..SOUND_CASE },
-    Case { what: "a variable that is not set", spec: ("TEST_STORE_ID", "TEST_STORE_NOBODY"), code: 3, words: &["source events", "storage.access_key_id", "TEST_STORE_NOBODY"], ..SOUND_CASE },
-    Case { what: "a store that is not there", spec: ("STORE", "127.0.0.1:1"), code: 75, words: &["s3://events/in", "does not answer"], ..SOUND_CASE },
-    Case { what: "a warehouse in no bucket", config: ("s3://events/", "s3://nowhere/"), words: &["lake.events", "s3://nowhere/warehouse"], ..SOUND_CASE },
-    Case { what: "a warehouse with a wrong key", config: ("\"secret_access_key\":{\"from_env\":\"TEST_STORE_SECRET\"}", "\"secret_access_key\":{\"from_env\":\"HOME\"}"), words: &["lake.events", "s3://events/warehouse", "credentials", "SignatureDoesNotMatch"], ..SOUND_CASE },
-    Case { what: "a warehouse without settings", config: ("storage", "storage_"), code: 2, words: &["tidegate.yaml", "storage_"], ..SOUND_CASE },
+    Case {
+        what: "no such bucket",
+        spec: ("s3://events/", "s3://nowhere/"),
+        words: &["source events", "s3://nowhere/in", "no such bucket"],
+        ..SOUND_CASE
+    },
+    Case {
+        what: "no such key",
+        spec: ("in/*.parquet", "in/nowhere.parquet"),
+        words: &["source events", "s3://events/in/nowhere.parquet"],
+        ..SOUND_CASE
+    },
+    Case {
+        what: "a glob that matches nothing",
+        spec: ("in/*.parquet", "in/*.nothing"),
+        words: &["source events", "s3://events/in/*.nothing"],
+        ..SOUND_CASE
+    },
+    Case {
+        what: "a wrong secret",
+        env: ("TEST_STORE_SECRET", "wrong"),
+        words: &["s3://events/in", "credentials"],
+        ..SOUND_CASE
+    },
+    Case {
+        what: "an unknown id",
+        env: ("TEST_STORE_ID", "nobody"),
+        words: &["s3://events/in", "credentials"],
+        ..SOUND_CASE
+    },
+    Case {
+        what: "a variable that is not set",
+        spec: ("TEST_STORE_ID", "TEST_STORE_NOBODY"),
+        code: 3,
+        words: &["source events", "storage.access_key_id", "TEST_STORE_NOBODY"],
+        ..SOUND_CASE
+    },
+    Case {
+        what: "a store that is not there",
+        spec: ("STORE", "127.0.0.1:1"),
+        code: 75,
+        words: &["s3://events/in", "does not answer"],
+        ..SOUND_CASE
+    },
+    Case {
+        what: "a warehouse in no bucket",
+        config: ("s3://events/", "s3://nowhere/"),
+        words: &["lake.events", "s3://nowhere/warehouse"],
+        ..SOUND_CASE
+    },
+    Case {
+        what: "a warehouse with a wrong key",
+        config: (
+            "\"secret_access_key\":{\"from_env\":\"TEST_STORE_SECRET\"}",
+            "\"secret_access_key\":{\"from_env\":\"HOME\"}",
+        ),
+        words: &["lake.events", "s3://events/warehouse", "credentials", "SignatureDoesNotMatch"],
+        ..SOUND_CASE
+    },
+    Case {
+        what: "a warehouse without settings",
+        config: ("storage", "storage_"),
+        code: 2,
+        words: &["tidegate.yaml", "storage_"],
+        ..SOUND_CASE
+    },
 ];
 
 async fn is_refused(store: &Store, case: &Case) -> Result<(), String> {
@@ -212,7 +278,13 @@ async fn given_a_bucket_a_key_or_credentials_that_do_not_fit_when_run_then_it_is
     world.write("spec.yaml", &SOUND.replace("STORAGE", &store.storage().to_string()));
     let env = store.env().to_vec();
     world.run_local("spec.yaml", &env).await.with(0);
-    let found = judge(&[check(&world, "lake.events", input.root().join("in/*.parquet").display().to_string(), "SELECT * FROM input", "ts")]);
+    let found = judge(&[check(
+        &world,
+        "lake.events",
+        input.root().join("in/*.parquet").display().to_string(),
+        "SELECT * FROM input",
+        "ts",
+    )]);
     assert!(found[0].problems.is_empty(), "nothing was half done: {found:?}");
     assert_eq!(json!(found[0].snapshots), 1);
 }

@@ -3,7 +3,9 @@
 //! It calls cargo and python and refuses to do their work. It depends on no other room and on no crate, because it is
 //! compiled before all others.
 
+mod catalog;
 mod environment;
+mod shelf;
 mod steps;
 
 use std::process::ExitCode;
@@ -15,6 +17,7 @@ cargo xtask test [FILTER]       all checks and all tests; with FILTER, only the 
 cargo xtask sim [--seeds N]     the simulator, over N seeds (default 1000)
 cargo xtask bench [FILTER]      the benchmarks
 cargo xtask python              makes the environment that the tests check tables with; prints its interpreter
+cargo xtask rest-catalog        makes the REST catalog that the tests commit to; prints its folder
 cargo xtask example-data --flights flights.csv --weather weather.csv --out examples/flights
                                 makes the example data again";
 
@@ -31,6 +34,7 @@ fn main() -> ExitCode {
             steps::run([cargo("bench", "bench --package tidegate-bench --").arg(filter)])
         }
         ["python"] => environment::python().map(|interpreter| println!("{}", interpreter.display())),
+        ["rest-catalog"] => catalog::rest_catalog().map(|folder| println!("{}", folder.display())),
         ["example-data", rest @ ..] => example_data(rest),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
@@ -59,8 +63,9 @@ fn test(filter: Option<&str>) -> Result<(), steps::Failed> {
         cargo("docs", "doc --workspace --no-deps").env("RUSTDOCFLAGS", "--deny warnings"),
         cargo("binary", "build --package tidegate"),
     ])?;
-    let python = environment::python()?;
-    let tests = cargo("tests", "test --workspace").env("TIDEGATE_PYTHON", python).speaks_last();
+    let (python, catalog) = (environment::python()?, catalog::rest_catalog()?);
+    let tests = cargo("tests", "test --workspace").env("TIDEGATE_PYTHON", python);
+    let tests = tests.env("TIDEGATE_REST_CATALOG", catalog).speaks_last();
     steps::run([match filter {
         Some(filter) => tests.arg(filter),
         None => tests,

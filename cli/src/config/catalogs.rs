@@ -3,13 +3,16 @@
 //! Credentials are only ever named. Who writes the configuration is whom the worker belongs to, so nothing here is asked
 //! of an allow-list.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tidegate_common::spec::model::{Secret, StorageSpec};
-use tidegate_worker::sink::CatalogConfig;
+use tidegate_worker::sink::{CatalogConfig, RestConfig, RestCredential};
+
+use super::view::redacted;
 
 /// An Iceberg catalog.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -17,6 +20,8 @@ use tidegate_worker::sink::CatalogConfig;
 pub(crate) enum CatalogSpec {
     /// Tables of one SQLite file, in the schema of `PyIceberg`'s `SqlCatalog`.
     Sqlite(SqliteSpec),
+    /// A catalog behind Iceberg's REST protocol.
+    Rest(RestSpec),
 }
 
 /// Tables of one SQLite file.
@@ -30,6 +35,89 @@ pub(crate) struct SqliteSpec {
     /// How buckets are reached: endpoint, region, credentials by reference. Without it no bucket is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage: Option<StorageSpec>,
+}
+
+/// A catalog behind Iceberg's REST protocol.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RestSpec {
+    /// Its address, without `/v1`: `https://catalog.example.com`.
+    pub uri: String,
+    /// The warehouse, in whatever words the catalog has for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warehouse: Option<String>,
+    /// A bearer token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<Secret>,
+    /// A client that tokens are asked for with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oauth2: Option<OAuth2Spec>,
+    /// More headers of each request. They are written in clear: no place for secrets.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, String>,
+    /// How buckets are reached, where the catalog does not hand that out with its tables.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage: Option<StorageSpec>,
+    /// Whether an `http://` address of another machine is meant. Default false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub allow_http: bool,
+}
+
+/// An OAuth2 client, by its credentials.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct OAuth2Spec {
+    /// The client's id.
+    pub client_id: String,
+    /// Its secret.
+    pub client_secret: Secret,
+    /// What tokens are to be good for. Default `catalog`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<String>,
+    /// Where tokens are given out. Default the catalog's own `/v1/oauth/tokens`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_uri: Option<String>,
+}
+
+impl RestSpec {
+    fn secrets(&self) -> impl Iterator<Item = (&'static str, &Secret)> {
+        let token = self.token.iter().map(|secret| ("rest.token", secret));
+        token.chain(self.oauth2.iter().map(|client| ("rest.oauth2.client_secret", &client.client_secret)))
+    }
+
+    fn check(&self) -> Result<(), (&'static str, String)> {
+        if self.token.is_some() && self.oauth2.is_some() {
+            return Err(("rest", "one of token and oauth2 says who asks, not both".to_owned()));
+        }
+        if !self.uri.starts_with("https://") && !self.uri.starts_with("http://") {
+            return Err(("rest.uri", format!("expected https://host/path, found {:?}", redacted(&self.uri))));
+        }
+        self.secrets().try_for_each(|(key, secret)| check_secret(key, secret))?;
+        self.storage.iter().try_for_each(check_storage)
+    }
+
+    fn of_worker(self, name: String) -> RestConfig {
+        let credential = match (self.token, self.oauth2) {
+            (Some(token), _) => RestCredential::Token(token),
+            (None, Some(OAuth2Spec { client_id, client_secret, scope, token_uri })) => {
+                RestCredential::OAuth2 { client_id, client_secret, scope, token_uri }
+            }
+            (None, None) => RestCredential::None,
+        };
+        let Self { uri, warehouse, headers, storage, allow_http, .. } = self;
+        RestConfig { name, uri, warehouse, credential, headers, storage, allow_http }
+    }
+
+    fn entries(&self) -> Vec<(String, Value)> {
+        let mut shown = self.clone();
+        shown.uri = redacted(&shown.uri);
+        shown.headers.values_mut().for_each(|value| "***".clone_into(value));
+        let storage = shown.storage.take();
+        let client = shown.oauth2.take();
+        let client = client.iter().flat_map(|client| flat("rest.oauth2", client));
+        let own = flat("rest", &shown);
+        own.into_iter().chain(client).chain(storage.iter().flat_map(|storage| flat("rest.storage", storage))).collect()
+    }
 }
 
 impl SqliteSpec {
@@ -50,6 +138,11 @@ impl CatalogSpec {
                 }
                 sqlite.storage.iter_mut().for_each(|storage| storage_below(storage, folder));
             }
+            Self::Rest(rest) => {
+                rest.token.iter_mut().for_each(|token| secret_below(token, folder));
+                rest.oauth2.iter_mut().for_each(|client| secret_below(&mut client.client_secret, folder));
+                rest.storage.iter_mut().for_each(|storage| storage_below(storage, folder));
+            }
         }
     }
 
@@ -57,6 +150,7 @@ impl CatalogSpec {
     pub(super) fn check(&self) -> Result<(), (&'static str, String)> {
         match self {
             Self::Sqlite(sqlite) => sqlite.storage.iter().try_for_each(check_storage),
+            Self::Rest(rest) => rest.check(),
         }
     }
 
@@ -67,6 +161,7 @@ impl CatalogSpec {
             Self::Sqlite(SqliteSpec { path, warehouse, storage }) => {
                 CatalogConfig::Sqlite { name, path, warehouse, storage }
             }
+            Self::Rest(rest) => CatalogConfig::Rest(rest.of_worker(name)),
         }
     }
 
@@ -78,9 +173,10 @@ impl CatalogSpec {
                     ("sqlite.path".to_owned(), json!(sqlite.path.display().to_string())),
                     ("sqlite.warehouse".to_owned(), json!(sqlite.warehouse)),
                 ];
-                entries.extend(sqlite.storage.iter().flat_map(|storage| storage_entries("sqlite", storage)));
+                entries.extend(sqlite.storage.iter().flat_map(|storage| flat("sqlite.storage", storage)));
                 entries
             }
+            Self::Rest(rest) => rest.entries(),
         }
     }
 }
@@ -121,7 +217,8 @@ fn check_storage(storage: &StorageSpec) -> Result<(), (&'static str, String)> {
     Ok(())
 }
 
-fn storage_entries(catalog: &str, storage: &StorageSpec) -> Vec<(String, Value)> {
-    let Value::Object(entries) = json!(storage) else { return Vec::new() };
-    entries.into_iter().map(|(key, value)| (format!("{catalog}.storage.{key}"), value)).collect()
+/// The entries of `value`, each below `above`.
+fn flat(above: &str, value: &impl Serialize) -> Vec<(String, Value)> {
+    let Value::Object(entries) = json!(value) else { return Vec::new() };
+    entries.into_iter().map(|(key, value)| (format!("{above}.{key}"), value)).collect()
 }

@@ -73,7 +73,10 @@ fn catalogs_are_put_together_by_name_and_their_paths_are_below_their_file() {
     let found = world.load(ConfigFile::default()).unwrap();
     assert_eq!(found.catalogs.keys().collect::<Vec<_>>(), ["default", "lake"]);
     let CatalogSpec::Sqlite(lake) = &found.catalogs["lake"].value;
-    assert_eq!((lake.path.clone(), lake.warehouse.clone()), (world.path("b.db"), world.path("w").display().to_string()));
+    assert_eq!(
+        (lake.path.clone(), lake.warehouse.clone()),
+        (world.path("b.db"), world.path("w").display().to_string())
+    );
     let CatalogSpec::Sqlite(default) = &found.catalogs["default"].value;
     assert_eq!(default.path, world.path("here/catalog.db"));
 }

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
 
 mod binary;
+mod catalog;
 mod chance;
 pub mod http;
 mod input;
@@ -17,6 +18,7 @@ mod wait;
 mod world;
 
 pub use binary::{root, tidegate};
+pub use catalog::{Lossy, RestCatalog};
 pub use chance::Chance;
 pub use input::{BEGIN, DAY, Input, write_file};
 pub use oracle::{Check, Verdict, judge, must_be_exact};

@@ -38,7 +38,8 @@ impl Store {
     pub async fn guarded() -> Self {
         let mut store = Self::start().await;
         let iam = |action: &str| {
-            let scope = "AWS4-HMAC-SHA256 Credential=any/20200101/us-east-1/iam/aws4_request, SignedHeaders=host, Signature=0";
+            let scope =
+                "AWS4-HMAC-SHA256 Credential=any/20200101/us-east-1/iam/aws4_request, SignedHeaders=host, Signature=0";
             let headers = [("Authorization", scope), ("Content-Type", "application/x-www-form-urlencoded")];
             let body = format!("Version=2010-05-08&UserName=tidegate&{action}");
             http::send(&store.authority, "POST", "/", &headers, body.as_bytes()).well()

@@ -16,6 +16,7 @@ use tidegate_common::spec::model::StorageSpec;
 use tokio::sync::OnceCell;
 
 use super::SinkError;
+use super::rest::{RestCatalog, RestConfig};
 use super::sqlite::SqliteCatalog;
 use crate::access::Access;
 use crate::storage::{Lake, S3};
@@ -96,7 +97,8 @@ pub trait TableCommitter: Send + Sync {
     /// is there is returned: the caller checks whether it fits.
     async fn create(&self, ident: &TableIdent, creation: TableCreation) -> Result<LoadedTable, SinkError>;
 
-    /// Applies `updates` iff the table still is `base` and `requirements` hold of it.
+    /// Applies `updates` iff `requirements` hold of the table at that moment; a SQLite catalog asks more, that the table
+    /// still is `base`.
     ///
     /// # Errors
     /// [`SinkError::Unknown`] when the outcome is not known; any other error means that nothing was changed.
@@ -123,6 +125,8 @@ pub enum CatalogConfig {
         /// How buckets are reached; `None` is none at all.
         storage: Option<StorageSpec>,
     },
+    /// A catalog behind Iceberg's REST protocol.
+    Rest(RestConfig),
 }
 
 enum Entry {
@@ -155,7 +159,7 @@ impl Catalogs {
             CatalogConfig::Sqlite { path, .. } if !path.exists() => {
                 (name.clone(), Entry::Given(Arc::new(Absent { name })))
             }
-            CatalogConfig::Sqlite { .. } => (name, Entry::ToRead(config, OnceCell::new())),
+            CatalogConfig::Sqlite { .. } | CatalogConfig::Rest(_) => (name, Entry::ToRead(config, OnceCell::new())),
         };
         Self(configs.into_iter().map(|(name, config)| entry(name, config)).collect())
     }
@@ -225,6 +229,7 @@ async fn open(config: &CatalogConfig) -> Result<Arc<dyn TableCommitter>, SinkErr
             let lake = lake(name, storage.as_ref())?;
             Ok(Arc::new(SqliteCatalog::open(name, path, warehouse, lake).await?))
         }
+        CatalogConfig::Rest(rest) => Ok(Arc::new(RestCatalog::open(rest).await?)),
     }
 }
 
@@ -234,6 +239,7 @@ async fn open_to_read(config: &CatalogConfig) -> Result<Arc<dyn TableCommitter>,
             let lake = lake(name, storage.as_ref())?;
             Ok(Arc::new(SqliteCatalog::open_to_read(name, path, warehouse, lake).await?))
         }
+        CatalogConfig::Rest(rest) => Ok(Arc::new(RestCatalog::open(rest).await?)),
     }
 }
 

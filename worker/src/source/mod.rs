@@ -127,5 +127,12 @@ pub fn open_table(
         let what = "only `iceberg` names a table".to_owned();
         return Err(SourceError::Spec { source_name: name.to_owned(), what });
     };
-    Ok(Arc::new(self::iceberg::IcebergSource::open(name, iceberg, spec.event_time.as_ref(), access, (table, lake), pin)?))
+    Ok(Arc::new(self::iceberg::IcebergSource::open(
+        name,
+        iceberg,
+        spec.event_time.as_ref(),
+        access,
+        (table, lake),
+        pin,
+    )?))
 }

@@ -34,10 +34,17 @@ pub(crate) struct Store {
 
 #[derive(Clone, Debug)]
 enum Kind {
-    Disk { allowed: Allowed, disk: Arc<LocalFileSystem> },
+    Disk {
+        allowed: Allowed,
+        disk: Arc<LocalFileSystem>,
+    },
     Bucket(bucket::Bucket),
     /// Wherever the files of a catalog's table stand.
-    Lake { allowed: Allowed, disk: Arc<LocalFileSystem>, lake: Lake },
+    Lake {
+        allowed: Allowed,
+        disk: Arc<LocalFileSystem>,
+        lake: Lake,
+    },
 }
 
 impl Store {

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
-use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::RetryConfig;
+use object_store::aws::{AmazonS3, AmazonS3Builder};
 use tidegate_common::spec::model::{Secret, StorageSpec};
 use url::{Host, Url};
 
@@ -16,19 +16,20 @@ const RETRIES: usize = 5;
 const RETRY_FOR: Duration = Duration::from_secs(60);
 
 /// What it takes to reach buckets, secrets resolved.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct S3 {
     endpoint: Option<String>,
     region: Option<String>,
-    path_style: bool,
+    virtual_hosted: bool,
     allow_http: bool,
     keys: Keys,
 }
 
 /// With whose right a bucket is reached.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 enum Keys {
     /// Nobody's: public buckets only.
+    #[default]
     None,
     /// This worker's own: its environment, or the role of its machine.
     Ambient,
@@ -64,8 +65,8 @@ impl S3 {
             _ => return Err("storage.access_key_id and storage.secret_access_key come together".to_owned()),
         };
         let (endpoint, region) = (storage.endpoint.clone(), storage.region.clone());
-        let path_style = storage.path_style.unwrap_or(true);
-        let settings = Self { endpoint, region, path_style, allow_http: storage.allow_http, keys };
+        let virtual_hosted = storage.path_style == Some(false);
+        let settings = Self { endpoint, region, virtual_hosted, allow_http: storage.allow_http, keys };
         settings.host()?;
         Ok(settings)
     }
@@ -77,7 +78,7 @@ impl S3 {
         settings.endpoint = get("s3.endpoint").or(settings.endpoint);
         settings.region = get("s3.region").or_else(|| get("client.region")).or(settings.region);
         if let Some(style) = get("s3.path-style-access") {
-            settings.path_style = style == "true";
+            settings.virtual_hosted = style == "false";
         }
         if let (Some(id), Some(secret)) = (get("s3.access-key-id"), get("s3.secret-access-key")) {
             settings.keys = Keys::Given { id, secret, token: get("s3.session-token") };
@@ -103,12 +104,13 @@ impl S3 {
         };
         builder = builder
             .with_bucket_name(bucket)
-            .with_virtual_hosted_style_request(!self.path_style)
+            .with_virtual_hosted_style_request(self.virtual_hosted)
             .with_retry(RetryConfig { max_retries: RETRIES, retry_timeout: RETRY_FOR, ..RetryConfig::default() });
         let is_near = self.endpoint.as_deref().is_some_and(is_loopback);
         builder = builder.with_allow_http(self.allow_http || is_near);
         if let Some(endpoint) = &self.endpoint {
-            builder = builder.with_endpoint(if self.path_style { endpoint.clone() } else { hosted(endpoint, bucket)? });
+            builder =
+                builder.with_endpoint(if self.virtual_hosted { hosted(endpoint, bucket)? } else { endpoint.clone() });
         }
         if let Some(region) = &self.region {
             builder = builder.with_region(region);
