@@ -293,3 +293,66 @@ impl FileWrite for Upload {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use object_store::memory::InMemory;
+
+    use super::*;
+
+    /// A lake of one bucket, `b`, in memory.
+    fn lake() -> Lake {
+        let lake = Lake::with_buckets(S3::default());
+        lake.buckets.open.lock().unwrap().insert("b".to_owned(), Arc::new(InMemory::new()));
+        lake
+    }
+
+    fn content(bytes: usize) -> Bytes {
+        (0..bytes).map(|at| u8::try_from(at * 31 % 251).unwrap()).collect()
+    }
+
+    #[tokio::test]
+    async fn an_object_is_what_was_written_in_one_request_or_in_parts() {
+        let lake = lake();
+        for bytes in [0, 1, PART - 1, PART, PART + 1, 2 * PART, 3 * PART + 12_345] {
+            let (url, content) = (format!("s3://b/x/{bytes}"), content(bytes));
+            let mut writer = lake.io().new_output(&url).unwrap().writer().await.unwrap();
+            for piece in content.chunks(777_777) {
+                writer.write(Bytes::copy_from_slice(piece)).await.unwrap();
+            }
+            writer.close().await.unwrap();
+            assert!(writer.close().await.is_err());
+            let input = lake.io().new_input(&url).unwrap();
+            assert_eq!(input.metadata().await.unwrap().size, bytes as u64);
+            assert!(input.read().await.unwrap() == content, "{bytes}");
+            if bytes > 9 {
+                let piece = input.reader().await.unwrap().read(3..9).await.unwrap();
+                assert_eq!(piece, content.slice(3..9));
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_there_is_neither_replaced_nor_deleted() {
+        let lake = lake();
+        let output = || lake.io().new_output("s3://b/x").unwrap();
+        output().write(Bytes::from_static(b"one")).await.unwrap();
+        assert!(output().write(Bytes::from_static(b"two")).await.is_err());
+        let mut writer = output().writer().await.unwrap();
+        writer.write(Bytes::from_static(b"two")).await.unwrap();
+        assert!(writer.close().await.is_err());
+        assert!(lake.io().delete("s3://b/x").await.is_err());
+        assert_eq!(lake.io().new_input("s3://b/x").unwrap().read().await.unwrap(), "one");
+        assert!(!lake.io().exists("s3://b/y").await.unwrap());
+        assert!(lake.io().new_input("s3://b/y").unwrap().read().await.is_err());
+    }
+
+    #[test]
+    fn a_lake_without_settings_reaches_no_bucket_and_no_lake_reaches_another_scheme() {
+        assert!(Lake::local().object("s3://b/x").unwrap_err().contains("`storage`"));
+        assert!(lake().object("gs://b/x").unwrap_err().contains("s3://"));
+        assert!(lake().object("s3://b/x").is_ok());
+    }
+}
