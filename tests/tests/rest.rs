@@ -98,6 +98,8 @@ async fn given_a_catalog_that_hands_out_credentials_when_a_killed_worker_is_repl
     let said = scenario.world.worker("w-2").said();
     assert!(store.env().iter().all(|(_, secret)| !said.contains(secret)), "{said}");
     assert!(!scenario.world.root().join("warehouse").exists(), "nothing is on the disk");
+    server.vend(warehouse, &json!({"s3.session-token-expires-at-ms": "1"}));
+    scenario.world.run(&["verify", &id]).await.with(0).saying(&["rows read back from the files"]);
 }
 
 /// A table behind a REST catalog, and who commits to it, each with a client of its own.

@@ -54,8 +54,10 @@ fn main() -> ExitCode {
     }
 }
 
-/// Checks first, because they are quick; then what the tests need; then the tests, whose summary comes last.
+/// What the tests need first, so that what is missing is said at once; then the checks; then the tests, whose summary
+/// comes last.
 fn test(filter: Option<&str>) -> Result<(), steps::Failed> {
+    let (python, catalog) = (environment::python()?, catalog::rest_catalog()?);
     let deny_warnings = "clippy --workspace --all-targets -- --deny warnings";
     steps::run([
         cargo("format", "fmt --all --check"),
@@ -63,7 +65,6 @@ fn test(filter: Option<&str>) -> Result<(), steps::Failed> {
         cargo("docs", "doc --workspace --no-deps").env("RUSTDOCFLAGS", "--deny warnings"),
         cargo("binary", "build --package tidegate"),
     ])?;
-    let (python, catalog) = (environment::python()?, catalog::rest_catalog()?);
     let tests = cargo("tests", "test --workspace").env("TIDEGATE_PYTHON", python);
     let tests = tests.env("TIDEGATE_REST_CATALOG", catalog).speaks_last();
     steps::run([match filter {

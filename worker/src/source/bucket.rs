@@ -49,7 +49,7 @@ pub(crate) fn open(
         "s3" | "s3a" => {
             let s3 = S3::of(storage, access).map_err(spec)?;
             allow_host(&s3.host().map_err(spec)?, access).map_err(denied)?;
-            Arc::new(s3.open(bucket).map_err(|why| spec(format!("{location}: {why}")))?)
+            Arc::new(s3.open(bucket, None).map_err(|why| spec(format!("{location}: {why}")))?)
         }
         #[cfg(feature = "gcp")]
         "gs" => {

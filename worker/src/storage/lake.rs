@@ -15,10 +15,12 @@ use iceberg::io::{
     StorageConfig, StorageFactory,
 };
 use iceberg::{Error, ErrorKind, Result};
+use object_store::aws::AwsCredentialProvider;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, WriteMultipart};
 use serde::{Deserialize, Serialize};
 
+use super::renew::{Keyring, Renew};
 use super::s3::S3;
 use super::{StoreError, Trouble};
 
@@ -37,16 +39,22 @@ pub struct Lake {
 impl Lake {
     /// This machine's disk alone.
     pub fn local() -> Self {
-        Self::of(None)
+        Self::of(Buckets::default())
     }
 
     /// This machine's disk, and buckets that are reached as `s3` says.
     pub(crate) fn with_buckets(s3: S3) -> Self {
-        Self::of(Some(s3))
+        Self::of(Buckets { s3: Some(s3), ..Buckets::default() })
     }
 
-    fn of(s3: Option<S3>) -> Self {
-        let buckets = Arc::new(Buckets { s3, open: Mutex::default() });
+    /// As [`Lake::with_buckets`], with keys that `from` hands out anew before they end.
+    pub(crate) fn with_renewed(s3: S3, from: Arc<dyn Renew>) -> Self {
+        let keys = Keyring::of(&s3, from).map(Arc::new);
+        Self::of(Buckets { s3: Some(s3), keys, ..Buckets::default() })
+    }
+
+    fn of(buckets: Buckets) -> Self {
+        let buckets = Arc::new(buckets);
         let io = FileIOBuilder::new(Arc::new(LakeFactory { buckets: buckets.clone() })).build();
         Self { io, buckets }
     }
@@ -76,6 +84,8 @@ fn is_bucket(location: &str) -> bool {
 #[derive(Debug, Default)]
 struct Buckets {
     s3: Option<S3>,
+    /// Keys that stand above those of the settings.
+    keys: Option<Arc<Keyring>>,
     open: Mutex<BTreeMap<String, Arc<dyn ObjectStore>>>,
 }
 
@@ -94,7 +104,8 @@ impl Buckets {
         if let Some(store) = open.get(bucket) {
             return Ok((store.clone(), key));
         }
-        let store: Arc<dyn ObjectStore> = Arc::new(s3.open(bucket).map_err(|why| format!("{url}: {why}"))?);
+        let keys = self.keys.clone().map(|keys| keys as AwsCredentialProvider);
+        let store: Arc<dyn ObjectStore> = Arc::new(s3.open(bucket, keys).map_err(|why| format!("{url}: {why}"))?);
         open.insert(bucket.to_owned(), store.clone());
         Ok((store, key))
     }

@@ -4,9 +4,11 @@
 //! unless that is meant, and the worker's own credentials for a spec where its environment is closed to specs.
 
 mod lake;
+mod renew;
 mod s3;
 
 pub use self::lake::Lake;
+pub(crate) use self::renew::Renew;
 pub(crate) use self::s3::{S3, is_loopback};
 
 /// What is the matter with a store.

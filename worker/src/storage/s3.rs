@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use object_store::RetryConfig;
-use object_store::aws::{AmazonS3, AmazonS3Builder};
+use object_store::aws::{AmazonS3, AmazonS3Builder, AwsCredential, AwsCredentialProvider};
 use tidegate_common::spec::model::{Secret, StorageSpec};
 use url::{Host, Url};
 
@@ -33,8 +33,8 @@ enum Keys {
     None,
     /// This worker's own: its environment, or the role of its machine.
     Ambient,
-    /// Those that were named.
-    Given { id: String, secret: String, token: Option<String> },
+    /// Those that were named; `until` in milliseconds of processing time, where they end.
+    Given { id: String, secret: String, token: Option<String>, until: Option<i64> },
 }
 
 impl fmt::Debug for Keys {
@@ -59,7 +59,7 @@ impl S3 {
         let secret = value("secret_access_key", &storage.secret_access_key)?;
         let token = value("session_token", &storage.session_token)?;
         let keys = match (id, secret) {
-            (Some(id), Some(secret)) => Keys::Given { id, secret, token },
+            (Some(id), Some(secret)) => Keys::Given { id, secret, token, until: None },
             (None, None) if access.env.is_none() => Keys::Ambient,
             (None, None) => Keys::None,
             _ => return Err("storage.access_key_id and storage.secret_access_key come together".to_owned()),
@@ -81,7 +81,8 @@ impl S3 {
             settings.virtual_hosted = style == "false";
         }
         if let (Some(id), Some(secret)) = (get("s3.access-key-id"), get("s3.secret-access-key")) {
-            settings.keys = Keys::Given { id, secret, token: get("s3.session-token") };
+            let until = get("s3.session-token-expires-at-ms").and_then(|at| at.parse().ok());
+            settings.keys = Keys::Given { id, secret, token: get("s3.session-token"), until };
         }
         settings.host()?;
         Ok(settings)
@@ -92,16 +93,26 @@ impl S3 {
         host_of(self.endpoint.as_deref(), self.allow_http)
     }
 
-    /// Opens `bucket`; asks nothing of it yet.
-    pub(crate) fn open(&self, bucket: &str) -> Result<AmazonS3, String> {
+    /// The keys that were named, and when they end.
+    pub(super) fn given(&self) -> Option<(AwsCredential, Option<i64>)> {
+        let Keys::Given { id, secret, token, until } = &self.keys else { return None };
+        let key = AwsCredential { key_id: id.clone(), secret_key: secret.clone(), token: token.clone() };
+        Some((key, *until))
+    }
+
+    /// Opens `bucket`, with the keys of `keys` where there is such; asks nothing of it yet.
+    pub(crate) fn open(&self, bucket: &str, keys: Option<AwsCredentialProvider>) -> Result<AmazonS3, String> {
         let mut builder = match &self.keys {
             Keys::Ambient => AmazonS3Builder::from_env(),
             Keys::None => AmazonS3Builder::new().with_skip_signature(true),
-            Keys::Given { id, secret, token } => {
+            Keys::Given { id, secret, token, .. } => {
                 let builder = AmazonS3Builder::new().with_access_key_id(id).with_secret_access_key(secret);
                 token.iter().fold(builder, |builder, token| builder.with_token(token))
             }
         };
+        if let Some(keys) = keys {
+            builder = builder.with_credentials(keys);
+        }
         builder = builder
             .with_bucket_name(bucket)
             .with_virtual_hosted_style_request(self.virtual_hosted)

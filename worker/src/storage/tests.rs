@@ -61,7 +61,7 @@ fn plain_http_is_for_this_machine_or_where_it_is_meant() {
 
 #[test]
 fn a_bucket_stands_in_the_path_or_before_the_host() {
-    let open = |storage| S3::of(&spec(storage), &Access::none()).unwrap().open("bucket");
+    let open = |storage| S3::of(&spec(storage), &Access::none()).unwrap().open("bucket", None);
     let minio = "https://minio:9000";
     assert!(open(json!({"endpoint": minio})).is_ok());
     assert!(open(json!({"endpoint": minio, "path_style": false})).is_ok());

@@ -25,7 +25,7 @@ use self::client::{Client, Heard, Reply};
 use super::{LoadedTable, SinkError, Swap, TableCommitter};
 use crate::access::Access;
 use crate::failpoint::{self, hit};
-use crate::storage::{Lake, S3};
+use crate::storage::{Lake, Renew, S3};
 
 /// Where a REST catalog is, and with whose right it is spoken to. Secrets are only named.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -70,7 +70,7 @@ pub enum RestCredential {
 /// A catalog behind Iceberg's REST protocol.
 #[derive(Debug)]
 pub struct RestCatalog {
-    client: Client,
+    client: Arc<Client>,
     /// As the configuration and the catalog's defaults say; `None` reaches no bucket.
     storage: Option<S3>,
     /// The storage that was last handed out, so that its connections are used again.
@@ -106,6 +106,47 @@ struct Vended {
     config: HashMap<String, String>,
 }
 
+impl Found {
+    /// How the table's buckets are reached: as `own` says, and what came with the table above it.
+    fn storage(&self, own: Option<S3>) -> Result<Option<S3>, String> {
+        let mut properties = self.config.clone();
+        let near = self.storage_credentials.iter().filter(|given| self.metadata.location().starts_with(&given.prefix));
+        if let Some(nearest) = near.max_by_key(|given| given.prefix.len()) {
+            properties.extend(nearest.config.clone());
+        }
+        if properties.get("s3.remote-signing-enabled").is_some_and(|on| on == "true") && own.is_none() {
+            return Err(
+                "the catalog wants to sign each request to the store itself, which Tidegate cannot use: have it \
+                        hand out credentials, or give the catalog `storage`"
+                    .to_owned(),
+            );
+        }
+        storage(own, &properties)
+    }
+}
+
+/// Asks for a table again, for the keys that come with it.
+#[derive(Debug)]
+struct Renewing {
+    client: Arc<Client>,
+    ident: TableIdent,
+    storage: Option<S3>,
+}
+
+#[async_trait]
+impl Renew for Renewing {
+    async fn renew(&self) -> Result<S3, String> {
+        let told = |error: SinkError| crate::failure::chain(&error);
+        let path = ["namespaces", &RestCatalog::namespace(&self.ident), "tables", self.ident.name()];
+        let reply = self.client.get(&path, []).await.map_err(told)?;
+        if reply.status != StatusCode::OK {
+            return Err(told(self.client.refused(&reply)));
+        }
+        let found: Found = self.client.parse(&reply).map_err(told)?;
+        found.storage(self.storage.clone())?.ok_or_else(|| format!("{} comes without keys now", self.ident))
+    }
+}
+
 impl RestCatalog {
     /// Speaks to the catalog for the first time, and learns how it wants to be spoken to.
     ///
@@ -126,7 +167,7 @@ impl RestCatalog {
         client.set_prefix(overrides.get("prefix").or_else(|| defaults.get("prefix")).cloned());
         let own = storage(None, &defaults).and_then(|given| if own.is_some() { Ok(own) } else { Ok(given) });
         let storage = own.and_then(|own| storage(own, &overrides)).map_err(bad)?;
-        Ok(Self { client, storage, last: Mutex::default() })
+        Ok(Self { client: Arc::new(client), storage, last: Mutex::default() })
     }
 
     /// The path of a table's namespace, below the prefix.
@@ -143,23 +184,13 @@ impl RestCatalog {
     /// Where the table's files stand, with the credentials that came with it.
     fn lake(&self, ident: &TableIdent, found: &Found) -> Result<Lake, SinkError> {
         let bad = |what| SinkError::Preflight { table: ident.to_string(), what };
-        let mut properties = found.config.clone();
-        let near =
-            found.storage_credentials.iter().filter(|given| found.metadata.location().starts_with(&given.prefix));
-        if let Some(nearest) = near.max_by_key(|given| given.prefix.len()) {
-            properties.extend(nearest.config.clone());
-        }
-        if properties.get("s3.remote-signing-enabled").is_some_and(|on| on == "true") && self.storage.is_none() {
-            let what = "the catalog wants to sign each request to the store itself, which Tidegate cannot use: have it \
-                        hand out credentials, or give the catalog `storage`";
-            return Err(bad(what.to_owned()));
-        }
-        let Some(s3) = storage(self.storage.clone(), &properties).map_err(bad)? else { return Ok(Lake::local()) };
+        let Some(s3) = found.storage(self.storage.clone()).map_err(bad)? else { return Ok(Lake::local()) };
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, lake)) = last.as_ref().filter(|(held, _)| *held == s3) {
             return Ok(lake.clone());
         }
-        let lake = Lake::with_buckets(s3.clone());
+        let renew = Renewing { client: self.client.clone(), ident: ident.clone(), storage: self.storage.clone() };
+        let lake = Lake::with_renewed(s3.clone(), Arc::new(renew));
         *last = Some((s3, lake.clone()));
         Ok(lake)
     }

@@ -164,7 +164,7 @@ async fn a_commit_that_nobody_took_up_was_certainly_not_made() {
     let base = catalog.load(&ident()).await.unwrap().unwrap();
     let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let elsewhere = RestConfig { name: "lake".to_owned(), uri: format!("http://{gone}"), ..RestConfig::default() };
-    let client = Client::new(&elsewhere, &Access::local()).unwrap();
+    let client = Arc::new(Client::new(&elsewhere, &Access::local()).unwrap());
     let catalog = RestCatalog { client, storage: None, last: Mutex::default() };
     let error = catalog.compare_and_swap(&base, Vec::new(), Vec::new()).await.unwrap_err();
     assert!(matches!(error, SinkError::Unreachable { .. }), "{error:?}");

@@ -154,7 +154,7 @@ impl Shared {
             Some(rest) => rest.strip_prefix("//").unwrap_or(rest),
             None => location,
         };
-        if path.starts_with('/') || path.starts_with("s3://") {
+        if path.starts_with('/') || ["s3://", "s3a://", "s3n://"].iter().any(|scheme| path.starts_with(scheme)) {
             return Ok(path);
         }
         let table = self.table.identifier();
