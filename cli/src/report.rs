@@ -35,6 +35,11 @@ pub(crate) fn exit_code(backfill: &v1::Backfill) -> Exit {
     }
 }
 
+/// Whether nothing more happens until somebody wants it: it has ended, or is staged.
+pub(crate) fn is_at_rest(backfill: &v1::Backfill) -> bool {
+    backfill.ended != 0 || backfill.phase() == v1::Phase::Staged
+}
+
 /// Prints the report of `backfill` to stdout.
 ///
 /// # Errors
@@ -106,10 +111,22 @@ pub(crate) fn next(backfill: &v1::Backfill) -> String {
         v1::Phase::Failed => {
             format!("mend the cause, then tidegate retry {id}; tidegate events {id} says what happened")
         }
+        v1::Phase::Staged => {
+            let branches = staged_on(backfill);
+            format!("query {branches}; then tidegate publish {id}, or tidegate cancel {id}")
+        }
         v1::Phase::Cancelled => format!("what was committed stays; tidegate retry {id} takes up the rest"),
         _ if backfill.wish() == v1::Wish::Pause => format!("tidegate resume {id}"),
         _ => format!("tidegate watch {id}"),
     }
+}
+
+/// Where what is staged can be queried.
+fn staged_on(backfill: &v1::Backfill) -> String {
+    let staged = backfill.outputs.iter().filter(|output| !output.branch.is_empty());
+    let table = |output: &v1::OutputState| output.table.as_ref().map(|table| table.table.clone());
+    let on = staged.filter_map(|output| Some(format!("branch {} of {}", output.branch, table(output)?)));
+    plain(&on.collect::<Vec<_>>().join(", ")).into_owned()
 }
 
 struct Lines {
@@ -200,6 +217,14 @@ impl Lines {
             many => format!("{}, the last {}", plural(many, "snapshot"), output.last_snapshot),
         };
         self.fact("committed", &format!("{files}, {} written, {snapshots}", bytes(output.bytes)));
+        if output.rows_staged > 0 || output.staged_commits > 0 {
+            let files = plural(output.files_staged, "file");
+            let snapshots = plural(output.staged_commits, "snapshot");
+            self.fact("staged", &format!("{files} in {snapshots} on branch {}", output.branch));
+        }
+        if output.replaces {
+            self.fact("replaces", "what the window held when it was prepared");
+        }
         match output.committed_through {
             Some(through) => self.fact("complete", &format!("through {}", time(through))),
             None if backfill.phase() == v1::Phase::Succeeded => self.fact("complete", "through the whole window"),
@@ -262,6 +287,11 @@ mod tests {
     }
 
     #[test]
+    fn a_run_that_is_staged() {
+        insta::assert_snapshot!(render(&sample::staged(), NOW, Paint::plain()));
+    }
+
+    #[test]
     fn a_run_that_left_something_out() {
         insta::assert_snapshot!(render(&sample::partial(), NOW, Paint::plain()));
     }
@@ -291,6 +321,7 @@ mod tests {
     fn the_phase_decides_the_exit_code() {
         assert_eq!(exit_code(&sample::succeeded()), Exit::Done);
         assert_eq!(exit_code(&sample::partial()), Exit::Partial);
+        assert_eq!(exit_code(&sample::staged()), Exit::Done);
         assert_eq!(exit_code(&sample::running()), Exit::Temporary);
         let mut failed = sample::failed();
         assert_eq!(exit_code(&failed), Exit::Preflight, "its evidence says 4");

@@ -14,8 +14,8 @@ use tidegate_tests::sandbox::{
     write_file,
 };
 use tidegate_worker::sink::{
-    CatalogConfig, Catalogs, OutputTarget, OutputWriter, RestConfig, WriterSettings, commit, digest, load, marker,
-    prepare,
+    CatalogConfig, Catalogs, OutputTarget, OutputWriter, RestConfig, Scope, WriterSettings, commit, digest, load,
+    marker, prepare,
 };
 
 /// The client that the server knows.
@@ -59,6 +59,7 @@ async fn given_the_example_when_workers_replay_it_into_a_rest_catalog_then_every
     let check = |name: &str| Check {
         catalog: world.catalog(),
         table: format!("air.{name}"),
+        branch: None,
         input: vec![world.root().join(name).join("*.parquet").display().to_string()],
         query: Some("SELECT * FROM input".to_owned()),
         time: "time_hour",
@@ -122,7 +123,7 @@ impl Lake {
             properties: BTreeMap::new(),
         };
         let catalogs = Self::committer(&server.uri(), &warehouse);
-        let prepared = prepare(&catalogs, &target, &rows(0, 1).schema(), true, "bf-0").await.unwrap();
+        let prepared = prepare(&catalogs, &target, &rows(0, 1).schema(), true, &Scope::of("bf-0")).await.unwrap();
         Self { world, target, prepared }
     }
 
@@ -166,7 +167,7 @@ impl Lake {
         };
         let part =
             v1::OutputPart { files: closed.files, iceberg: closed.iceberg.to_vec().into(), ..Default::default() };
-        let result = commit(catalogs, &self.target, "main", backfill, &intent, vec![part]).await.unwrap();
+        let result = commit(catalogs, &self.target, &Scope::of(backfill), &intent, vec![part]).await.unwrap();
         (result, marker::of(&intent))
     }
 
@@ -177,6 +178,7 @@ impl Lake {
         let found = must_be_exact(&[Check {
             catalog: self.world.catalog(),
             table: "ns.t".to_owned(),
+            branch: None,
             input: vec![input.display().to_string()],
             query: Some("SELECT * FROM input".to_owned()),
             time: "at",
@@ -265,7 +267,7 @@ async fn given_server_errors_before_or_after_a_commit_is_made_when_committed_the
 #[tokio::test]
 async fn given_a_run_on_a_way_that_loses_answers_when_it_ends_then_every_row_is_there_once() {
     let server = RestCatalog::shared().await;
-    let way = Lossy::to(server.authority(), 5);
+    let way = Lossy::to(server.authority(), 2);
     let mut scenario = Scenario::little();
     let warehouse = scenario.world.warehouse();
     scenario.world.on_rest(&way.uri(), &warehouse, &json!({}), &json!({}));
@@ -277,7 +279,29 @@ async fn given_a_run_on_a_way_that_loses_answers_when_it_ends_then_every_row_is_
 
     scenario.must_end_exact(&id).await;
 
-    assert_eq!(way.left(), 0, "all were lost");
+    assert_eq!(way.left(), 0, "there is a commit for each table at least, and both answers were lost");
+}
+
+#[tokio::test]
+async fn given_answers_that_get_lost_when_a_window_is_replaced_by_way_of_a_branch_then_its_rows_are_there_once() {
+    let server = RestCatalog::shared().await;
+    let way = Lossy::to(server.authority(), 4);
+    let mut scenario = Scenario::little();
+    scenario.respell("    commit: {every: 1ms}", "    mode: replace_window\n    publish: staged");
+    scenario.respell("month(ts)", "day(ts)");
+    let warehouse = scenario.world.warehouse();
+    scenario.world.on_rest(&way.uri(), &warehouse, &json!({}), &json!({}));
+    let mut held = None;
+    for name in ["two-sources", "once-more"] {
+        scenario.respell("name: two-sources", &format!("name: {name}"));
+        let ended = scenario.world.run_local_with(Scenario::SPEC, &["--publish"], &[]).await.with(0).json();
+        assert_eq!(ended["phase"], "succeeded", "{name}");
+        let checks = scenario.checks(ended["id"].as_str().unwrap());
+        let checks: Vec<_> = checks.into_iter().map(|check| Check { backfill: None, ..check }).collect();
+        let rows: Vec<u64> = must_be_exact(&checks).iter().map(|table| table.rows).collect();
+        assert_eq!(*held.get_or_insert_with(|| rows.clone()), rows, "{name}");
+    }
+    assert_eq!(way.left(), 0, "two tables are committed to and published, twice");
 }
 
 #[tokio::test]

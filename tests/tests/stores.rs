@@ -13,6 +13,7 @@ fn check(world: &World, table: &str, input: String, query: &str, time: &'static 
     Check {
         catalog: world.catalog(),
         table: table.to_owned(),
+        branch: None,
         input: vec![input],
         query: Some(query.to_owned()),
         time,

@@ -15,7 +15,8 @@ use steps::{Step, cargo};
 const USAGE: &str = "\
 cargo xtask test [FILTER]       all checks and all tests; with FILTER, only the tests whose names contain it
 cargo xtask sim [--seeds N]     the simulator, over N seeds (default 1000)
-cargo xtask bench [FILTER]      the benchmarks
+cargo xtask bench [FILTER]      what a step of the core costs (Criterion)
+cargo xtask bench peers [ARG…]  one job on Tidegate and on DuckDB, by turns; ARGs go to bench/peers/peers.py
 cargo xtask python              makes the environment that the tests check tables with; prints its interpreter
 cargo xtask rest-catalog        makes the REST catalog that the tests commit to; prints its folder
 cargo xtask example-data --flights flights.csv --weather weather.csv --out examples/flights
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         ["sim"] => sim("1000"),
         ["sim", "--seeds", seeds] if seeds.parse::<u64>().is_ok() => sim(seeds),
         ["bench"] => steps::run([cargo("bench", "bench --package tidegate-bench")]),
+        ["bench", "peers", rest @ ..] => peers(rest),
         ["bench", filter] if !filter.starts_with('-') => {
             steps::run([cargo("bench", "bench --package tidegate-bench --").arg(filter)])
         }
@@ -71,6 +73,13 @@ fn test(filter: Option<&str>) -> Result<(), steps::Failed> {
         Some(filter) => tests.arg(filter),
         None => tests,
     }])
+}
+
+fn peers(arguments: &[&str]) -> Result<(), steps::Failed> {
+    steps::run([cargo("release binary", "build --release --package tidegate")])?;
+    let binary = shelf::target()?.join("release/tidegate");
+    let compare = steps::Step::new("peers", environment::python()?).arg(shelf::root().join("bench/peers/peers.py"));
+    steps::run([arguments.iter().fold(compare.arg("--tidegate").arg(binary), steps::Step::arg)])
 }
 
 fn sim(seeds: &str) -> Result<(), steps::Failed> {

@@ -41,7 +41,7 @@ pub(crate) fn at(path: &Path, error: &io::Error) -> Failed {
 }
 
 /// The target folder: where cargo put this very program, less `debug/xtask`.
-fn target() -> Result<PathBuf, Failed> {
+pub(crate) fn target() -> Result<PathBuf, Failed> {
     let me = std::env::current_exe().map_err(|error| Failed::new(format!("where is xtask? {error}")))?;
     let target = me.ancestors().nth(2).map(Path::to_path_buf);
     target.ok_or_else(|| Failed::new(format!("{} is not in a target folder", me.display())))

@@ -3,6 +3,9 @@
 
 mod adoption;
 mod bench;
+mod cancelling;
 mod hand_in;
 mod journal;
+mod replacing;
 mod running;
+mod staging;
