@@ -3,7 +3,7 @@
 Reads a JSON list of checks from standard input; writes a JSON list of verdicts to standard output, one a check:
 {"table", "rows", "files", "snapshots", "spared", "problems"}. A table without problems holds exactly the rows of its
 input. A check is
-  catalog   {"name", "file", "warehouse"} of a SQLite catalog
+  catalog   {"name", "file", "warehouse"} of a SQLite catalog, or {"name", "uri"} of a REST catalog; "properties" for more
   table     namespace.name
   input     Parquet files (globs): what the query is about
   branch    the branch that is read and judged, or null: main
@@ -17,11 +17,14 @@ input. A check is
 import datetime
 import hashlib
 import json
+import os
 import sys
+import tempfile
 
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
+from pyiceberg.catalog.rest import RestCatalog
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.exceptions import NoSuchTableError
 from pyiceberg.expressions import And, GreaterThanOrEqual, LessThan
@@ -34,8 +37,7 @@ def main() -> None:
 
 def judge(check) -> dict:
     problems = []
-    place = check["catalog"]
-    catalog = SqlCatalog(place["name"], uri=f"sqlite:///{place['file']}", warehouse=place["warehouse"])
+    catalog = open_catalog(check["catalog"])
     try:
         table = catalog.load_table(check["table"])
     except NoSuchTableError:
@@ -64,8 +66,25 @@ def judge(check) -> dict:
     }
 
 
+def open_catalog(place):
+    properties = place.get("properties") or {}
+    if "uri" in place:
+        return RestCatalog(place["name"], uri=place["uri"], **properties)
+    return SqlCatalog(place["name"], uri=f"sqlite:///{place['file']}", warehouse=place["warehouse"], **properties)
+
+
 def local(path: str) -> str:
     return path.removeprefix("file://")
+
+
+def on_disk(table, path: str, folder: str) -> str:
+    """The file itself, or a copy of it where it is in a bucket: DuckDB alone cannot reach one."""
+    if "://" not in path:
+        return path
+    copy = os.path.join(folder, path.replace("/", "_"))
+    with table.io.new_input(path).open() as source, open(copy, "wb") as target:
+        target.write(source.read())
+    return copy
 
 
 def history(table, ancestry, live, rows, check, problems) -> None:
@@ -170,7 +189,9 @@ def contents(table, files, rows, check, problems) -> None:
     db.register("by_pyiceberg", rows)
     db.execute(f"CREATE TABLE pyiceberg AS SELECT {listed} FROM by_pyiceberg")
     if files:
-        db.execute(f"CREATE TABLE duckdb AS SELECT {listed} FROM read_parquet(?, hive_partitioning = false)", [files])
+        with tempfile.TemporaryDirectory() as folder:
+            copies = [on_disk(table, path, folder) for path in files]
+            db.execute(f"CREATE TABLE duckdb AS SELECT {listed} FROM read_parquet(?, hive_partitioning = false)", [copies])
     else:
         db.execute("CREATE TABLE duckdb AS FROM pyiceberg WHERE false")
     columns = db.sql("FROM wanted LIMIT 0").columns

@@ -27,11 +27,13 @@ const PEERS: [(&str, &[&str]); 4] = [
     ("worker/src/sink", &["rest", "sqlite"]),
 ];
 /// Folders, and the modules of their crate that only the driver may see together with them.
-const STRANGERS: [(&str, &[&str]); 4] = [
+const STRANGERS: [(&str, &[&str]); 6] = [
     ("coordinator/src/core", &["service", "store", "web"]),
     ("coordinator/src/store", &["core", "service", "web"]),
     ("worker/src/source", &["session", "sink", "task", "transform"]),
     ("worker/src/sink", &["session", "source", "task", "transform"]),
+    ("worker/src/storage", &["session", "sink", "source", "task", "transform"]),
+    ("worker/src/access", &["session", "sink", "source", "storage", "task", "transform"]),
 ];
 
 fn root() -> PathBuf {

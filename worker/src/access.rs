@@ -1,6 +1,12 @@
 //! What a spec may reach on this worker: paths, environment variables, endpoints. Specs are hostile.
 
+mod allow;
+mod secret;
+
 use std::path::PathBuf;
+
+pub(crate) use self::allow::{Allowed, NOT_THERE, cannot_open};
+pub(crate) use self::secret::resolve as resolve_secret;
 
 /// The allow-list of a worker; empty by default.
 #[derive(Clone, Debug, Default)]

@@ -22,10 +22,18 @@ pub enum Class {
     },
 }
 
+/// The exit code of what may pass when it is tried again.
+pub const TEMPORARY: i32 = 75;
+
 /// An error that knows what it means. `Display` says its own part, `source` the rest.
 pub trait Classify: std::error::Error {
     /// What to do about it.
     fn class(&self) -> Class;
+
+    /// What the CLI ends with where this ends the backfill; `None` leaves it to the class.
+    fn exit_code(&self) -> Option<i32> {
+        None
+    }
 
     /// Where it happened: a file, a unit, a row; empty where that says nothing.
     fn place(&self) -> String {
@@ -58,5 +66,6 @@ pub fn evidence(error: &dyn Classify) -> v1::Evidence {
         Class::Unknown => (v1::Failure::Unknown, 0),
         Class::Fatal { exit_code } => (v1::Failure::Fatal, exit_code),
     };
+    let exit_code = error.exit_code().unwrap_or(exit_code);
     v1::Evidence { class: class.into(), message: chain(error), place: error.place(), exit_code, ..Default::default() }
 }

@@ -6,6 +6,7 @@ pub mod failure;
 pub mod session;
 pub mod sink;
 pub mod source;
+pub mod storage;
 pub mod survey;
 pub mod task;
 pub mod transform;

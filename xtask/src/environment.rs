@@ -1,13 +1,11 @@
 //! The python environment that the tests check tables with.
-//!
-//! It stands under the target folder, one for each content of the requirements, and is made once; whoever keeps the
-//! target folder outside the clone keeps it too.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use crate::shelf::{self, at, root};
 use crate::steps::{self, Failed, Step};
 
 /// What is installed, pinned.
@@ -18,29 +16,16 @@ pub(crate) fn python() -> Result<PathBuf, Failed> {
     let requirements = root().join(REQUIREMENTS);
     let wanted = fs::read(&requirements).map_err(|error| at(&requirements, &error))?;
     let version = python_version()?;
-
-    let shelf = target()?.join("tidegate-venv");
-    fs::create_dir_all(&shelf).map_err(|error| at(&shelf, &error))?;
-    let name = format!("{:016x}", fingerprint(&[version.as_bytes(), &wanted]));
-    let environment = shelf.join(&name);
-    let lock = shelf.join(format!("{name}.lock"));
-    // Two clones may share a target folder; whoever comes second waits, and finds it made.
-    let held = File::create(&lock).map_err(|error| at(&lock, &error))?;
-    held.lock().map_err(|error| at(&lock, &error))?;
-
-    let interpreter = environment.join("bin/python");
-    let complete = environment.join("complete");
-    if !(complete.exists() && interpreter.exists()) {
+    let folder = shelf::on("tidegate-venv", &[version.as_bytes(), &wanted], |environment| {
         steps::run([
-            Step::new("python environment", "python3").arg("-m").arg("venv").arg("--clear").arg(&environment),
+            Step::new("python environment", "python3").arg("-m").arg("venv").arg("--clear").arg(environment),
             ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input", "--requirement"]
                 .into_iter()
-                .fold(Step::new("python packages", &interpreter), Step::arg)
+                .fold(Step::new("python packages", environment.join("bin/python")), Step::arg)
                 .arg(&requirements),
-        ])?;
-        File::create(&complete).map_err(|error| at(&complete, &error))?;
-    }
-    Ok(interpreter)
+        ])
+    })?;
+    Ok(folder.join("bin/python"))
 }
 
 fn python_version() -> Result<String, Failed> {
@@ -56,37 +41,9 @@ fn python_version() -> Result<String, Failed> {
     }
 }
 
-pub(crate) fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
-
-/// The target folder: where cargo put this very program, less `debug/xtask`.
-pub(crate) fn target() -> Result<PathBuf, Failed> {
-    let me = std::env::current_exe().map_err(|error| Failed::new(format!("where is xtask? {error}")))?;
-    let target = me.ancestors().nth(2).map(Path::to_path_buf);
-    target.ok_or_else(|| Failed::new(format!("{} is not in a target folder", me.display())))
-}
-
-fn at(path: &Path, error: &io::Error) -> Failed {
-    Failed::new(format!("{}: {error}", path.display()))
-}
-
-/// FNV-1a over the parts: the same in every release of Rust, which the standard library's hashers do not promise.
-fn fingerprint(parts: &[&[u8]]) -> u64 {
-    let bytes = parts.iter().flat_map(|part| part.iter().chain(&[0]));
-    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_fingerprint_is_that_of_the_published_examples_and_tells_parts_apart() {
-        assert_eq!(fingerprint(&[]), 0xcbf2_9ce4_8422_2325);
-        assert_eq!(fingerprint(&[b"a"]), fingerprint(&[b"a"]));
-        assert_ne!(fingerprint(&[b"ab", b"c"]), fingerprint(&[b"a", b"bc"]));
-    }
 
     #[test]
     fn every_requirement_is_pinned() {

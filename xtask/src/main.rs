@@ -3,7 +3,9 @@
 //! It calls cargo and python and refuses to do their work. It depends on no other room and on no crate, because it is
 //! compiled before all others.
 
+mod catalog;
 mod environment;
+mod shelf;
 mod steps;
 
 use std::process::ExitCode;
@@ -16,6 +18,7 @@ cargo xtask sim [--seeds N]     the simulator, over N seeds (default 1000)
 cargo xtask bench [FILTER]      what a step of the core costs (Criterion)
 cargo xtask bench peers [ARG…]  one job on Tidegate and on DuckDB, by turns; ARGs go to bench/peers/peers.py
 cargo xtask python              makes the environment that the tests check tables with; prints its interpreter
+cargo xtask rest-catalog        makes the REST catalog that the tests commit to; prints its folder
 cargo xtask example-data --flights flights.csv --weather weather.csv --out examples/flights
                                 makes the example data again";
 
@@ -33,6 +36,7 @@ fn main() -> ExitCode {
             steps::run([cargo("bench", "bench --package tidegate-bench --").arg(filter)])
         }
         ["python"] => environment::python().map(|interpreter| println!("{}", interpreter.display())),
+        ["rest-catalog"] => catalog::rest_catalog().map(|folder| println!("{}", folder.display())),
         ["example-data", rest @ ..] => example_data(rest),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
@@ -52,8 +56,10 @@ fn main() -> ExitCode {
     }
 }
 
-/// Checks first, because they are quick; then what the tests need; then the tests, whose summary comes last.
+/// What the tests need first, so that what is missing is said at once; then the checks; then the tests, whose summary
+/// comes last.
 fn test(filter: Option<&str>) -> Result<(), steps::Failed> {
+    let (python, catalog) = (environment::python()?, catalog::rest_catalog()?);
     let deny_warnings = "clippy --workspace --all-targets -- --deny warnings";
     steps::run([
         cargo("format", "fmt --all --check"),
@@ -61,8 +67,8 @@ fn test(filter: Option<&str>) -> Result<(), steps::Failed> {
         cargo("docs", "doc --workspace --no-deps").env("RUSTDOCFLAGS", "--deny warnings"),
         cargo("binary", "build --package tidegate"),
     ])?;
-    let python = environment::python()?;
-    let tests = cargo("tests", "test --workspace").env("TIDEGATE_PYTHON", python).speaks_last();
+    let tests = cargo("tests", "test --workspace").env("TIDEGATE_PYTHON", python);
+    let tests = tests.env("TIDEGATE_REST_CATALOG", catalog).speaks_last();
     steps::run([match filter {
         Some(filter) => tests.arg(filter),
         None => tests,
@@ -71,9 +77,8 @@ fn test(filter: Option<&str>) -> Result<(), steps::Failed> {
 
 fn peers(arguments: &[&str]) -> Result<(), steps::Failed> {
     steps::run([cargo("release binary", "build --release --package tidegate")])?;
-    let binary = environment::target()?.join("release/tidegate");
-    let compare =
-        steps::Step::new("peers", environment::python()?).arg(environment::root().join("bench/peers/peers.py"));
+    let binary = shelf::target()?.join("release/tidegate");
+    let compare = steps::Step::new("peers", environment::python()?).arg(shelf::root().join("bench/peers/peers.py"));
     steps::run([arguments.iter().fold(compare.arg("--tidegate").arg(binary), steps::Step::arg)])
 }
 

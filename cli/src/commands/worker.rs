@@ -10,7 +10,7 @@ use tidegate_worker::worker::{self, WorkerConfig, WorkerError};
 use super::Context;
 use super::stop::Stop;
 use crate::client;
-use crate::config::{CatalogSpec, Config, DEFAULT_CATALOG, redacted};
+use crate::config::{Config, DEFAULT_CATALOG, redacted};
 use crate::exit::{Error, Exit, Outcome};
 
 /// Runs a worker.
@@ -63,11 +63,7 @@ pub(crate) fn worker_config(config: &Config, name: String, access: Access) -> Wo
 
 /// The catalogs of the configuration, by name.
 pub(super) fn catalogs(config: &Config) -> impl Iterator<Item = (String, CatalogConfig)> {
-    config.catalogs.iter().map(|(name, catalog)| {
-        let CatalogSpec::Sqlite(sqlite) = &catalog.value;
-        let (path, warehouse) = (sqlite.path.clone(), sqlite.warehouse.display().to_string());
-        (name.clone(), CatalogConfig::Sqlite { name: name.clone(), path, warehouse })
-    })
+    config.catalogs.iter().map(|(name, catalog)| (name.clone(), catalog.value.of_worker(name)))
 }
 
 /// The host's name and the process id.

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde::{Deserialize, Serialize};
 
+use super::catalogs::CatalogSpec;
 use crate::output::Format;
 use crate::style::Color;
 
@@ -68,34 +69,13 @@ pub(crate) struct PriceSection {
     pub worker_hour: Option<f64>,
 }
 
-/// An Iceberg catalog.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "snake_case")]
-pub(crate) enum CatalogSpec {
-    /// Tables of one SQLite file, in the schema of `PyIceberg`'s `SqlCatalog`.
-    Sqlite(SqliteSpec),
-}
-
-/// Tables of one SQLite file.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct SqliteSpec {
-    /// The file; it is made if it is missing.
-    pub path: PathBuf,
-    /// The folder that new tables are put into.
-    pub warehouse: PathBuf,
-}
-
 impl ConfigFile {
     /// With its relative paths below `folder`.
     pub(super) fn below(mut self, folder: &Path) -> Self {
         let place = |path: &mut PathBuf| *path = folder.join(&path);
         self.state.as_mut().map(place);
         self.allow.paths.iter_mut().flatten().for_each(place);
-        for CatalogSpec::Sqlite(sqlite) in self.catalogs.values_mut() {
-            place(&mut sqlite.path);
-            place(&mut sqlite.warehouse);
-        }
+        self.catalogs.values_mut().for_each(|catalog| catalog.below(folder));
         self
     }
 }

@@ -8,8 +8,8 @@ use std::str::FromStr;
 use clap::ValueEnum;
 use tidegate_common::spec::parse_bytes;
 
-use super::file::{AllowSection, CatalogSpec, ConfigFile, PriceSection, SqliteSpec, WorkerSection};
-use super::{Config, DEFAULT_CATALOG, Origin, Setting};
+use super::file::{AllowSection, ConfigFile, PriceSection, WorkerSection};
+use super::{CatalogSpec, Config, DEFAULT_CATALOG, Origin, Setting, SqliteSpec};
 use crate::exit::Error;
 
 /// The file that is looked for in the current folder.
@@ -182,13 +182,13 @@ impl Layers {
             allow_env: self.or("allow.env", |file| file.allow.env.clone(), Vec::new()),
             allow_endpoints: self.or("allow.endpoints", |file| file.allow.endpoints.clone(), Vec::new()),
             price_worker_hour: self.maybe("price.worker_hour", |file| file.price.worker_hour),
-            catalogs: self.catalogs(&state.value),
+            catalogs: self.catalogs(&state.value)?,
             state,
         })
     }
 
-    fn catalogs(&self, state: &Path) -> BTreeMap<String, Setting<CatalogSpec>> {
-        let local = SqliteSpec { path: state.join("catalog.db"), warehouse: state.join("warehouse") };
+    fn catalogs(&self, state: &Path) -> Result<BTreeMap<String, Setting<CatalogSpec>>, Error> {
+        let local = SqliteSpec::local(&state.join("catalog.db"), &state.join("warehouse"));
         let default = Setting { value: CatalogSpec::Sqlite(local), origin: Origin::Default };
         let mut catalogs = BTreeMap::from([(DEFAULT_CATALOG.to_owned(), default)]);
         for layer in self.0.iter().rev() {
@@ -200,7 +200,11 @@ impl Layers {
                     .map(|(name, spec)| (name.clone(), Setting { value: spec.clone(), origin: layer.origin.clone() })),
             );
         }
-        catalogs
+        for (name, catalog) in &catalogs {
+            let bad = |(key, why)| Error::usage(format!("catalogs.{name}.{key} ({}): {why}", catalog.origin));
+            catalog.value.check().map_err(bad)?;
+        }
+        Ok(catalogs)
     }
 }
 

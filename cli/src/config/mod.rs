@@ -4,6 +4,7 @@
 //! the defaults. Every value remembers where it comes from. Relative paths of a file are below its folder, all others
 //! below the current one. Secrets are only ever named (`from_env`, `from_file`), never held.
 
+mod catalogs;
 mod file;
 mod layers;
 mod view;
@@ -13,7 +14,8 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-pub(crate) use file::{CatalogSpec, ConfigFile, json_schema};
+pub(crate) use catalogs::{CatalogSpec, SqliteSpec};
+pub(crate) use file::{ConfigFile, json_schema};
 pub(crate) use layers::{Places, load};
 pub(crate) use view::{entries, redacted};
 
@@ -93,7 +95,7 @@ impl Config {
     /// Puts state, catalog and warehouse into `folder`, whatever was configured.
     pub(crate) fn use_folder(&mut self, folder: &std::path::Path) {
         self.state.value = folder.join("state");
-        let local = file::SqliteSpec { path: folder.join("catalog.db"), warehouse: folder.join("warehouse") };
+        let local = SqliteSpec::local(&folder.join("catalog.db"), &folder.join("warehouse"));
         let setting = Setting { value: CatalogSpec::Sqlite(local), origin: Origin::Default };
         self.catalogs = BTreeMap::from([(DEFAULT_CATALOG.to_owned(), setting)]);
     }

@@ -72,9 +72,12 @@ fn catalogs_are_put_together_by_name_and_their_paths_are_below_their_file() {
         .file("tidegate.yaml", "catalogs: {lake: {sqlite: {path: b.db, warehouse: w}}}\nstate: here\n");
     let found = world.load(ConfigFile::default()).unwrap();
     assert_eq!(found.catalogs.keys().collect::<Vec<_>>(), ["default", "lake"]);
-    let CatalogSpec::Sqlite(lake) = &found.catalogs["lake"].value;
-    assert_eq!((lake.path.clone(), lake.warehouse.clone()), (world.path("b.db"), world.path("w")));
-    let CatalogSpec::Sqlite(default) = &found.catalogs["default"].value;
+    let CatalogSpec::Sqlite(lake) = &found.catalogs["lake"].value else { panic!("a file") };
+    assert_eq!(
+        (lake.path.clone(), lake.warehouse.clone()),
+        (world.path("b.db"), world.path("w").display().to_string())
+    );
+    let CatalogSpec::Sqlite(default) = &found.catalogs["default"].value else { panic!("a file") };
     assert_eq!(default.path, world.path("here/catalog.db"));
 }
 
@@ -109,4 +112,51 @@ fn every_key_is_shown_with_its_origin() {
     let lines: Vec<String> =
         shown.iter().map(|entry| format!("{} {} ({})", entry.key, entry.value, entry.origin)).collect();
     insta::assert_snapshot!(lines.join("\n").replace(&world.folder.path().display().to_string(), "…"));
+}
+
+const CATALOGS: &str = "catalogs:
+  bucket:
+    sqlite:
+      path: c.db
+      warehouse: s3://lake/tables
+      storage:
+        endpoint: http://127.0.0.1:9000
+        access_key_id: {from_env: KEY_ID}
+        secret_access_key: {from_file: key}
+  shared:
+    rest:
+      uri: https://me:in-clear@catalog.example/api
+      warehouse: main
+      oauth2: {client_id: tidegate, client_secret: {from_file: secret}}
+      headers: {X-Project: seven}
+";
+
+#[test]
+fn catalogs_are_shown_with_the_names_of_their_secrets_and_never_with_a_secret() {
+    let world = World::new().file("tidegate.yaml", CATALOGS);
+    let shown = entries(&world.load(ConfigFile::default()).unwrap());
+    let ours = |key: &str| key.starts_with("catalogs.bucket") || key.starts_with("catalogs.shared");
+    let lines: Vec<String> =
+        shown.iter().filter(|entry| ours(&entry.key)).map(|entry| format!("{} {}", entry.key, entry.value)).collect();
+    insta::assert_snapshot!(lines.join("\n").replace(&world.folder.path().display().to_string(), "…"));
+}
+
+#[test]
+fn a_catalog_that_makes_no_sense_is_refused_with_its_key() {
+    let said = |from: &str, to: &str| {
+        assert!(CATALOGS.contains(from), "{from}");
+        let world = World::new().file("tidegate.yaml", &CATALOGS.replace(from, to));
+        let error = world.load(ConfigFile::default()).unwrap_err();
+        assert_eq!(error.exit(), Exit::Usage);
+        error.to_string().replace(&world.folder.path().display().to_string(), "…")
+    };
+    let all = [
+        said("        access_key_id: {from_env: KEY_ID}\n", ""),
+        said("{from_env: KEY_ID}", "AKIA"),
+        said("{from_file: key}", "{}"),
+        said("      headers", "      token: {from_env: TOKEN}\n      headers"),
+        said("https://me:in-clear@catalog.example/api", "catalog.example"),
+        said("warehouse: main", "warehose: main"),
+    ];
+    insta::assert_snapshot!(all.join("\n"));
 }

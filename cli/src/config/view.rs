@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{CatalogSpec, Config, Setting};
+use super::{Config, Setting};
 use crate::output::Format;
 
 /// One value.
@@ -34,12 +34,9 @@ pub(crate) fn entries(config: &Config) -> Vec<Entry> {
         entry("price.worker_hour", &config.price_worker_hour, |price| serde_json::json!(price)),
     ];
     for (name, catalog) in &config.catalogs {
-        let CatalogSpec::Sqlite(sqlite) = &catalog.value;
-        let of = |key: &str| format!("catalogs.{name}.sqlite.{key}");
         let origin = catalog.origin.to_string();
-        let path = |path: &std::path::Path| path.display().to_string().into();
-        entries.push(Entry { key: of("path"), value: path(&sqlite.path), origin: origin.clone() });
-        entries.push(Entry { key: of("warehouse"), value: path(&sqlite.warehouse), origin });
+        let entry = |(key, value)| Entry { key: format!("catalogs.{name}.{key}"), value, origin: origin.clone() };
+        entries.extend(catalog.value.entries().into_iter().map(entry));
     }
     entries.sort_by(|a, b| a.key.cmp(&b.key));
     entries

@@ -177,9 +177,12 @@ pub struct StorageSpec {
     /// A session token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_token: Option<Secret>,
-    /// Whether an `http://` endpoint is allowed. Default false.
+    /// Whether an `http://` endpoint on another machine is allowed. Default false.
     #[serde(default, skip_serializing_if = "is_false")]
     pub allow_http: bool,
+    /// Whether the bucket stands in the path (`https://host/bucket`), else before the host. Default true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_style: Option<bool>,
 }
 
 /// A secret: never its value, only where the worker that needs it finds it. Exactly one is given.

@@ -41,6 +41,7 @@ fn storage() -> BoxedStrategy<StorageSpec> {
             secret_access_key: key,
             session_token: None,
             allow_http,
+            path_style: allow_http.then_some(false),
         })
         .boxed()
 }

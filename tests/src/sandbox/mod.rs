@@ -6,19 +6,24 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
 
 mod binary;
+mod catalog;
 mod chance;
+pub mod http;
 mod input;
 mod oracle;
 mod process;
 mod scenario;
+mod store;
 mod wait;
 mod world;
 
 pub use binary::{root, tidegate};
+pub use catalog::{Lossy, RestCatalog};
 pub use chance::Chance;
 pub use input::{BEGIN, DAY, Input, write_file};
 pub use oracle::{Check, Verdict, judge, must_be_exact};
 pub use process::{Process, Signal};
 pub use scenario::{Scenario, must_balance};
+pub use store::Store;
 pub use wait::wait_until;
 pub use world::{Ended, LEASE, PATIENCE, World};

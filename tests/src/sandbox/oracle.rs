@@ -109,15 +109,19 @@ fn verdict(found: &Value) -> Verdict {
 }
 
 /// The interpreter that has the engines: `TIDEGATE_PYTHON`, or what `cargo xtask python` makes.
-fn python() -> &'static OsString {
+pub(super) fn python() -> &'static OsString {
     static FOUND: OnceLock<OsString> = OnceLock::new();
-    FOUND.get_or_init(|| std::env::var_os("TIDEGATE_PYTHON").unwrap_or_else(|| made().into_os_string()))
+    FOUND.get_or_init(|| std::env::var_os("TIDEGATE_PYTHON").unwrap_or_else(|| of_xtask("python").into_os_string()))
 }
 
-fn made() -> PathBuf {
-    let xtask = ["run", "--quiet", "--package", "xtask", "--", "python"];
+/// What `cargo xtask` makes and prints the place of.
+///
+/// # Panics
+/// When it cannot be made, with the words of what is missing.
+pub(super) fn of_xtask(what: &str) -> PathBuf {
+    let xtask = ["run", "--quiet", "--package", "xtask", "--", what];
     let output = Command::new(env!("CARGO")).args(xtask).current_dir(root()).output().expect("cargo runs");
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "the tables cannot be checked without python:\n{said}");
+    assert!(output.status.success(), "the tests need `cargo xtask {what}`:\n{said}");
     PathBuf::from(String::from_utf8_lossy(&output.stdout).lines().last().unwrap_or_default())
 }

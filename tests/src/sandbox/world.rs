@@ -12,7 +12,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tonic::transport::{Channel, Endpoint};
 
 use super::process::{Process, Signal};
-use super::{binary, wait_until};
+use super::{Store, binary, wait_until};
 
 /// How long a lease lasts in these worlds.
 pub const LEASE: Duration = Duration::from_secs(2);
@@ -32,6 +32,10 @@ pub struct World {
     /// The workers by name.
     pub workers: BTreeMap<String, Process>,
     logs: Vec<PathBuf>,
+    /// Its catalog, as the oracle wants it.
+    catalog: Value,
+    /// Variables of every process.
+    env: Vec<(String, String)>,
     room: Option<SemaphorePermit<'static>>,
 }
 
@@ -89,14 +93,46 @@ impl World {
     #[allow(clippy::new_without_default, reason = "a world is made on purpose")]
     pub fn new() -> Self {
         let folder = TempDir::with_prefix("tidegate-world-").expect("a folder");
-        let world =
-            Self { folder, coordinator: None, address: None, workers: BTreeMap::new(), logs: Vec::new(), room: None };
-        let config = json!({
-            "catalogs": {"default": {"sqlite": {"path": "catalog.db", "warehouse": "warehouse"}}},
-            "allow": {"paths": ["."]},
-        });
-        world.write("tidegate.yaml", &config.to_string());
+        let warehouse = format!("file://{}", folder.path().join("warehouse").display());
+        let catalog = json!({"name": "default", "file": folder.path().join("catalog.db"), "warehouse": warehouse});
+        let mut world = Self {
+            folder,
+            coordinator: None,
+            address: None,
+            workers: BTreeMap::new(),
+            logs: Vec::new(),
+            catalog: Value::Null,
+            env: Vec::new(),
+            room: None,
+        };
+        world.configure(&json!({"sqlite": {"path": "catalog.db", "warehouse": "warehouse"}}), catalog);
         world
+    }
+
+    /// Gives it another catalog: as the configuration says it, and as the oracle wants it.
+    pub fn configure(&mut self, catalog: &Value, oracle: Value) {
+        let env: Vec<&String> = self.env.iter().map(|(name, _)| name).collect();
+        let allow = json!({"paths": ["."], "env": env, "endpoints": ["127.0.0.1"]});
+        self.write("tidegate.yaml", &json!({"catalogs": {"default": catalog}, "allow": allow}).to_string());
+        self.catalog = oracle;
+    }
+
+    /// A world whose catalog is a file and whose tables are in a bucket of `store`, which its specs may reach too.
+    pub fn in_store(store: &Store, bucket: &str) -> Self {
+        let mut world = Self::new();
+        world.env = store.env().map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+        let warehouse = format!("s3://{bucket}/warehouse");
+        let file = world.root().join("catalog.db");
+        let oracle = json!({"name": "default", "file": file, "warehouse": warehouse, "properties": store.properties()});
+        let sqlite = json!({"path": "catalog.db", "warehouse": warehouse, "storage": store.storage()});
+        world.configure(&json!({"sqlite": sqlite}), oracle);
+        world
+    }
+
+    /// Sets a variable of every process that is started from now on.
+    pub fn set_env(&mut self, name: &str, value: &str) {
+        self.env.retain(|(held, _)| held != name);
+        self.env.push((name.to_owned(), value.to_owned()));
     }
 
     /// Its folder.
@@ -114,8 +150,7 @@ impl World {
 
     /// Its catalog, as the oracle wants it.
     pub fn catalog(&self) -> Value {
-        let warehouse = format!("file://{}", self.root().join("warehouse").display());
-        json!({"name": "default", "file": self.root().join("catalog.db"), "warehouse": warehouse})
+        self.catalog.clone()
     }
 
     /// Where failpoints say that they fired.
@@ -132,6 +167,10 @@ impl World {
         }
         command.args(arguments).current_dir(self.root()).env("HOME", self.root()).env("NO_COLOR", "1");
         command.env_remove("XDG_CONFIG_HOME").env("TIDEGATE_FAILPOINTS_LOG", self.root().join("fired"));
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("AWS_")) {
+            command.env_remove(name);
+        }
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
         if let Some(address) = &self.address {
             command.env("TIDEGATE_COORDINATOR", address);
         }

@@ -12,25 +12,31 @@ use iceberg::io::FileIO;
 use iceberg::spec::TableMetadataRef;
 use iceberg::table::Table;
 use iceberg::{Runtime, TableCreation, TableIdent, TableRequirement, TableUpdate};
+use tidegate_common::spec::model::StorageSpec;
 use tokio::sync::OnceCell;
 
 use super::SinkError;
+use super::rest::{RestCatalog, RestConfig};
 use super::sqlite::SqliteCatalog;
+use crate::access::Access;
+use crate::storage::{Lake, S3};
 
 /// A table as it was when it was loaded.
 #[derive(Clone, Debug)]
 pub struct LoadedTable {
     table: Table,
     metadata_location: String,
+    lake: Lake,
 }
 
 impl LoadedTable {
-    /// The table `ident` whose metadata stands at `metadata_location`. Needs a tokio runtime around it.
+    /// The table `ident` whose metadata stands at `metadata_location` and whose files in `lake`. Needs a tokio runtime
+    /// around it.
     pub fn new(
         ident: TableIdent,
         metadata: TableMetadataRef,
         metadata_location: String,
-        io: FileIO,
+        lake: Lake,
     ) -> Result<Self, SinkError> {
         let doing = || format!("table {ident}: open {metadata_location}");
         let table = Table::builder()
@@ -38,11 +44,11 @@ impl LoadedTable {
             .identifier(ident.clone())
             .metadata(metadata)
             .metadata_location(metadata_location.clone())
-            .file_io(io)
+            .file_io(lake.io().clone())
             .disable_cache()
             .build()
             .map_err(SinkError::lake(doing()))?;
-        Ok(Self { table, metadata_location })
+        Ok(Self { table, metadata_location, lake })
     }
 
     /// Iceberg's own view of it, for scans.
@@ -60,7 +66,12 @@ impl LoadedTable {
         self.table.metadata_ref()
     }
 
-    /// The storage its files stand in.
+    /// Where its files stand.
+    pub fn lake(&self) -> &Lake {
+        &self.lake
+    }
+
+    /// The same, for Iceberg's library.
     pub fn io(&self) -> &FileIO {
         self.table.file_io()
     }
@@ -86,7 +97,8 @@ pub trait TableCommitter: Send + Sync {
     /// is there is returned: the caller checks whether it fits.
     async fn create(&self, ident: &TableIdent, creation: TableCreation) -> Result<LoadedTable, SinkError>;
 
-    /// Applies `updates` iff the table still is `base` and `requirements` hold of it.
+    /// Applies `updates` iff `requirements` hold of the table at that moment; a SQLite catalog asks more, that the table
+    /// still is `base`.
     ///
     /// # Errors
     /// [`SinkError::Unknown`] when the outcome is not known; any other error means that nothing was changed.
@@ -108,9 +120,13 @@ pub enum CatalogConfig {
         name: String,
         /// The file; created where there is none.
         path: PathBuf,
-        /// The folder that new tables are put in: an absolute path or `file://…`.
+        /// The folder that new tables are put in: an absolute path, `file://…` or `s3://…`.
         warehouse: String,
+        /// How buckets are reached; `None` is none at all.
+        storage: Option<StorageSpec>,
     },
+    /// A catalog behind Iceberg's REST protocol.
+    Rest(RestConfig),
 }
 
 enum Entry {
@@ -143,7 +159,7 @@ impl Catalogs {
             CatalogConfig::Sqlite { path, .. } if !path.exists() => {
                 (name.clone(), Entry::Given(Arc::new(Absent { name })))
             }
-            CatalogConfig::Sqlite { .. } => (name, Entry::ToRead(config, OnceCell::new())),
+            CatalogConfig::Sqlite { .. } | CatalogConfig::Rest(_) => (name, Entry::ToRead(config, OnceCell::new())),
         };
         Self(configs.into_iter().map(|(name, config)| entry(name, config)).collect())
     }
@@ -209,16 +225,27 @@ impl TableCommitter for Absent {
 
 async fn open(config: &CatalogConfig) -> Result<Arc<dyn TableCommitter>, SinkError> {
     match config {
-        CatalogConfig::Sqlite { name, path, warehouse } => {
-            Ok(Arc::new(SqliteCatalog::open(name, path, warehouse).await?))
+        CatalogConfig::Sqlite { name, path, warehouse, storage } => {
+            let lake = lake(name, storage.as_ref())?;
+            Ok(Arc::new(SqliteCatalog::open(name, path, warehouse, lake).await?))
         }
+        CatalogConfig::Rest(rest) => Ok(Arc::new(RestCatalog::open(rest).await?)),
     }
 }
 
 async fn open_to_read(config: &CatalogConfig) -> Result<Arc<dyn TableCommitter>, SinkError> {
     match config {
-        CatalogConfig::Sqlite { name, path, warehouse } => {
-            Ok(Arc::new(SqliteCatalog::open_to_read(name, path, warehouse).await?))
+        CatalogConfig::Sqlite { name, path, warehouse, storage } => {
+            let lake = lake(name, storage.as_ref())?;
+            Ok(Arc::new(SqliteCatalog::open_to_read(name, path, warehouse, lake).await?))
         }
+        CatalogConfig::Rest(rest) => Ok(Arc::new(RestCatalog::open(rest).await?)),
     }
+}
+
+/// Where a catalog's tables stand. Who configures a catalog is whom the worker belongs to: any secret may be named.
+fn lake(catalog: &str, storage: Option<&StorageSpec>) -> Result<Lake, SinkError> {
+    let bad = |what| SinkError::Spec { subject: format!("catalog {catalog}"), what };
+    let Some(storage) = storage else { return Ok(Lake::local()) };
+    Ok(Lake::with_buckets(S3::of(storage, &Access::local()).map_err(bad)?))
 }

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use crate::failpoint::Injected;
-use crate::failure::{Class, Classify};
+use crate::failure::{Class, Classify, TEMPORARY};
+use crate::storage::is_unreachable;
 
 /// Any cause that is somebody else's error type.
 pub type Cause = Box<dyn std::error::Error + Send + Sync>;
@@ -56,6 +57,17 @@ pub enum SinkError {
         /// What was tried.
         doing: String,
         /// What it said.
+        #[source]
+        source: Cause,
+    },
+    /// The catalog does not answer, or cannot just now; the table is as it was.
+    #[error("catalog {catalog} cannot be reached: {doing}")]
+    Unreachable {
+        /// The catalog.
+        catalog: String,
+        /// What was tried, and where.
+        doing: String,
+        /// What was heard instead of an answer.
         #[source]
         source: Cause,
     },
@@ -127,9 +139,20 @@ impl Classify for SinkError {
             Self::Value { .. } | Self::Intent { .. } => Class::Poison,
             Self::Unknown { .. } => Class::Unknown,
             Self::Io { source, .. } if sick(source) => Class::WorkerSick,
-            Self::Catalog { .. } | Self::Conflict { .. } | Self::Lake { .. } | Self::Io { .. } | Self::Injected(_) => {
-                Class::Retryable
-            }
+            Self::Catalog { .. }
+            | Self::Unreachable { .. }
+            | Self::Conflict { .. }
+            | Self::Lake { .. }
+            | Self::Io { .. }
+            | Self::Injected(_) => Class::Retryable,
+        }
+    }
+
+    fn exit_code(&self) -> Option<i32> {
+        match self {
+            Self::Unreachable { .. } => Some(TEMPORARY),
+            Self::Lake { source, .. } if is_unreachable(source.as_ref()) => Some(TEMPORARY),
+            _ => None,
         }
     }
 

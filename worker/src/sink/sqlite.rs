@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use iceberg::compression::CompressionCodec;
-use iceberg::io::FileIO;
 use iceberg::spec::{TableMetadata, TableMetadataBuilder};
 use iceberg::{MetadataLocation, TableCreation, TableIdent, TableRequirement, TableUpdate};
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior};
@@ -20,6 +19,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionB
 use super::durable;
 use super::{Cause, LoadedTable, SinkError, Swap, TableCommitter};
 use crate::failpoint::{self, hit};
+use crate::storage::Lake;
 
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS iceberg_tables (
@@ -44,7 +44,7 @@ const BUSY: Duration = Duration::from_secs(5);
 pub struct SqliteCatalog {
     name: String,
     warehouse: String,
-    io: FileIO,
+    lake: Lake,
     db: Arc<Mutex<Connection>>,
     /// Files written by old PyIceberg lack the column `iceberg_type`.
     typed: bool,
@@ -52,21 +52,21 @@ pub struct SqliteCatalog {
 
 impl SqliteCatalog {
     /// Opens the catalog `name` of the file `path`, which is created where there is none; new tables go below
-    /// `warehouse`, an absolute path or `file://…`.
-    pub async fn open(name: &str, path: &Path, warehouse: &str) -> Result<Self, SinkError> {
-        let warehouse = local_warehouse(name, warehouse)?;
+    /// `warehouse`, an absolute path, `file://…` or `s3://…`, which `lake` reaches.
+    pub async fn open(name: &str, path: &Path, warehouse: &str, lake: Lake) -> Result<Self, SinkError> {
+        let warehouse = checked_warehouse(name, warehouse, &lake)?;
         let file = path.to_owned();
         let (db, typed) = blocking(name, "open its file", move || connect(&file)).await?;
-        Ok(Self { name: name.to_owned(), warehouse, io: FileIO::new_with_fs(), db: Arc::new(Mutex::new(db)), typed })
+        Ok(Self { name: name.to_owned(), warehouse, lake, db: Arc::new(Mutex::new(db)), typed })
     }
 
     /// As [`SqliteCatalog::open`], for whoever changes nothing: the file must be there, and is left in the mode and with
     /// the tables that it has.
-    pub async fn open_to_read(name: &str, path: &Path, warehouse: &str) -> Result<Self, SinkError> {
-        let warehouse = local_warehouse(name, warehouse)?;
+    pub async fn open_to_read(name: &str, path: &Path, warehouse: &str, lake: Lake) -> Result<Self, SinkError> {
+        let warehouse = checked_warehouse(name, warehouse, &lake)?;
         let file = path.to_owned();
         let (db, typed) = blocking(name, "open its file", move || connect_to_read(&file)).await?;
-        Ok(Self { name: name.to_owned(), warehouse, io: FileIO::new_with_fs(), db: Arc::new(Mutex::new(db)), typed })
+        Ok(Self { name: name.to_owned(), warehouse, lake, db: Arc::new(Mutex::new(db)), typed })
     }
 
     /// Runs `work` on the connection, off the async threads.
@@ -97,10 +97,9 @@ impl SqliteCatalog {
             CompressionCodec::Gzip(_) => gzip(&json).map_err(|source| SinkError::Io { path: at.into(), source })?,
             _ => json,
         };
-        let path = durable::local_path(at).ok_or_else(|| SinkError::Preflight {
-            table: ident.to_string(),
-            what: format!("its metadata stands at {at}: a SQLite catalog commits to tables on this machine only"),
-        })?;
+        let Some(path) = durable::local_path(at) else {
+            return self.lake.put_new(at, content.into()).await.map_err(SinkError::lake(doing()));
+        };
         blocking(&self.name, "write the table's metadata", move || Ok(durable::put_new(&path, &content))).await?
     }
 
@@ -161,10 +160,10 @@ impl TableCommitter for SqliteCatalog {
             .optional()
         });
         let Some(location) = location.await?.flatten() else { return Ok(None) };
-        let metadata = TableMetadata::read_from(&self.io, &location)
+        let metadata = TableMetadata::read_from(self.lake.io(), &location)
             .await
             .map_err(SinkError::lake(format!("table {ident}: read {location}")))?;
-        LoadedTable::new(ident.clone(), Arc::new(metadata), location, self.io.clone()).map(Some)
+        LoadedTable::new(ident.clone(), Arc::new(metadata), location, self.lake.clone()).map(Some)
     }
 
     async fn create(&self, ident: &TableIdent, mut creation: TableCreation) -> Result<LoadedTable, SinkError> {
@@ -180,7 +179,7 @@ impl TableCommitter for SqliteCatalog {
         let at = MetadataLocation::new_with_metadata(location, &metadata).to_string();
         self.write_metadata(ident, &metadata, &at).await?;
         if self.insert_row(ident, &at).await? {
-            return LoadedTable::new(ident.clone(), Arc::new(metadata), at, self.io.clone());
+            return LoadedTable::new(ident.clone(), Arc::new(metadata), at, self.lake.clone());
         }
         self.load(ident).await?.ok_or_else(|| SinkError::Catalog {
             catalog: self.name.clone(),
@@ -215,7 +214,7 @@ impl TableCommitter for SqliteCatalog {
         }
         hit(failpoint::COMMIT_AFTER_SWAP)
             .map_err(SinkError::from)
-            .and_then(|()| LoadedTable::new(ident.clone(), Arc::new(next), to, self.io.clone()))
+            .and_then(|()| LoadedTable::new(ident.clone(), Arc::new(next), to, self.lake.clone()))
             .map(Swap::Done)
             .map_err(|source| SinkError::Unknown { table: ident.to_string(), source: Box::new(source) })
     }
@@ -237,13 +236,16 @@ fn next_location(from: &str, next: &TableMetadata) -> String {
     .to_string()
 }
 
-fn local_warehouse(name: &str, warehouse: &str) -> Result<String, SinkError> {
-    let path = durable::local_path(warehouse).filter(|path| path.is_absolute()).ok_or_else(|| SinkError::Spec {
-        subject: format!("catalog {name}"),
-        what: format!(
-            "warehouse {warehouse:?} is neither an absolute path nor file://…, and a SQLite catalog has no other"
-        ),
-    })?;
+/// The warehouse as tables name it, without a slash at its end.
+fn checked_warehouse(name: &str, warehouse: &str, lake: &Lake) -> Result<String, SinkError> {
+    let bad = |what| SinkError::Spec { subject: format!("catalog {name}"), what };
+    let Some(path) = durable::local_path(warehouse) else {
+        lake.object(warehouse).map_err(|why| bad(format!("warehouse {why}")))?;
+        return Ok(warehouse.trim_end_matches('/').to_owned());
+    };
+    if !path.is_absolute() {
+        return Err(bad(format!("warehouse {warehouse:?} is neither an absolute path, file://… nor s3://…")));
+    }
     Ok(format!("file://{}", path.display()).trim_end_matches('/').to_owned())
 }
 

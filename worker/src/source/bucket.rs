@@ -1,11 +1,11 @@
-//! Object stores: `s3://`, and `gs://` and `az://` where the build has them. Credentials come by reference only.
+//! Object stores: `s3://`, and `gs://` and `az://` where the build has them. Credentials come by reference only; the
+//! worker's own serve a spec only where the worker's environment is open to it (a run in the user's own process).
 
 use std::sync::Arc;
 
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use globset::GlobMatcher;
-use object_store::aws::AmazonS3Builder;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use tidegate_common::spec::model::StorageSpec;
@@ -13,12 +13,14 @@ use tidegate_proto::v1::FilePin;
 
 use super::error::SourceError;
 use super::store::{pin_of, store_error};
-use super::{secret, walk};
+use super::walk;
 use crate::access::Access;
+use crate::storage::{S3, StoreError, Trouble};
 
 /// A bucket and what is wanted of it.
 #[derive(Clone, Debug)]
 pub(crate) struct Bucket {
+    source_name: String,
     store: Arc<dyn ObjectStore>,
     /// `s3://bucket/`
     root: String,
@@ -45,21 +47,29 @@ pub(crate) fn open(
     let storage = storage.unwrap_or(&none);
     let store: Arc<dyn ObjectStore> = match scheme {
         "s3" | "s3a" => {
-            let host = host_of(storage).map_err(spec)?;
-            allow_host(&host, access).map_err(denied)?;
-            Arc::new(s3(bucket, storage, access).map_err(spec)?)
+            let s3 = S3::of(storage, access).map_err(spec)?;
+            allow_host(&s3.host().map_err(spec)?, access).map_err(denied)?;
+            Arc::new(s3.open(bucket, None).map_err(|why| spec(format!("{location}: {why}")))?)
         }
         #[cfg(feature = "gcp")]
         "gs" => {
             allow_host("storage.googleapis.com", access).map_err(denied)?;
-            let builder = object_store::gcp::GoogleCloudStorageBuilder::from_env().with_bucket_name(bucket);
-            Arc::new(builder.build().map_err(|e| spec(format!("{location}: {e}")))?)
+            let builder = if access.env.is_none() {
+                object_store::gcp::GoogleCloudStorageBuilder::from_env()
+            } else {
+                object_store::gcp::GoogleCloudStorageBuilder::new().with_skip_signature(true)
+            };
+            Arc::new(builder.with_bucket_name(bucket).build().map_err(|e| spec(format!("{location}: {e}")))?)
         }
         #[cfg(feature = "azure")]
         "az" | "abfss" => {
             allow_host("blob.core.windows.net", access).map_err(denied)?;
-            let builder = object_store::azure::MicrosoftAzureBuilder::from_env().with_container_name(bucket);
-            Arc::new(builder.build().map_err(|e| spec(format!("{location}: {e}")))?)
+            let builder = if access.env.is_none() {
+                object_store::azure::MicrosoftAzureBuilder::from_env()
+            } else {
+                object_store::azure::MicrosoftAzureBuilder::new().with_skip_signature(true)
+            };
+            Arc::new(builder.with_container_name(bucket).build().map_err(|e| spec(format!("{location}: {e}")))?)
         }
         #[cfg(not(feature = "gcp"))]
         "gs" => return Err(spec("this build cannot read gs://: build it with the feature `gcp`".to_owned())),
@@ -72,7 +82,7 @@ pub(crate) fn open(
     let (base, rest) = cut_glob(key);
     let pattern = rest.map(walk::glob).transpose().map_err(|what| spec(format!("the glob {location}: {what}")))?;
     let base = Path::parse(base.trim_matches('/')).map_err(|e| spec(format!("{location}: {e}")))?;
-    Ok(Bucket { store, root: format!("{scheme}://{bucket}/"), base, pattern })
+    Ok(Bucket { source_name: source_name.to_owned(), store, root: format!("{scheme}://{bucket}/"), base, pattern })
 }
 
 impl Bucket {
@@ -114,11 +124,22 @@ impl Bucket {
         let listed = self.store.list(Some(&self.base));
         listed
             .map(move |meta| {
-                let meta = meta.map_err(|e| store_error(&format!("{}{}", self.root, self.base), e))?;
+                let meta = meta.map_err(|e| self.list_error(e))?;
                 Ok(self.is_wanted(&meta.location).then(|| self.pin(&meta)))
             })
             .filter_map(|file: Result<Option<FilePin>, SourceError>| futures::future::ready(file.transpose()))
             .boxed()
+    }
+
+    /// A store has no folders: what is missing when a list fails is the bucket.
+    fn list_error(&self, error: object_store::Error) -> SourceError {
+        let error = StoreError::from(error);
+        let place = format!("{}{}", self.root, self.base);
+        if error.trouble() == Trouble::Missing {
+            let what = format!("{place}: there is no such bucket, or not for these credentials: {error}");
+            return SourceError::Input { source_name: self.source_name.clone(), what };
+        }
+        SourceError::Store { file: place, source: error }
     }
 
     fn is_wanted(&self, key: &Path) -> bool {
@@ -140,18 +161,6 @@ fn cut_glob(key: &str) -> (&str, Option<&str>) {
     (key.get(..cut).unwrap_or_default(), key.get(cut..))
 }
 
-fn host_of(storage: &StorageSpec) -> Result<String, String> {
-    let Some(endpoint) = &storage.endpoint else {
-        return Ok("s3.amazonaws.com".to_owned());
-    };
-    let url = url::Url::parse(endpoint).map_err(|e| format!("storage.endpoint {endpoint}: {e}"))?;
-    if url.scheme() == "http" && !storage.allow_http {
-        return Err(format!("storage.endpoint {endpoint} is not encrypted: use https, or set storage.allow_http"));
-    }
-    let host = url.host_str().ok_or_else(|| format!("storage.endpoint {endpoint} names no host"))?;
-    Ok(url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")))
-}
-
 fn allow_host(host: &str, access: &Access) -> Result<(), String> {
     let Some(allowed) = &access.endpoints else { return Ok(()) };
     let bare = host.split(':').next().unwrap_or(host);
@@ -159,32 +168,4 @@ fn allow_host(host: &str, access: &Access) -> Result<(), String> {
         return Ok(());
     }
     Err(format!("this worker does not allow the endpoint {host}: add it to allow.endpoints"))
-}
-
-/// Where the worker's environment is open to specs, its own AWS settings hold; else only what the spec refers to.
-fn s3(bucket: &str, storage: &StorageSpec, access: &Access) -> Result<object_store::aws::AmazonS3, String> {
-    let mut builder = if access.env.is_none() { AmazonS3Builder::from_env() } else { AmazonS3Builder::new() };
-    builder = builder.with_bucket_name(bucket).with_allow_http(storage.allow_http);
-    if let Some(endpoint) = &storage.endpoint {
-        builder = builder.with_endpoint(endpoint);
-        if access.env.is_some() && storage.access_key_id.is_none() {
-            builder = builder.with_skip_signature(true);
-        }
-    }
-    if let Some(region) = &storage.region {
-        builder = builder.with_region(region);
-    }
-    let value = |name: &str, given: &Option<_>| {
-        given.as_ref().map(|s| secret::resolve(s, access)).transpose().map_err(|e| format!("storage.{name}: {e}"))
-    };
-    if let Some(id) = value("access_key_id", &storage.access_key_id)? {
-        builder = builder.with_access_key_id(id);
-    }
-    if let Some(key) = value("secret_access_key", &storage.secret_access_key)? {
-        builder = builder.with_secret_access_key(key);
-    }
-    if let Some(token) = value("session_token", &storage.session_token)? {
-        builder = builder.with_token(token);
-    }
-    builder.build().map_err(|e| e.to_string())
 }

@@ -2,7 +2,8 @@
 
 use tidegate_common::time::{EventTime, Window};
 
-use crate::failure::{Class, Classify};
+use crate::failure::{Class, Classify, TEMPORARY};
+use crate::storage::{StoreError, Trouble, is_unreachable};
 
 /// An error of somebody else's crate, kept as the cause.
 pub type Cause = Box<dyn std::error::Error + Send + Sync>;
@@ -72,7 +73,7 @@ pub enum SourceError {
         file: String,
         /// What the store says.
         #[source]
-        source: object_store::Error,
+        source: StoreError,
     },
     /// A table's metadata could not be read.
     #[error("{doing}")]
@@ -138,6 +139,14 @@ impl Classify for SourceError {
         }
     }
 
+    fn exit_code(&self) -> Option<i32> {
+        match self {
+            Self::Store { source, .. } if source.trouble() == Trouble::Unreachable => Some(TEMPORARY),
+            Self::Lake { source, .. } if is_unreachable(source.as_ref()) => Some(TEMPORARY),
+            _ => None,
+        }
+    }
+
     fn place(&self) -> String {
         match self {
             Self::Changed { file, .. } | Self::Store { file, .. } => file.clone(),
@@ -151,14 +160,11 @@ impl Classify for SourceError {
     }
 }
 
-fn store_class(error: &object_store::Error) -> Class {
-    use object_store::Error::{NotFound, NotSupported, PermissionDenied, Precondition, Unauthenticated};
-    match error {
-        NotFound { .. }
-        | Precondition { .. }
-        | PermissionDenied { .. }
-        | Unauthenticated { .. }
-        | NotSupported { .. } => Class::Fatal { exit_code: 4 },
+fn store_class(error: &StoreError) -> Class {
+    use object_store::Error::{NotSupported, Precondition};
+    match (error.trouble(), &error.0) {
+        (Trouble::Missing | Trouble::Refused, _) => Class::Fatal { exit_code: 4 },
+        (_, Precondition { .. } | NotSupported { .. }) => Class::Fatal { exit_code: 4 },
         _ => Class::Retryable,
     }
 }

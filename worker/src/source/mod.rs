@@ -4,7 +4,6 @@
 //! window's filter, hand-ins and counting are the read task's; a source only ever yields the rows of the unit it is
 //! asked for, each with its event time.
 
-mod allow;
 mod bounds;
 mod bucket;
 mod check;
@@ -16,7 +15,6 @@ mod iceberg;
 mod lines;
 mod parquet;
 mod path_time;
-mod secret;
 mod store;
 mod walk;
 
@@ -34,6 +32,7 @@ use tokio::sync::mpsc;
 
 pub use self::error::{Cause, During, SourceError};
 use crate::access::Access;
+use crate::storage::Lake;
 
 /// Rows of one unit.
 #[derive(Debug)]
@@ -112,7 +111,7 @@ pub async fn open(name: &str, spec: &SourceSpec, access: &Access) -> Result<Arc<
     }
 }
 
-/// Opens the source `name`, the Iceberg table `table` that `spec` names, at the state that `pin` says; without one at
+/// Opens the source `name`, the Iceberg table `table` with files in `lake` that `spec` names, at the state that `pin` says; without one at
 /// the snapshot of the spec, or the current one.
 ///
 /// # Errors
@@ -121,12 +120,19 @@ pub fn open_table(
     name: &str,
     spec: &SourceSpec,
     access: &Access,
-    table: Table,
+    (table, lake): (Table, Lake),
     pin: Option<&v1::SourcePin>,
 ) -> Result<Arc<dyn Source>, SourceError> {
     let Some(iceberg) = &spec.iceberg else {
         let what = "only `iceberg` names a table".to_owned();
         return Err(SourceError::Spec { source_name: name.to_owned(), what });
     };
-    Ok(Arc::new(self::iceberg::IcebergSource::open(name, iceberg, spec.event_time.as_ref(), access, table, pin)?))
+    Ok(Arc::new(self::iceberg::IcebergSource::open(
+        name,
+        iceberg,
+        spec.event_time.as_ref(),
+        access,
+        (table, lake),
+        pin,
+    )?))
 }

@@ -16,10 +16,10 @@ use object_store::{GetOptions, ObjectMeta, ObjectStore, ObjectStoreExt};
 use tidegate_common::spec::model::StorageSpec;
 use tidegate_proto::v1::FilePin;
 
-use super::allow::Allowed;
 use super::error::SourceError;
 use super::{bucket, walk};
-use crate::access::Access;
+use crate::access::{Access, Allowed};
+use crate::storage::Lake;
 
 /// Gaps between two wanted ranges up to this many bytes are read along with them.
 const COALESCE: u64 = 1 << 20;
@@ -34,8 +34,17 @@ pub(crate) struct Store {
 
 #[derive(Clone, Debug)]
 enum Kind {
-    Disk { allowed: Allowed, disk: Arc<LocalFileSystem> },
+    Disk {
+        allowed: Allowed,
+        disk: Arc<LocalFileSystem>,
+    },
     Bucket(bucket::Bucket),
+    /// Wherever the files of a catalog's table stand.
+    Lake {
+        allowed: Allowed,
+        disk: Arc<LocalFileSystem>,
+        lake: Lake,
+    },
 }
 
 impl Store {
@@ -62,6 +71,13 @@ impl Store {
         Ok(Self { source_name: source_name.to_owned(), location: location.to_owned(), kind })
     }
 
+    /// Opens the place where a table's files stand: on this machine within what `access` allows, else in the buckets
+    /// that the table's catalog reaches.
+    pub(crate) fn of_table(source_name: &str, table: &str, lake: Lake, access: &Access) -> Self {
+        let kind = Kind::Lake { allowed: Allowed::new(access), disk: Arc::new(LocalFileSystem::new()), lake };
+        Self { source_name: source_name.to_owned(), location: table.to_owned(), kind }
+    }
+
     /// What was asked for, as it was written.
     pub(crate) fn location(&self) -> &str {
         &self.location
@@ -72,6 +88,7 @@ impl Store {
         let listed = match &self.kind {
             Kind::Disk { allowed, .. } => walk::files(&self.source_name, &self.location, allowed.clone()),
             Kind::Bucket(bucket) => bucket.files(),
+            Kind::Lake { .. } => futures::stream::empty().boxed(),
         };
         let nothing = SourceError::Input {
             source_name: self.source_name.clone(),
@@ -95,26 +112,26 @@ impl Store {
             .boxed()
     }
 
-    /// Pins the file at the absolute path `path` of this machine, as it is now.
+    /// Pins the file at `path`, an absolute path of this machine or a URL, as it is now.
     pub(crate) async fn pin(&self, path: &str) -> Result<FilePin, SourceError> {
         let pin = FilePin { path: path.to_owned(), ..Default::default() };
         let (store, key) = self.place_of(&pin)?;
         let meta = store.head(&key).await.map_err(|e| store_error(path, e))?;
         // The inode in a disk's etag is not shared by copies on other machines.
-        let is_disk = matches!(self.kind, Kind::Disk { .. });
+        let is_disk = !path.contains("://");
         Ok(pin_of(path.to_owned(), &ObjectMeta { e_tag: if is_disk { None } else { meta.e_tag.clone() }, ..meta }))
     }
 
     fn place_of(&self, pin: &FilePin) -> Result<(Arc<dyn ObjectStore>, Path), SourceError> {
+        let denied = |what| SourceError::Denied { source_name: self.source_name.clone(), what };
         match &self.kind {
-            Kind::Disk { allowed, disk } => {
-                let real = allowed
-                    .resolve(DiskPath::new(&pin.path))
-                    .map_err(|what| SourceError::Denied { source_name: self.source_name.clone(), what })?;
+            Kind::Bucket(bucket) => Ok((bucket.store(), bucket.key(&pin.path)?)),
+            Kind::Lake { lake, .. } if pin.path.contains("://") => lake.object(&pin.path).map_err(denied),
+            Kind::Disk { allowed, disk } | Kind::Lake { allowed, disk, .. } => {
+                let real = allowed.resolve(DiskPath::new(&pin.path)).map_err(denied)?;
                 let path = Path::from_absolute_path(&real).map_err(|e| store_error(&pin.path, e.into()))?;
                 Ok((disk.clone(), path))
             }
-            Kind::Bucket(bucket) => Ok((bucket.store(), bucket.key(&pin.path)?)),
         }
     }
 
@@ -188,7 +205,7 @@ pub(crate) fn store_error(file: &str, source: object_store::Error) -> SourceErro
         object_store::Error::Precondition { .. } => {
             SourceError::Changed { file: file.to_owned(), what: "it was replaced while it was read".to_owned() }
         }
-        source => SourceError::Store { file: file.to_owned(), source },
+        source => SourceError::Store { file: file.to_owned(), source: source.into() },
     }
 }
 

@@ -11,8 +11,8 @@ use tidegate_proto::v1::FilePin;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::allow::{Allowed, cannot_open};
 use super::error::SourceError;
+use crate::access::{Allowed, cannot_open};
 
 /// Files listed ahead of whoever asks for them.
 const AHEAD: usize = 256;

@@ -43,6 +43,7 @@ async fn surveyed(text: &str, folder: &std::path::Path) -> Result<Survey, TaskEr
         name: "default".to_owned(),
         path: folder.join("state/catalog.db"),
         warehouse: folder.join("warehouse").display().to_string(),
+        storage: None,
     };
     let catalogs = Catalogs::to_read([("default".to_owned(), catalog)]);
     let means = Means {

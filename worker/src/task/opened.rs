@@ -110,7 +110,8 @@ impl Opened {
         })?;
         let pins = self.info.prepared.iter().flat_map(|prepared| &prepared.sources);
         let pin = pins.into_iter().find(|pin| pin.source == described.name);
-        Ok(source::open_table(&described.name, spec, &self.reach.access, loaded.table().clone(), pin)?)
+        let table = (loaded.table().clone(), loaded.lake().clone());
+        Ok(source::open_table(&described.name, spec, &self.reach.access, table, pin)?)
     }
 
     /// Which states of its sources every task is to read.

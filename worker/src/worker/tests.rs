@@ -128,6 +128,7 @@ impl Bench {
             name: "local".to_owned(),
             path: folder.path().join("catalog.db"),
             warehouse: folder.path().join("warehouse").display().to_string(),
+            storage: None,
         };
         let catalogs = Arc::new(Catalogs::new([("local".to_owned(), catalog)]));
         let config = WorkerConfig {

@@ -42,6 +42,7 @@ pub(super) fn config(folder: &std::path::Path) -> CatalogConfig {
         name: "lake".to_owned(),
         path: folder.join("catalog.db"),
         warehouse: folder.join("warehouse").display().to_string(),
+        storage: None,
     }
 }
 

@@ -119,7 +119,7 @@ impl Shared {
     ) -> Result<FoundSplit, SourceError> {
         let FileScanTask { data_file_path: location, deletes, .. } = task;
         check_format(self, &location, task.data_file_format, "data")?;
-        let pin = self.store.pin(self.local_path(&location)?).await?;
+        let pin = self.store.pin(self.place_of(&location)?).await?;
         if pin.size != task.file_size_in_bytes {
             let (size, said) = (pin.size, task.file_size_in_bytes);
             return Err(self.input(format!("{location} holds {size} bytes, and the table's metadata say {said}")));
@@ -146,7 +146,7 @@ impl Shared {
     /// Iceberg's reader opens the files by itself: that they are there, and allowed, is asked before.
     pub(super) async fn check_deletes(&self, detail: &Detail) -> Result<(), SourceError> {
         for delete in detail.deletes() {
-            self.store.pin(self.local_path(&delete.file_path)?).await?;
+            self.store.pin(self.place_of(&delete.file_path)?).await?;
         }
         Ok(())
     }

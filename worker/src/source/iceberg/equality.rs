@@ -42,7 +42,7 @@ impl EqualityDeletes {
                 Some(keys) => keys,
                 None => Keys::new(shared, columns.clone()).map_err(|e| corrupt(&delete.file_path, e))?,
             };
-            let pin = shared.store.pin(shared.local_path(&delete.file_path)?).await?;
+            let pin = shared.store.pin(shared.place_of(&delete.file_path)?).await?;
             let file = ParquetFile::open(shared.store.open_pinned(&pin).await?, During::Read).await?;
             sets.insert(columns, keys.load(shared, &file).await?);
         }

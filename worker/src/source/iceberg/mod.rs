@@ -3,8 +3,8 @@
 //! Files whose columns are the table's are read as Parquet files are; those with renamed, added or promoted columns, or
 //! with deletes, by Iceberg's own reader, but for equality deletes, which are applied here. Columns are told by field
 //! id, never by place. It refuses what it could only read wrongly: files of other formats, deletion vectors, files
-//! without field ids in a table without a name mapping, identity partition columns that a file leaves out, and storage
-//! other than this machine's.
+//! without field ids in a table without a name mapping, identity partition columns that a file leaves out, and files that
+//! stand neither on this machine nor on S3.
 //!
 //! What a query sees of a table is the schema of the snapshot that the spec names or, where it names none, the table's
 //! current one: a column that was renamed or added after the last commit is there as it is now, as for every engine.
@@ -37,6 +37,7 @@ use super::parquet::plain;
 use super::store::Store;
 use super::{FoundSplit, Source, UnitReader};
 use crate::access::Access;
+use crate::storage::Lake;
 
 /// One snapshot of one table.
 pub(crate) struct IcebergSource {
@@ -67,7 +68,7 @@ impl IcebergSource {
         spec: &IcebergSpec,
         event_time: Option<&EventTimeSpec>,
         access: &Access,
-        table: Table,
+        (table, lake): (Table, Lake),
         pin: Option<&v1::SourcePin>,
     ) -> Result<Self, SourceError> {
         let input = |what: String| SourceError::Input { source_name: name.to_owned(), what };
@@ -75,8 +76,8 @@ impl IcebergSource {
             Some(pin) => pinned(&table, pin)?,
             None => chosen(&table, spec).map_err(input)?,
         };
-        let lake = |e: iceberg::Error| input(format!("the schema of {}: {e}", table.identifier()));
-        let schema = arrow_schema(&schema_to_arrow_schema(&fields).map_err(lake)?);
+        let unsound = |e: iceberg::Error| input(format!("the schema of {}: {e}", table.identifier()));
+        let schema = arrow_schema(&schema_to_arrow_schema(&fields).map_err(unsound)?);
         let rule = EventTimeRule::resolve(name, event_time, &schema)?;
         let time = TimeColumn::of(&rule, &fields, event_time).ok_or_else(|| SourceError::Spec {
             source_name: name.to_owned(),
@@ -86,7 +87,7 @@ impl IcebergSource {
         let mapping = mapping.map(|text| serde_json::from_str(text)).transpose().map_err(|e| {
             input(format!("property {DEFAULT_SCHEMA_NAME_MAPPING} of {} is no name mapping: {e}", table.identifier()))
         })?;
-        let store = Store::open(name, "/", None, access)?;
+        let store = Store::of_table(name, &table.identifier().to_string(), lake, access);
         let shared = Shared {
             name: name.to_owned(),
             table,
@@ -147,17 +148,17 @@ impl Shared {
         SourceError::Input { source_name: self.name.clone(), what }
     }
 
-    /// The path on this machine of the file at `location`.
-    fn local_path<'a>(&self, location: &'a str) -> Result<&'a str, SourceError> {
+    /// The name that the file at `location` is pinned by: its path on this machine, or its URL.
+    fn place_of<'a>(&self, location: &'a str) -> Result<&'a str, SourceError> {
         let path = match location.strip_prefix("file:") {
             Some(rest) => rest.strip_prefix("//").unwrap_or(rest),
             None => location,
         };
-        if path.starts_with('/') {
+        if path.starts_with('/') || ["s3://", "s3a://", "s3n://"].iter().any(|scheme| path.starts_with(scheme)) {
             return Ok(path);
         }
         let table = self.table.identifier();
-        Err(self.input(format!("{table} has the file {location}: only tables on this machine's disk can be read yet")))
+        Err(self.input(format!("{table} has the file {location}: only tables on a disk or on s3:// can be read")))
     }
 }
 

@@ -19,7 +19,7 @@ use super::Shared;
 use super::columns::Places;
 use super::detail::Detail;
 use super::equality::EqualityDeletes;
-use crate::source::allow::NOT_THERE;
+use crate::access::NOT_THERE;
 use crate::source::error::{During, SourceError};
 use crate::source::parquet::{ParquetFile, Wanted, read_unit, unsigned};
 use crate::source::{SourceBatch, UnitReader, check};

@@ -39,6 +39,7 @@ impl Lake {
             name: "lake".to_owned(),
             path: path.join("catalog.db"),
             warehouse: path.join("warehouse").display().to_string(),
+            storage: None,
         };
         let target = OutputTarget {
             catalog: "lake".to_owned(),
@@ -209,7 +210,7 @@ impl Lake {
             table["snapshot"] = snapshot.into();
         }
         let spec = serde_json::from_value(json!({"iceberg": table, "event_time": event_time})).unwrap();
-        crate::source::open_table("trips", &spec, access, self.table().await, pin)
+        crate::source::open_table("trips", &spec, access, (self.table().await, crate::storage::Lake::local()), pin)
     }
 }
 
