@@ -165,8 +165,11 @@ impl RestCatalog {
             _ => return Err(client.refused(&reply)),
         };
         client.set_prefix(overrides.get("prefix").or_else(|| defaults.get("prefix")).cloned());
-        let own = storage(None, &defaults).and_then(|given| if own.is_some() { Ok(own) } else { Ok(given) });
-        let storage = own.and_then(|own| storage(own, &overrides)).map_err(bad)?;
+        let own = match own {
+            Some(own) => Some(own),
+            None => storage(None, &defaults).map_err(bad)?,
+        };
+        let storage = storage(own, &overrides).map_err(bad)?;
         Ok(Self { client: Arc::new(client), storage, last: Mutex::default() })
     }
 
