@@ -64,6 +64,7 @@ impl Run {
                 name: "clicks".to_owned(),
                 commit_every: Duration::from_secs(3_600),
                 commit_bytes: u64::MAX,
+                dead_letters: None,
             }],
         };
         let submission = Submission { id, spec, spec_json: String::new(), reason: String::new(), allow_existing: true };

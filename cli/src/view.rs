@@ -130,6 +130,8 @@ pub(crate) struct Output {
     pub last_snapshot: Option<String>,
     /// The table is complete below this.
     pub committed_through: Option<String>,
+    /// Of a table that keeps the dead letters of its source: the most that are within the limit. Null for all others.
+    pub dead_letters_expected: Option<u64>,
 }
 
 /// Who works on it.
@@ -294,6 +296,7 @@ fn output(output: &v1::OutputState) -> Output {
         snapshots: output.commits,
         last_snapshot: (output.commits > 0).then(|| output.last_snapshot.to_string()),
         committed_through: output.committed_through.map(figures::time),
+        dead_letters_expected: output.dead_letters_expected,
     }
 }
 

@@ -91,7 +91,7 @@ fn the_example_of_the_manual_resolves() {
 #[test]
 fn errors_of_form_name_place_and_way_out() {
     insta::assert_snapshot!(bad("window:", "windw:"), @"spec.yaml:4:1: unknown key `windw`; did you mean `window`?");
-    insta::assert_snapshot!(bad("files: {path: flights", "kafka: {path: flights"), @"spec.yaml:8:5: sources.flights: unknown key `kafka`; expected one of files, iceberg, generate, event_time");
+    insta::assert_snapshot!(bad("files: {path: flights", "kafka: {path: flights"), @"spec.yaml:8:5: sources.flights: unknown key `kafka`; expected one of files, iceberg, generate, event_time, on_error, dead_letter");
     insta::assert_snapshot!(bad("version: 1", "version: 2"), @"spec.yaml:1:10: the version is `2`, and this release reads version 1; write `version: 1`");
     insta::assert_snapshot!(bad("version: 1\n", ""), @"spec.yaml:1:1: `version` is missing; begin with `version: 1`");
     insta::assert_snapshot!(bad("name: flights-weather-2013\n", ""), @"spec.yaml:1:1: the key `name` is missing");
@@ -158,6 +158,44 @@ fn errors_of_meaning_name_place_and_way_out() {
     spec.yaml:4:1: sources: there is no source; name at least one source
     spec.yaml:5:1: outputs: there is no output; name at least one output
     ");
+}
+
+#[test]
+fn dead_letters_go_to_a_table_of_their_own_behind_the_outputs() {
+    let tables = |text: &str| -> Vec<String> {
+        let resolved = check(text).unwrap();
+        let kept = resolved.outputs.iter().filter_map(|output| Some((output, output.dead_letters?)));
+        kept.map(|(o, kept)| format!("{} {} {} {:?}", o.name, o.table, kept.source, kept.limit)).collect()
+    };
+    assert_eq!(tables(GOOD), [""; 0]);
+    let one = generated("").replace("generate: {rows: 10, rate: 2.5}", "files: {path: x}\n    event_time: {column: t}");
+    let one = one.replace("event_time: {column: t}", "event_time: {column: t}\n    on_error: dead_letter");
+    assert_eq!(tables(&one), ["g__dead_letter a.b__dead_letter 0 PartsPerMillion(10000)"]);
+    let kept = "event_time: {column: time_hour}\n    on_error: dead_letter\n    ";
+    let two = GOOD.replace("event_time: {column: time_hour}", kept);
+    let two = two.replacen(kept, &format!("{kept}dead_letter: {{table: lake.bad.ones, limit: 20}}\n"), 1);
+    assert_eq!(
+        tables(&two),
+        [
+            "flights__dead_letter lake.bad.ones 0 Records(20)",
+            "weather__dead_letter air.weather__dead_letter 1 PartsPerMillion(10000)"
+        ]
+    );
+    assert_eq!(check(&two).unwrap().outputs.len(), 4);
+    let id = |text: &str| backfill_id("here", &check(text).unwrap());
+    assert_eq!(id(&GOOD.replace("event_time", "on_error: fail\n    event_time")), id(GOOD));
+    assert_ne!(id(&two), id(GOOD));
+}
+
+#[test]
+fn dead_letters_that_cannot_be_kept_are_refused() {
+    let with = |more: &str| bad("event_time: {column: time_hour}", &format!("event_time: {{column: time_hour}}\n    {more}"));
+    insta::assert_snapshot!(bad("{column: time_hour}", "{column: t, on_error: dead_letter}"), @"");
+    insta::assert_snapshot!(with("dead_letter: {limit: 5}"), @"");
+    insta::assert_snapshot!(with("on_error: dead_letter\n    dead_letter: {limit: some, table: x}"), @"");
+    insta::assert_snapshot!(with("on_error: dead_letter\n    dead_letter: {table: air.flights_weather}"), @"");
+    insta::assert_snapshot!(with("on_error: deadletter"), @"");
+    insta::assert_snapshot!(errors(&generated("").replace("outputs:", "    on_error: dead_letter\noutputs:")), @"");
 }
 
 #[test]

@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use tidegate_common::clock::Monotonic;
 use tidegate_common::gate::Gate;
 use tidegate_common::ids::{BackfillId, Epoch, LogPosition, Sequence, SessionId, SourceIx, TaskId, Term, Token};
+use tidegate_common::spec::DeadLetterLimit;
 use tidegate_common::time::{EventTime, Span, Window};
 use tidegate_proto::convert;
 use tidegate_proto::v1::{self, record};
@@ -44,6 +45,8 @@ pub struct CoreOutput {
     pub commit_every: Duration,
     /// Bytes of data files between two commits.
     pub commit_bytes: u64,
+    /// How many dead letters of its source are expected, where it is the table that keeps them.
+    pub dead_letters: Option<DeadLetterLimit>,
 }
 
 /// One source of a backfill.
@@ -368,6 +371,12 @@ impl Backfill {
         Token { term: self.term, epoch: self.epoch }
     }
 
+    /// The outputs that keep dead letters.
+    pub(super) fn dead_letter_outputs(&self) -> Vec<u32> {
+        let outputs = (0..).zip(&self.spec.outputs);
+        outputs.filter(|(_, spec)| spec.dead_letters.is_some()).map(|(at, _)| at).collect()
+    }
+
     /// The edges of the ledger that do not balance.
     pub fn imbalances(&self) -> Vec<String> {
         let mut wrong = Vec::new();
@@ -377,6 +386,7 @@ impl Backfill {
         for (output, spec) in self.outputs.iter().zip(&self.spec.outputs) {
             if let Some(source) = output.source.and_then(|at| self.sources.get(at.get() as usize)) {
                 wrong.extend(output.account.imbalances(&spec.name, &source.account));
+                wrong.extend(spec.dead_letters.and_then(|_| output.account.unkept(&spec.name, &source.account)));
             }
         }
         wrong

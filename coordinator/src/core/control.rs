@@ -243,8 +243,10 @@ fn unfit(backfill: &Backfill, prepared: &v1::Prepared) -> Option<v1::Evidence> {
         );
         return Some(fatal(message, 4));
     }
+    // Dead letters of other runs are not doubled by ours: each row names its backfill.
+    let append = prepared.outputs.iter().zip(&backfill.spec.outputs).filter(|(_, spec)| spec.dead_letters.is_none());
     let taken = |table: &&v1::PreparedOutput| table.rows_before > 0 && table.marker.is_empty();
-    let taken = prepared.outputs.iter().find(taken).filter(|_| !backfill.allow_existing)?;
+    let taken = append.map(|(table, _)| table).find(taken).filter(|_| !backfill.allow_existing)?;
     let message = format!(
         "table {} holds {} rows in the window that this backfill did not write: appending would double them; choose \
          another window or table, or say --allow-existing if they are not the same rows",

@@ -27,6 +27,7 @@ pub fn core_spec(resolved: &Resolved) -> CoreSpec {
         name: output.name.clone(),
         commit_every: output.commit_every,
         commit_bytes: output.commit_bytes,
+        dead_letters: output.dead_letters.map(|kept| kept.limit),
     });
     CoreSpec {
         name: resolved.spec.name.clone(),

@@ -28,7 +28,7 @@ pub use self::sample::Sampled;
 use crate::access::Access;
 use crate::sink::{self, Catalogs};
 use crate::task::opened::{Opened, Reach, Shelf};
-use crate::task::{TaskError, enumerate, kinds};
+use crate::task::{TaskError, dead_letter, enumerate, kinds};
 
 /// With what a survey is made.
 #[derive(Clone, Debug)]
@@ -198,6 +198,12 @@ async fn tables(opened: &Opened, id: &BackfillId, means: &Means) -> Result<Vec<v
         let target = opened.target(ix)?;
         let found = sink::prepare(&means.catalogs, &target, &query.schema(), false, id.as_str()).await?;
         tables.push(v1::PreparedOutput { source: vec![query.source().to_owned()], ..found });
+    }
+    for (ix, source) in opened.keepers() {
+        let (target, schema) = (opened.target(ix)?, dead_letter::schema());
+        let found = sink::prepare(&means.catalogs, &target, &schema, false, id.as_str()).await?;
+        let source = opened.resolved.source(source).map(|source| source.name.clone());
+        tables.push(v1::PreparedOutput { source: source.into_iter().collect(), ..found });
     }
     Ok(tables)
 }

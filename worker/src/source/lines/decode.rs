@@ -96,7 +96,21 @@ impl Form {
         Self { dialect: dialect.clone(), schema, wanted, is_strict }
     }
 
-    fn decoder(&self, rows: usize) -> Result<Decoder, ArrowError> {
+    /// What stands between two fields, in CSV.
+    pub(super) fn delimiter(&self) -> Option<u8> {
+        self.dialect.csv().map(|csv| csv.delimiter)
+    }
+
+    /// The columns that are decoded.
+    pub(super) fn decoded(&self) -> SchemaRef {
+        match self.dialect {
+            Dialect::Csv(_) => project(&self.schema, &self.wanted),
+            Dialect::Json => self.schema.clone(),
+        }
+    }
+
+    /// A decoder of up to `rows` records.
+    pub(super) fn decoder(&self, rows: usize) -> Result<Decoder, ArrowError> {
         Ok(match &self.dialect {
             Dialect::Csv(csv) => {
                 let mut builder = CsvBuilder::new(self.schema.clone())
@@ -118,7 +132,8 @@ impl Form {
     }
 }
 
-enum Decoder {
+/// A decoder of either dialect.
+pub(super) enum Decoder {
     Csv(Box<CsvDecoder>),
     Json(Box<JsonDecoder>),
 }
@@ -131,7 +146,7 @@ impl Decoder {
         }
     }
 
-    fn flush(&mut self) -> Result<Option<RecordBatch>, ArrowError> {
+    pub(super) fn flush(&mut self) -> Result<Option<RecordBatch>, ArrowError> {
         match self {
             Self::Csv(decoder) => decoder.flush(),
             Self::Json(decoder) => decoder.flush(),

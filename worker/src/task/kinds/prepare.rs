@@ -10,7 +10,7 @@ use super::Kinds;
 use crate::failure::{Class, Classify};
 use crate::sink;
 use crate::task::opened::Opened;
-use crate::task::{TaskContext, TaskEnd, TaskError};
+use crate::task::{TaskContext, TaskEnd, TaskError, dead_letter};
 
 /// The spec asks for what this release does not do.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +57,24 @@ impl Kinds {
                 sink::prepare(&self.catalogs, &target, &query.schema(), true, context.backfill.as_str()).await?;
             outputs.push(v1::PreparedOutput { source: vec![query.source().to_owned()], ..found });
         }
+        outputs.extend(self.prepare_keepers(opened, context).await?);
         Ok(TaskEnd::Done(v1::done::Result::Prepared(v1::Prepared { version: 1, outputs, now, sources })))
+    }
+
+    /// The tables of dead letters: there from the beginning, so that who looks for them finds them, be they empty.
+    async fn prepare_keepers(
+        &self,
+        opened: &Opened,
+        context: &TaskContext,
+    ) -> Result<Vec<v1::PreparedOutput>, TaskError> {
+        let mut keepers = Vec::new();
+        for (ix, source) in opened.keepers() {
+            context.lease.check()?;
+            let (target, schema) = (opened.target(ix)?, dead_letter::schema());
+            let found = sink::prepare(&self.catalogs, &target, &schema, true, context.backfill.as_str()).await?;
+            let source = opened.resolved.source(source).map(|source| source.name.clone());
+            keepers.push(v1::PreparedOutput { source: source.into_iter().collect(), ..found });
+        }
+        Ok(keepers)
     }
 }
