@@ -111,10 +111,7 @@ pub(super) fn tables(
     tables
 }
 
-fn normal(
-    given: &mut Option<DeadLetterSpec>,
-    findings: &mut Findings,
-) -> Option<(Option<TableName>, DeadLetterLimit)> {
+fn normal(given: &mut Option<DeadLetterSpec>, findings: &mut Findings) -> Option<(Option<TableName>, DeadLetterLimit)> {
     let Some(spec) = given else { return Some((None, DeadLetterLimit::DEFAULT)) };
     let table = findings.keep("table", spec.table.as_deref().map(|name| name.trim().parse()).transpose());
     let limit = findings.keep("limit", spec.limit.as_deref().map(str::parse).transpose());

@@ -113,7 +113,7 @@ pub async fn open(name: &str, spec: &SourceSpec, access: &Access) -> Result<Arc<
         (Some(files), None, None) => {
             let on_error = spec.on_error.unwrap_or(OnError::Fail);
             files::open(name, files, spec.event_time.as_ref(), on_error, access).await
-        },
+        }
         (None, Some(_), None) => Err(refuse("an Iceberg table is opened by its catalog")),
         (None, None, Some(generated)) => generate::open(name, generated, spec.event_time.as_ref()),
         _ => Err(refuse("exactly one of files, iceberg and generate says what is read")),

@@ -90,6 +90,8 @@ pub struct OutputSurvey {
     pub name: String,
     /// The source it reads.
     pub source: String,
+    /// Whether it keeps the dead letters of its source.
+    pub keeps_dead_letters: bool,
     /// The table as it is; with an empty uuid, as it would be created.
     pub table: v1::PreparedOutput,
     /// Partition fields of the spec.
@@ -331,6 +333,7 @@ fn outputs(
         OutputSurvey {
             name: output.name.clone(),
             source: name,
+            keeps_dead_letters: output.dead_letters.is_some(),
             partition_by: output.partition_by.iter().map(ToString::to_string).collect(),
             partitions: found
                 .and_then(|found| partitions::partitions(&output.partition_by, column, found.low, found.high)),

@@ -15,9 +15,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{
-    ArrayRef, BinaryArray, RecordBatch, StringArray, TimestampMicrosecondArray, UInt64Array,
-};
+use arrow::array::{ArrayRef, BinaryArray, RecordBatch, StringArray, TimestampMicrosecondArray, UInt64Array};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use arrow::error::ArrowError;
@@ -58,7 +56,8 @@ pub(crate) fn schema() -> SchemaRef {
 /// `dead`, records of `file`, as rows of the table.
 pub(crate) fn letters(head: &Letterhead, file: &str, dead: &[DeadRecord]) -> Result<RecordBatch, ArrowError> {
     let same = |text: &str| -> ArrayRef { Arc::new(StringArray::from_iter_values(dead.iter().map(|_| text))) };
-    let numbers = |of: fn(&DeadRecord) -> Option<u64>| cast(&UInt64Array::from_iter(dead.iter().map(of)), &DataType::Int64);
+    let numbers =
+        |of: fn(&DeadRecord) -> Option<u64>| cast(&UInt64Array::from_iter(dead.iter().map(of)), &DataType::Int64);
     let read_at = TimestampMicrosecondArray::from_iter_values(dead.iter().map(|_| head.read_at));
     let columns: Vec<ArrayRef> = vec![
         same(&head.source),

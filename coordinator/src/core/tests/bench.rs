@@ -66,7 +66,8 @@ impl Bench {
     pub(super) fn new(sources: usize, max_drift: Option<i64>, allow_wide: bool) -> Self {
         let id = BackfillId::from_digest(&[7; 32]);
         let every = Duration::from_secs(60);
-        let output = CoreOutput { name: "out".to_owned(), commit_every: every, commit_bytes: u64::MAX, dead_letters: None };
+        let output =
+            CoreOutput { name: "out".to_owned(), commit_every: every, commit_bytes: u64::MAX, dead_letters: None };
         let spec = CoreSpec {
             name: "b".to_owned(),
             window: Window::new(EventTime::from_micros(0), EventTime::from_micros(1_000_000)).unwrap(),

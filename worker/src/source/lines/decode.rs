@@ -10,11 +10,14 @@ use arrow::json::reader::{Decoder as JsonDecoder, ReaderBuilder as JsonBuilder};
 use regex::Regex;
 use tidegate_common::spec::model::{CsvSpec, Format};
 
-use super::records::{Records, line_ends};
+use super::records::{Records, is_open, line_ends};
 use super::{Head, project};
 
 /// Rows of a batch.
 const BATCH_ROWS: usize = 8192;
+
+/// What is wrong with a file that was cut off within a quoted field: the decoder would take what is there.
+pub(super) const OPEN: &str = "the file ends within quotes";
 
 /// How records are written.
 #[derive(Clone, Debug)]
@@ -212,6 +215,9 @@ impl Decoding {
 
     /// Ends the text, which is at the end of a record or of the file, and adds what remains to `full`.
     pub(super) fn finish(&mut self, full: &mut Vec<RecordBatch>) -> Result<(), BadRecord> {
+        if is_open(&self.pending, self.form.delimiter()) {
+            return Err(self.find(ArrowError::ParseError(OPEN.to_owned())));
+        }
         while let Some(batch) = self.decoder.finish().map_err(|error| self.find(error))? {
             full.push(batch);
         }
@@ -246,6 +252,9 @@ impl Decoding {
     }
 
     fn decode_alone(&self, record: &[u8]) -> Result<(), ArrowError> {
+        if is_open(record, self.form.delimiter()) {
+            return Err(ArrowError::ParseError(OPEN.to_owned()));
+        }
         let mut decoder = self.form.decoder(2)?;
         decoder.decode(record)?;
         decoder.finish()?;

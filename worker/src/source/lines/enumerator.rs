@@ -10,8 +10,8 @@ use tidegate_common::time::{Bounds, EventTime, Window};
 use tidegate_proto::v1;
 
 use super::decode::{BadRecord, Form};
-use super::sort::{Engine, Sorted};
 use super::records::{MAX_RECORD, Records};
+use super::sort::{Engine, Sorted};
 use super::{Head, Shared};
 use crate::source::FoundSplit;
 use crate::source::bounds::KnownBounds;
@@ -125,7 +125,7 @@ impl Shared {
         let hint = if self.is_inferred {
             " (the columns were inferred from the files' beginning: give them in `schema`)"
         } else {
-            ""
+            " (`on_error: dead_letter` of the source keeps such records and goes on)"
         };
         // The record was decoded alone: the decoder's own count of lines says nothing.
         let source = format!("{}{hint}", bad.error.to_string().replace(" at line 0", "")).into();

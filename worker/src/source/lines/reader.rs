@@ -105,7 +105,8 @@ impl UnitReader for LinesReader {
         let place = format!("bytes {} to {}", unit.position, unit.position.saturating_add(unit.length));
         let checks = check::Unit::new(file.name(), &place, unit, self.window, shared.rule.way_out());
         let start = unit.position;
-        let rows = Rows { shared, file, start, engine: None, form, time: cut.time, text: Some(text), full: VecDeque::new() };
+        let rows =
+            Rows { shared, file, start, engine: None, form, time: cut.time, text: Some(text), full: VecDeque::new() };
         let batches = rows.stream().and_then(move |sorted| futures::future::ready(cut.apply(sorted)));
         Ok(checks.over(batches.boxed()))
     }

@@ -97,14 +97,10 @@ pub(super) fn spans(text: &[u8], delimiter: Option<u8>) -> Vec<Range<usize>> {
     spans
 }
 
-/// Whether `record`, the last of a file, ends within quotes.
-pub(super) fn is_open(record: &[u8], delimiter: Option<u8>) -> bool {
-    if delimiter.is_none() || record.ends_with(b"\n") || record.ends_with(b"\r") {
-        return false;
-    }
+/// Whether `text`, which begins with a record and is the end of a file, ends within quotes.
+pub(super) fn is_open(text: &[u8], delimiter: Option<u8>) -> bool {
     let mut records = Records::new(delimiter);
-    records.end(record, usize::MAX);
-    records.state == State::Quoted
+    delimiter.is_some() && records.end(text, usize::MAX).is_none() && records.state == State::Quoted
 }
 
 /// The end of the first record of `text`; none when it does not end there.

@@ -12,7 +12,7 @@ use arrow::compute::{concat_batches, filter_record_batch, is_not_null};
 use arrow::error::ArrowError;
 use bytes::{Bytes, BytesMut};
 
-use super::decode::{BadRecord, Decoder, Decoding, Form};
+use super::decode::{BadRecord, Decoder, Decoding, Form, OPEN};
 use super::records::{MAX_RECORD, Records, is_open, spans};
 use crate::source::dead::{DeadRecord, MAX_RAW, NO_EVENT_TIME, RawAs};
 use crate::source::event_time::EventTimeRule;
@@ -159,11 +159,7 @@ impl Sorting {
     }
 
     /// The rows of `batch` that have an event time; the others are told by their place.
-    fn timed(
-        &self,
-        batch: RecordBatch,
-        without: impl FnMut(usize),
-    ) -> Result<Option<RecordBatch>, ArrowError> {
+    fn timed(&self, batch: RecordBatch, without: impl FnMut(usize)) -> Result<Option<RecordBatch>, ArrowError> {
         let Some((column, rule)) = &self.time else { return Ok(Some(batch)) };
         let times = rule.of_column(batch.column(*column));
         if times.null_count() == 0 {
@@ -192,8 +188,8 @@ impl Form {
         let mut decoder = self.decoder(spans.len() + 1)?;
         for (at, span) in spans.iter().enumerate() {
             let record = text.get(span.clone()).unwrap_or_default();
-            if is_open(record, self.delimiter()) {
-                return Ok(Err(Bad { at: Some(at), error: "the file ends within quotes".to_owned() }));
+            if span.end == text.len() && is_open(record, self.delimiter()) {
+                return Ok(Err(Bad { at: Some(at), error: OPEN.to_owned() }));
             }
             if let Err(error) = decoder.one(record, at) {
                 return Ok(Err(Bad { at: Some(at), error: said(&error) }));
@@ -235,13 +231,17 @@ impl Decoder {
     }
 }
 
-/// What a decoder says, without the line that it counts itself at.
+/// What a decoder says, without the line that it counts itself at, and without the record: that is kept anyway.
 fn said(error: &ArrowError) -> String {
     let said = error.to_string();
-    let said = said.split(" at line ").next().unwrap_or_default();
-    let Some((before, after)) = said.split_once(" for line ") else { return said.to_owned() };
-    let after = after.trim_start_matches(|c: char| c.is_ascii_digit());
-    format!("{before}{}", after.replacen(" and field", " in field", 1))
+    let mut said = said.split(". Row data: ").next().unwrap_or_default().to_owned();
+    for counted in [" at line ", " for line "] {
+        if let Some((before, after)) = said.split_once(counted) {
+            let after = after.trim_start_matches(|c: char| c.is_ascii_digit());
+            said = format!("{before}{}", after.replacen(" and field", " in field", 1));
+        }
+    }
+    said
 }
 
 /// `record` without its line's end.
@@ -275,7 +275,14 @@ struct Blocks {
 
 impl Blocks {
     fn new(form: &Form, at: u64) -> Self {
-        Self { records: Records::new(form.delimiter()), raw_as: form.raw_as(), longest: MAX_RECORD, at, text: BytesMut::new(), giant: None }
+        Self {
+            records: Records::new(form.delimiter()),
+            raw_as: form.raw_as(),
+            longest: MAX_RECORD,
+            at,
+            text: BytesMut::new(),
+            giant: None,
+        }
     }
 
     fn feed(&mut self, mut text: &[u8], full: &mut Vec<Block>) {

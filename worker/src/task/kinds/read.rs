@@ -11,9 +11,9 @@ use uuid::Uuid;
 use super::{Kinds, another_kind};
 use crate::sink;
 use crate::source::Source;
+use crate::task::dead_letter::Letterhead;
 use crate::task::opened::{BackfillError, Opened};
 use crate::task::ports::IcebergPort;
-use crate::task::dead_letter::Letterhead;
 use crate::task::read::{DeadLetters, OutputPort, ReadJob, read};
 use crate::task::{TaskContext, TaskEnd, TaskError};
 use crate::transform::{Query, read_columns};
@@ -58,12 +58,7 @@ impl Kinds {
         }
         context.lease.check()?;
         let reader = source.reader(&task.splits, &columns, window).await?;
-        let job = ReadJob {
-            task,
-            next_unit: work.next_unit,
-            window,
-            fences: self.fences.clone(),
-        };
+        let job = ReadJob { task, next_unit: work.next_unit, window, fences: self.fences.clone() };
         read(context, job, reader, outputs, dead_letters, &self.budget).await
     }
 

@@ -69,11 +69,7 @@ impl Reading {
 }
 
 /// The rows of `batch` that have no event time; its first row is row `before` of the unit at `position`.
-fn without_time(
-    batch: &SourceBatch,
-    position: u64,
-    before: u64,
-) -> Result<Vec<DeadRecord>, arrow::error::ArrowError> {
+fn without_time(batch: &SourceBatch, position: u64, before: u64) -> Result<Vec<DeadRecord>, arrow::error::ArrowError> {
     let times = &batch.event_time;
     let rows = filter_record_batch(&batch.rows, &is_null(times)?)?;
     let places = (before..).zip(0..times.len()).filter(|(_, row)| times.is_null(*row)).map(|(row, _)| row);

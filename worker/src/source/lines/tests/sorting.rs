@@ -201,8 +201,53 @@ fn each_dead_letter_says_what_is_wrong_and_names_no_line_of_its_own_counting() {
         assert_eq!(all.len(), records.len());
         all.iter().map(|one| format!("{}: {}", String::from_utf8_lossy(&one.raw), one.error)).collect()
     };
-    insta::assert_snapshot!(said(false, bad_csv()).join("\n---\n"), @"");
-    insta::assert_snapshot!(said(true, bad_json()).join("\n---\n"), @"");
+    insta::assert_snapshot!(said(false, bad_csv()).join("\n---\n"), @r#"
+    7,1970-01-01T00:00:01Z: Csv error: incorrect number of fields, expected 3 got 2
+    ---
+    7,1970-01-01T00:00:01Z,x,y: Csv error: incorrect number of fields, expected 3 got 4
+    ---
+    seven,1970-01-01T00:00:01Z,x: Parser error: Error while parsing value 'seven' as type 'Int64' for column 0
+    ---
+    7,never,x: Parser error: Error parsing column 1: Parser error: Error parsing timestamp from 'never': timestamp must contain at least 10 characters
+    ---
+    7,,no time: it has no event time
+    ---
+       : Csv error: incorrect number of fields, expected 3 got 1
+    ---
+    xyz: Csv error: incorrect number of fields, expected 3 got 1
+    ---
+    9999999999999999999999,1970-01-01T00:00:01Z,"a
+    b": Parser error: Error while parsing value '9999999999999999999999' as type 'Int64' for column 0
+    ---
+    7,1970-01-01T00:00:01Z,��: Csv error: Encountered invalid UTF-8 data in field 3
+    "#);
+    insta::assert_snapshot!(said(true, bad_json()).join("\n---\n"), @r#"
+    {"id":7,"ts":: Parser error: it ends within a value
+    ---
+    {"id":7,"note":"a: Parser error: it ends within a value
+    ---
+    [1,2]: Json error: expected { got [1, 2]
+    ---
+    5: Json error: expected { got 5
+    ---
+    null: Json error: expected { got null
+    ---
+    xyz: Json error: Encountered unexpected 'x' whilst parsing value
+    ---
+    }: Json error: Encountered unexpected '}' whilst parsing value
+    ---
+    {"id":"seven","ts":"1970-01-01T00:00:01Z"}: Json error: whilst decoding field 'id': failed to parse "seven" as Int64
+    ---
+    {"id":7,"ts":"never"}: Json error: whilst decoding field 'ts': failed to parse "never" as Timestamp(µs, "+00:00"): Parser error: Error parsing timestamp from 'never': timestamp must contain at least 10 characters
+    ---
+    {"id":7,"ts":null,"note":"x"}: it has no event time
+    ---
+    {"id":7}: it has no event time
+    ---
+    {"id":7,"ts":"1970-01-01T00:00:01Z"}{"id":8,"ts":"1970-01-01T00:00:01Z"}: Parser error: the line holds more than one value
+    ---
+    {"id":7,"note":"��"}: Json error: Encountered non-UTF-8 data
+    "#);
 }
 
 #[test]
@@ -214,6 +259,18 @@ fn a_file_that_ends_within_quotes_ends_in_a_dead_letter() {
     assert_eq!(full.iter().map(|sorted| sorted.rows.num_rows()).sum::<usize>(), 1);
     let [torn] = dead(&full)[..] else { panic!("one: {full:?}") };
     assert!(torn.raw.starts_with(b"2,") && torn.error.contains("within quotes"), "{torn:?}");
+}
+
+#[tokio::test]
+async fn a_file_that_ends_within_quotes_fails_where_dead_letters_are_not_kept() {
+    for end in ["", "\n"] {
+        let text = format!("id,ts,note\n1,{SECOND},x\n2,{SECOND},\"torn\n3,{SECOND},y{end}");
+        let folder = Folder::with(&[("a.csv", text.as_bytes())]);
+        let source = folder.source(Format::Csv, typed(), 1000).await.unwrap();
+        let error = find(&source, Window::ALL).await.unwrap_err();
+        assert!(error.place().ends_with("a.csv, line 3"), "{}", chain(&error));
+        assert!(chain(&error).contains("within quotes") && chain(&error).contains("dead_letter"), "{}", chain(&error));
+    }
 }
 
 #[test]

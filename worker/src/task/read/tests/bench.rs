@@ -121,12 +121,7 @@ impl Bench {
             granted: v1::Token::default(),
             desk: Desk { run: RunId(0), reports: self.reports_in.clone(), cursor, moved: Arc::new(Notify::new()) },
         };
-        let job = ReadJob {
-            task: self.task.clone(),
-            next_unit,
-            window: self.window,
-            fences: Fences::default(),
-        };
+        let job = ReadJob { task: self.task.clone(), next_unit, window: self.window, fences: Fences::default() };
         let keeps = self.on_error == OnError::DeadLetter;
         let script = |begun: Arc<Mutex<Vec<usize>>>, units: Arc<Vec<_>>| Scripted {
             units,
