@@ -3,6 +3,7 @@
 
 mod adoption;
 mod bench;
+mod dead_letters;
 mod hand_in;
 mod journal;
 mod running;

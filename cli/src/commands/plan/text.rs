@@ -150,7 +150,8 @@ fn table(output: &OutputSurvey, wide: bool) -> String {
             "              this backfill has committed to it before, #{last}: it goes on from there, or has ended"
         );
     } else if there.rows_before > 0 && output.keeps_dead_letters {
-        let _ = writeln!(text, "              it holds {} of other runs, and they stay", plural(there.rows_before, "row"));
+        let _ =
+            writeln!(text, "              it holds {} of other runs, and they stay", plural(there.rows_before, "row"));
     } else if there.rows_before > 0 {
         let rows = count(there.rows_before);
         let _ = writeln!(

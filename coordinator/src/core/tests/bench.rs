@@ -64,7 +64,6 @@ pub(super) fn poison() -> v1::Evidence {
 impl Bench {
     /// A backfill of `sources` sources whose output reads the first, with nobody to run it.
     pub(super) fn new(sources: usize, max_drift: Option<i64>, allow_wide: bool) -> Self {
-        let id = BackfillId::from_digest(&[7; 32]);
         let every = Duration::from_secs(60);
         let output =
             CoreOutput { name: "out".to_owned(), commit_every: every, commit_bytes: u64::MAX, dead_letters: None };
@@ -76,6 +75,12 @@ impl Bench {
             sources: (0..sources).map(|at| format!("s{at}")).collect(),
             outputs: vec![output],
         };
+        Self::submitted(spec, true)
+    }
+
+    /// A backfill of `spec`, with nobody to run it.
+    pub(super) fn submitted(spec: CoreSpec, allow_existing: bool) -> Self {
+        let id = BackfillId::from_digest(&[7; 32]);
         let mut bench = Self {
             core: Core::new(Config::default()),
             id: id.clone(),
@@ -88,7 +93,7 @@ impl Bench {
             present: Vec::new(),
         };
         let (spec_json, reason) = (String::new(), String::new());
-        let submission = Submission { id, spec, spec_json, reason, allow_existing: true };
+        let submission = Submission { id, spec, spec_json, reason, allow_existing };
         bench.step(Event::Submit(RequestId(1), submission));
         bench
     }
@@ -170,10 +175,16 @@ impl Bench {
     }
 
     pub(super) fn prepare(&mut self) {
+        self.prepare_over(&vec![0; self.spec.outputs.len()]);
+    }
+
+    /// Prepares over tables that hold so many rows of others.
+    pub(super) fn prepare_over(&mut self, rows: &[u64]) {
         let held = self.grant(TaskId::Prepare).unwrap();
         let source = self.spec.sources.first().cloned().into_iter().collect();
         let output = v1::PreparedOutput { uuid: "u".to_owned(), source, ..Default::default() };
-        let prepared = v1::Prepared { version: 1, outputs: vec![output], now: 0, sources: vec![] };
+        let outputs = rows.iter().map(|rows| v1::PreparedOutput { rows_before: *rows, ..output.clone() }).collect();
+        let prepared = v1::Prepared { version: 1, outputs, now: 0, sources: vec![] };
         self.step(Event::Done(self.lease(held), done::Result::Prepared(prepared)));
     }
 
