@@ -19,6 +19,8 @@ use crate::source::event_time::EventTimeRule;
 
 /// Bytes that are decoded at a time, unless one record is longer.
 const BLOCK: usize = 256 << 10;
+/// Parts into which records are cut of which some are bad, nobody knows which.
+const PARTS: usize = 16;
 
 /// Rows, and the records among them that are none.
 #[derive(Debug)]
@@ -126,7 +128,7 @@ impl Sorting {
         Ok(())
     }
 
-    /// Sorts a block: what fails as a whole is halved until the bad records stand alone.
+    /// Sorts a block: what fails as a whole is taken apart until the bad records stand alone.
     fn records(&self, at: u64, text: &Bytes) -> Result<Sorted, ArrowError> {
         let raw_as = self.form.raw_as();
         let all = spans(text, self.form.delimiter());
@@ -135,22 +137,29 @@ impl Sorting {
             let raw = text.slice_ref(without_end(text.get(span.clone()).unwrap_or_default()));
             dead.push(DeadRecord::new(at + span.start as u64, &raw, raw_as, error));
         };
-        let mut ahead: Vec<&[Range<usize>]> = vec![all.as_slice()];
+        let mut ahead: Vec<&[Range<usize>]> = if all.is_empty() { Vec::new() } else { vec![&all] };
+        let mut decoder = None;
         while let Some(now) = ahead.pop() {
-            match self.form.decode_all(text, now)? {
+            match self.form.decode_all(&mut decoder, all.len() + 1, text, now)? {
                 Ok(batch) => rows.extend(self.timed(batch, |row| {
                     if let Some(span) = now.get(row) {
                         bury(span, NO_EVENT_TIME.to_owned());
                     }
                 })?),
-                Err(bad) if now.len() == 1 => now.iter().for_each(|span| bury(span, bad.error.clone())),
                 Err(bad) => {
-                    let (before, rest) = now.split_at(bad.at.unwrap_or(now.len() / 2).min(now.len()));
-                    let (one, behind) = rest.split_at(if bad.at.is_some() { 1.min(rest.len()) } else { 0 });
-                    ahead.extend([behind, one, before].into_iter().filter(|some| !some.is_empty()));
+                    let at = bad.at.filter(|at| *at < now.len()).or((now.len() == 1).then_some(0));
+                    if let Some((at, one)) = at.and_then(|at| Some((at, now.get(at)?))) {
+                        bury(one, bad.error);
+                        let (before, behind) = (now.get(..at), now.get(at + 1..));
+                        ahead.extend([behind, before].into_iter().flatten().filter(|some| !some.is_empty()));
+                    } else {
+                        // Where one in a hundred is bad, nearly all halves would be bad, and their halves.
+                        ahead.extend(now.chunks(now.len().div_ceil(PARTS)).rev());
+                    }
                 }
             }
         }
+        dead.sort_by_key(|one| one.position);
         let rows = match rows.len() {
             1 => rows.swap_remove(0),
             _ => concat_batches(&self.form.decoded(), &rows)?,
@@ -183,19 +192,27 @@ impl Form {
         if self.delimiter().is_some() { RawAs::Csv } else { RawAs::Json }
     }
 
-    /// The records of `text` at `spans`, decoded as one row each; or why that is not possible.
-    fn decode_all(&self, text: &[u8], spans: &[Range<usize>]) -> Result<Result<RecordBatch, Bad>, ArrowError> {
-        let mut decoder = self.decoder(spans.len() + 1)?;
-        for (at, span) in spans.iter().enumerate() {
-            let record = text.get(span.clone()).unwrap_or_default();
-            if span.end == text.len() && is_open(record, self.delimiter()) {
-                return Ok(Err(Bad { at: Some(at), error: OPEN.to_owned() }));
-            }
-            if let Err(error) = decoder.one(record, at) {
-                return Ok(Err(Bad { at: Some(at), error: said(&error) }));
-            }
+    /// The records of `text` at `spans`, decoded as one row each; or why that is not possible. `spare` is a decoder of
+    /// up to `most` rows with nothing in it: making one takes longer than a few records do.
+    fn decode_all(
+        &self,
+        spare: &mut Option<Decoder>,
+        most: usize,
+        text: &[u8],
+        spans: &[Range<usize>],
+    ) -> Result<Result<RecordBatch, Bad>, ArrowError> {
+        let ends = spans.last().is_some_and(|span| span.end == text.len());
+        let last = spans.last().and_then(|span| text.get(span.clone())).filter(|_| ends);
+        if last.is_some_and(|last| is_open(last, self.delimiter())) {
+            return Ok(Err(Bad { at: spans.len().checked_sub(1), error: OPEN.to_owned() }));
         }
-        Ok(match decoder.flush() {
+        let mut decoder = spare.take().map_or_else(|| self.decoder(most), Ok)?;
+        if let Err((at, error)) = decoder.all(text, spans) {
+            return Ok(Err(Bad { at: Some(at), error: said(&error) }));
+        }
+        let decoded = decoder.flush();
+        *spare = Some(decoder).filter(|decoder| !ends && decoder.is_empty(most));
+        Ok(match decoded {
             Ok(Some(batch)) if batch.num_rows() == spans.len() => Ok(batch),
             Ok(_) => Err(Bad { at: None, error: "it is not one record".to_owned() }),
             Err(error) => Err(Bad { at: None, error: said(&error) }),
@@ -204,29 +221,41 @@ impl Form {
 }
 
 impl Decoder {
-    /// Decodes the whole of `record`, behind `before` others: exactly one.
-    fn one(&mut self, record: &[u8], before: usize) -> Result<(), ArrowError> {
-        let wrong = |what: &str| Err(ArrowError::ParseError(what.to_owned()));
+    /// Whether nothing is left in it, a decoder of up to `most` rows, of what it was given.
+    fn is_empty(&self, most: usize) -> bool {
         match self {
+            Self::Csv(decoder) => decoder.capacity() == most,
+            Self::Json(decoder) => decoder.is_empty() && !decoder.has_partial_record(),
+        }
+    }
+
+    /// Decodes the records of `text` at `spans`, each as exactly one; or which of them is none, and why.
+    fn all(&mut self, text: &[u8], spans: &[Range<usize>]) -> Result<(), (usize, ArrowError)> {
+        let wrong = |what: &str| ArrowError::ParseError(what.to_owned());
+        match self {
+            // Its records end where ours do, and it skips what is blank between them.
             Self::Csv(decoder) => {
                 let room = decoder.capacity();
-                decoder.decode(record)?;
-                if !record.ends_with(b"\n") && !record.ends_with(b"\r") {
-                    decoder.decode(&[])?; // the last one ends with the file
+                let (start, end) =
+                    spans.first().zip(spans.last()).map_or((0, 0), |(first, last)| (first.start, last.end));
+                let text = text.get(start..end).unwrap_or_default();
+                let mut decoded = decoder.decode(text);
+                if decoded.is_ok() && !text.ends_with(b"\n") && !text.ends_with(b"\r") {
+                    decoded = decoder.decode(&[]); // the last one ends with the file
                 }
-                if decoder.capacity() + 1 == room { Ok(()) } else { wrong("it is not one record") }
+                let records = room - decoder.capacity();
+                decoded.map_err(|error| (records, error))?;
+                if records == spans.len() { Ok(()) } else { Err((records, wrong("it is not one record"))) }
             }
-            Self::Json(decoder) => {
-                let taken = decoder.decode(record)?;
+            Self::Json(decoder) => spans.iter().enumerate().try_for_each(|(at, span)| {
+                let line = text.get(span.clone()).unwrap_or_default();
+                let taken = decoder.decode(line).map_err(|error| (at, error))?;
                 if decoder.has_partial_record() {
-                    return wrong("it ends within a value");
+                    return Err((at, wrong("it ends within a value")));
                 }
-                if decoder.len() == before + 1 && taken == record.len() {
-                    Ok(())
-                } else {
-                    wrong("the line holds more than one value")
-                }
-            }
+                let is_one = decoder.len() == at + 1 && taken == line.len();
+                if is_one { Ok(()) } else { Err((at, wrong("the line holds more than one value"))) }
+            }),
         }
     }
 }
