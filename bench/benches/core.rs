@@ -64,6 +64,8 @@ impl Run {
                 name: "clicks".to_owned(),
                 commit_every: Duration::from_secs(3_600),
                 commit_bytes: u64::MAX,
+                staged: false,
+                replaces: false,
                 dead_letters: None,
             }],
         };

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from glob import glob
 from pathlib import Path
 
 import duckdb
@@ -27,7 +28,8 @@ FILES = 10
 
 def generate(folder: Path, rows: int) -> None:
     """Click events in the order of their times, with a little disorder; the same for the same number of rows."""
-    folder.mkdir(parents=True)
+    making = folder.with_name(f"{folder.name}.making")
+    making.mkdir(parents=True)
     each = rows // FILES
     connection = duckdb.connect()
     connection.execute("SET threads = 1")
@@ -44,12 +46,13 @@ def generate(folder: Path, rows: int) -> None:
                    printf('%016x', hash(i // 20)) || printf('%04x', hash(i * 23) % 65536) AS session,
                    (['de', 'fr', 'us', 'gb', 'jp', 'br', 'in', 'za'])[1 + (hash(i * 29) % 8)::INT] AS country
             FROM range({first}, {first + each}) AS r(i)"""
-        target = folder / f"clicks-{number:02}.parquet"
+        target = making / f"clicks-{number:02}.parquet"
         connection.execute(f"COPY ({query}) TO '{target}' (FORMAT parquet, COMPRESSION zstd)")
+    making.rename(folder)
 
 
 def measured(command: list[str], env: dict[str, str], log: Path) -> tuple[float, float, float]:
-    """Wall seconds, CPU seconds and peak resident MiB of a command and what it started."""
+    """Wall seconds, CPU seconds and peak resident MiB of a command."""
     peak = 0
     begun = time.monotonic()
     with log.open("wb") as out:
@@ -88,7 +91,7 @@ def duck(data: Path, folder: Path, threads: int) -> list[str]:
         f"import duckdb; c = duckdb.connect(); c.execute('SET threads = {threads}'); "
         f"c.execute('SET preserve_insertion_order = false'); "
         f"c.execute(\"CREATE VIEW clicks AS SELECT * FROM '{data}/*.parquet'\"); "
-        f"c.execute(\"\"\"COPY ({SELECT}) TO '{target}' (FORMAT parquet, COMPRESSION zstd, PER_THREAD_OUTPUT)\"\"\")"
+        f"c.execute(\"\"\"COPY ({SELECT}) TO '{target}' (FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1, PER_THREAD_OUTPUT)\"\"\")"
     )
     return [sys.executable, "-c", program]
 
@@ -116,6 +119,9 @@ def main() -> None:
     try:
         if not data.exists():
             generate(data, options.rows)
+        [(found,)] = duckdb.sql(f"SELECT count(*) FROM '{data}/*.parquet'").fetchall()
+        if found != options.rows:
+            sys.exit(f"{data} holds {found:,} rows, not {options.rows:,}: name another folder with --data")
         size = sum(file.stat().st_size for file in data.glob("*.parquet")) / 1e6
         print(f"{options.rows:,} rows, {size:,.0f} MB of Parquet in {FILES} files, {options.threads} threads")
         compare(options, data, scratch)
@@ -125,6 +131,7 @@ def main() -> None:
 
 def compare(options: argparse.Namespace, data: Path, scratch: Path) -> None:
     figures: dict[str, list[tuple[float, float, float]]] = {"tidegate": [], "duckdb": []}
+    written = {}
     for run in range(options.runs):
         sums = {}
         for side in figures:
@@ -139,16 +146,18 @@ def compare(options: argparse.Namespace, data: Path, scratch: Path) -> None:
                 result = folder / "out/*.parquet"
             figures[side].append(measured(command, env, folder / "log"))
             sums[side] = checksum(str(result))
+            written[side] = sum(Path(file).stat().st_size for file in glob(str(result), recursive=True)) / 1e6
             if run == options.runs - 1 and side == "tidegate":
                 print((folder / "log").read_text())
             shutil.rmtree(folder)
         if sums["tidegate"] != sums["duckdb"]:
             sys.exit(f"the answers differ: {json.dumps(sums, default=str)}")
-    print(f"{'':10} {'wall s':>22} {'cpu s':>8} {'peak MiB':>9}")
+    print(f"{'':10} {'wall s: min, median, max':>26} {'cpu s':>8} {'peak MiB':>9} {'written MB':>11}")
     for side, runs in figures.items():
         walls = [wall for wall, _, _ in runs]
         cpu, peak = statistics.median(cpu for _, cpu, _ in runs), max(peak for _, _, peak in runs)
-        print(f"{side:10} {min(walls):6.1f} {statistics.median(walls):6.1f} {max(walls):6.1f}   {cpu:8.1f} {peak:9.0f}")
+        wall = f"{min(walls):.1f} {statistics.median(walls):6.1f} {max(walls):6.1f}"
+        print(f"{side:10} {wall:>26} {cpu:8.1f} {peak:9.0f} {written[side]:11.0f}")
     ratio = statistics.median(t[0] / d[0] for t, d in zip(figures["tidegate"], figures["duckdb"]))
     print(f"wall time against DuckDB, median of {options.runs} pairs: {ratio:.2f}x")
 

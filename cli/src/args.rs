@@ -105,10 +105,12 @@ pub(crate) enum Command {
     Pause(Change),
     /// Let a paused backfill go on
     Resume(Change),
-    /// End a backfill; what is committed stays
+    /// End a backfill; what is committed stays, what is staged is dropped
     Cancel(Change),
     /// Take up again what failed or was parked
     Retry(Change),
+    /// Commit what is staged to the tables, each in one snapshot, drop the branches, and wait for the end
+    Publish(Publish),
     /// Run a coordinator
     Coordinator(Coordinator),
     /// Run a worker
@@ -262,6 +264,12 @@ pub(crate) struct Run {
     /// How many workers this process runs, with --local; the configured slots are shared out among them
     #[arg(long, value_name = "N", default_value_t = 1, requires = "local", value_parser = clap::value_parser!(u32).range(1..=256))]
     pub workers: u32,
+    /// Then publish what is staged, with --local
+    #[arg(long, requires = "local", conflicts_with = "discard")]
+    pub publish: bool,
+    /// Cancel it, and drop what is staged, with --local
+    #[arg(long, requires = "local", conflicts_with = "allow_existing")]
+    pub discard: bool,
     /// The folder of the state, with --local [env: TIDEGATE_STATE] [default: .tidegate]
     #[arg(long, value_name = "DIR", requires = "local")]
     pub state: Option<PathBuf>,
@@ -346,12 +354,23 @@ pub(crate) struct Change {
     /// Why; it is kept with the backfill
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     pub reason: String,
-    /// Do not ask (only `cancel` does)
+    /// Do not ask (only `cancel` and `publish` do)
     #[arg(short, long)]
     pub yes: bool,
     /// Show what would be done, and do nothing
     #[arg(long, conflicts_with = "yes")]
     pub dry_run: bool,
+}
+
+/// `publish`.
+#[derive(Debug, Args)]
+pub(crate) struct Publish {
+    /// What every change takes.
+    #[command(flatten)]
+    pub change: Change,
+    /// Return once it is accepted, without waiting for its end
+    #[arg(long, conflicts_with = "dry_run")]
+    pub detach: bool,
 }
 
 /// `coordinator`.

@@ -17,6 +17,7 @@ use tonic::{Code, Response, Status, Streaming};
 
 use crate::config::redacted;
 use crate::exit::{Error, Exit};
+use crate::report::is_at_rest;
 
 /// Where a coordinator listens unless it is told otherwise.
 pub(crate) const DEFAULT_ADDRESS: &str = "127.0.0.1:7411";
@@ -195,7 +196,7 @@ impl Watch {
             match self.try_next().await {
                 Ok(Some(update)) => {
                     self.lost = None;
-                    self.over = update.ended != 0;
+                    self.over = is_at_rest(&update);
                     return Ok(Some(update));
                 }
                 // the coordinator is shutting down: it ends a watch without a word

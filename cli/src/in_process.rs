@@ -8,6 +8,7 @@ use tidegate_worker::worker::WorkerConfig;
 use tonic::transport::Channel;
 
 use crate::local::{Local, LocalError};
+use crate::spec_file::DEPLOYMENT;
 
 /// What a run in this process needs besides its spec.
 pub(crate) struct Setup {
@@ -19,6 +20,19 @@ pub(crate) struct Setup {
     pub(crate) reason: String,
     /// Whether `append` may add to a window that holds rows of others.
     pub(crate) allow_existing: bool,
+    /// What is done with what is staged.
+    pub(crate) then: Then,
+}
+
+/// What is done with what a run has staged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Then {
+    /// It stays on its branches, to be looked at.
+    Leave,
+    /// It goes to main.
+    Publish,
+    /// It goes for good: the backfill is not run but cancelled.
+    Discard,
 }
 
 /// Why a run in this process did not come to an end.
@@ -56,8 +70,9 @@ pub(crate) async fn run(
         allow_existing: setup.allow_existing,
     };
     let channel = local.channel.clone();
+    let id = spec::backfill_id(DEPLOYMENT, resolved).to_string();
     let ended = tokio::select! {
-        ended = follow(channel, request, &mut show) => ended,
+        ended = follow(channel, request, &id, setup.then, &mut show) => ended,
         error = local.failed() => return Err(error.into()),
         signal = tokio::signal::ctrl_c() => match signal {
             Ok(()) => Err(RunError::Interrupted),
@@ -79,15 +94,46 @@ pub(crate) async fn run(
 async fn follow(
     channel: Channel,
     request: v1::ApplyRequest,
+    id: &str,
+    then: Then,
     show: &mut impl FnMut(&v1::Backfill),
 ) -> Result<Outcome, RunError> {
     let mut operator = OperatorClient::new(channel).max_decoding_message_size(64 << 20);
+    let reason = request.reason.clone();
+    if then == Then::Discard {
+        let last = changed(&mut operator, id, v1::Change::Cancel, reason, show).await?;
+        return Ok(Outcome { applied: v1::Applied::Attached, last });
+    }
     let reply = operator.apply(request).await?.into_inner();
-    let get = v1::GetRequest { id: reply.id.clone() };
+    let mut last = rest(&mut operator, id, show).await?;
+    if then == Then::Publish && last.phase() == v1::Phase::Staged {
+        last = changed(&mut operator, id, v1::Change::Publish, reason, show).await?;
+    }
+    Ok(Outcome { applied: reply.applied(), last })
+}
+
+/// A change is made, and what follows from it.
+async fn changed(
+    operator: &mut OperatorClient<Channel>,
+    id: &str,
+    change: v1::Change,
+    reason: String,
+    show: &mut impl FnMut(&v1::Backfill),
+) -> Result<v1::Backfill, RunError> {
+    operator.change(v1::ChangeRequest { id: id.to_owned(), change: change.into(), reason }).await?;
+    rest(operator, id, show).await
+}
+
+/// Shows each state until nothing more happens, and gives back the last.
+async fn rest(
+    operator: &mut OperatorClient<Channel>,
+    id: &str,
+    show: &mut impl FnMut(&v1::Backfill),
+) -> Result<v1::Backfill, RunError> {
+    let get = v1::GetRequest { id: id.to_owned() };
     let mut states = operator.watch(get.clone()).await?.into_inner();
     while let Some(state) = states.message().await? {
         show(&state);
     }
-    let last = operator.get(get).await?.into_inner();
-    Ok(Outcome { applied: reply.applied(), last })
+    Ok(operator.get(get).await?.into_inner())
 }

@@ -5,7 +5,7 @@
 //! | source | in range = read + pruned + gaps; rows that only reading tells of are in range once they are read |
 //! | output, in | rows read of its source = rows it read, of an output of one source |
 //! | output | read = passed + filtered + late + dead letter |
-//! | table | passed = committed |
+//! | table | passed = committed; of a staged output, passed = committed + staged |
 //! | dead letters | of a source = rows of the table that keeps them |
 
 use schemars::JsonSchema;
@@ -112,8 +112,12 @@ pub(crate) fn output_edges(backfill: &v1::Backfill, output: &v1::OutputState) ->
         count(output.rows_dead_letter)
     );
     edges.push(edge(exact(output.rows_read, parts.into_iter().fold(0, u64::saturating_add)), text));
-    let text = format!("{} passed = {} committed", count(output.rows_passed), count(output.rows_committed));
-    edges.push(edge(judge(backfill, output.rows_passed, output.rows_committed), text));
+    let mut text = format!("{} passed = {} committed", count(output.rows_passed), count(output.rows_committed));
+    if !output.branch.is_empty() {
+        text.push_str(&format!(" + {} staged", count(output.rows_staged)));
+    }
+    let there = output.rows_committed.saturating_add(output.rows_staged);
+    edges.push(edge(judge(backfill, output.rows_passed, there), text));
     edges
 }
 

@@ -252,7 +252,11 @@ fn frame(backfill: &v1::Backfill, pace: &Pace, now: i64, paint: Paint) -> String
             output.committed_through.map(|at| format!(", complete through {}", second(at))).unwrap_or_default();
         let committed =
             format!("{} rows committed in {}", count(output.rows_committed), plural(output.commits, "snapshot"));
-        text.push_str(&format!("\nOUTPUT {}  {committed}{through}", plain(&output.name)));
+        let staged = match output.branch.is_empty() {
+            true => String::new(),
+            false => format!(", {} rows staged on {}", count(output.rows_staged), plain(&output.branch)),
+        };
+        text.push_str(&format!("\nOUTPUT {}  {committed}{through}{staged}", plain(&output.name)));
     }
     text.push('\n');
     text.push_str(&workers(backfill));

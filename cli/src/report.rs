@@ -18,15 +18,20 @@ const PARKED_SHOWN: usize = 10;
 /// | the backfill | exit |
 /// |---|---|
 /// | succeeded, or is staged | 0 |
-/// | succeeded, with more dead letters than expected | 6 |
+/// | succeeded or is staged, with more dead letters than expected | 6 |
 /// | is partial | 6 |
 /// | failed | what its evidence says, else 1 |
 /// | was cancelled | 1 |
 /// | goes on | 75 |
 pub(crate) fn exit_code(backfill: &v1::Backfill) -> Exit {
     match backfill.phase() {
-        v1::Phase::Succeeded if backfill.outputs.iter().any(ledger::above_limit) => Exit::Partial,
-        v1::Phase::Succeeded | v1::Phase::Staged => Exit::Done,
+        v1::Phase::Succeeded | v1::Phase::Staged => {
+            if backfill.outputs.iter().any(ledger::above_limit) {
+                Exit::Partial
+            } else {
+                Exit::Done
+            }
+        }
         v1::Phase::Partial => Exit::Partial,
         v1::Phase::Failed => {
             let said = backfill.failure.as_ref().and_then(|failure| Exit::from_code(failure.exit_code));
@@ -35,6 +40,11 @@ pub(crate) fn exit_code(backfill: &v1::Backfill) -> Exit {
         v1::Phase::Cancelled => Exit::Failed,
         v1::Phase::Preparing | v1::Phase::Enumerating | v1::Phase::Running => Exit::Temporary,
     }
+}
+
+/// Whether nothing more happens until somebody wants it: it has ended, or is staged.
+pub(crate) fn is_at_rest(backfill: &v1::Backfill) -> bool {
+    backfill.ended != 0 || backfill.phase() == v1::Phase::Staged
 }
 
 /// Prints the report of `backfill` to stdout.
@@ -116,10 +126,22 @@ pub(crate) fn next(backfill: &v1::Backfill) -> String {
         v1::Phase::Failed => {
             format!("mend the cause, then tidegate retry {id}; tidegate events {id} says what happened")
         }
+        v1::Phase::Staged => {
+            let branches = staged_on(backfill);
+            format!("query {branches}; then tidegate publish {id}, or tidegate cancel {id}")
+        }
         v1::Phase::Cancelled => format!("what was committed stays; tidegate retry {id} takes up the rest"),
         _ if backfill.wish() == v1::Wish::Pause => format!("tidegate resume {id}"),
         _ => format!("tidegate watch {id}"),
     }
+}
+
+/// Where what is staged can be queried.
+fn staged_on(backfill: &v1::Backfill) -> String {
+    let staged = backfill.outputs.iter().filter(|output| !output.branch.is_empty());
+    let table = |output: &v1::OutputState| output.table.as_ref().map(|table| table.table.clone());
+    let on = staged.filter_map(|output| Some(format!("branch {} of {}", output.branch, table(output)?)));
+    plain(&on.collect::<Vec<_>>().join(", ")).into_owned()
 }
 
 struct Lines {
@@ -218,6 +240,14 @@ impl Lines {
             many => format!("{}, the last {}", plural(many, "snapshot"), output.last_snapshot),
         };
         self.fact("committed", &format!("{files}, {} written, {snapshots}", bytes(output.bytes)));
+        if output.rows_staged > 0 || output.staged_commits > 0 {
+            let files = plural(output.files_staged, "file");
+            let snapshots = plural(output.staged_commits, "snapshot");
+            self.fact("staged", &format!("{files} in {snapshots} on branch {}", output.branch));
+        }
+        if output.replaces {
+            self.fact("replaces", "what the window held when it was prepared");
+        }
         match output.committed_through {
             Some(through) => self.fact("complete", &format!("through {}", time(through))),
             None if backfill.phase() == v1::Phase::Succeeded => self.fact("complete", "through the whole window"),
@@ -280,6 +310,11 @@ mod tests {
     }
 
     #[test]
+    fn a_run_that_is_staged() {
+        insta::assert_snapshot!(render(&sample::staged(), NOW, Paint::plain()));
+    }
+
+    #[test]
     fn a_run_that_left_something_out() {
         insta::assert_snapshot!(render(&sample::partial(), NOW, Paint::plain()));
     }
@@ -322,6 +357,7 @@ mod tests {
         assert_eq!(exit_code(&sample::with_dead_letters(100)), Exit::Done);
         assert_eq!(exit_code(&sample::with_dead_letters(99)), Exit::Partial);
         assert_eq!(exit_code(&sample::partial()), Exit::Partial);
+        assert_eq!(exit_code(&sample::staged()), Exit::Done);
         assert_eq!(exit_code(&sample::running()), Exit::Temporary);
         let mut failed = sample::failed();
         assert_eq!(exit_code(&failed), Exit::Preflight, "its evidence says 4");

@@ -78,6 +78,12 @@ fn output(passed: u64, committed: u64) -> v1::OutputState {
         commits: if committed > 0 { 3 } else { 0 },
         last_snapshot: if committed > 0 { 8_744_120_993_871_203_511 } else { 0 },
         committed_through: (committed > 0).then_some(FROM + 364 * DAY),
+        branch: String::new(),
+        rows_staged: 0,
+        files_staged: 0,
+        staged_commits: 0,
+        staged_snapshot: 0,
+        replaces: false,
         dead_letters_expected: None,
     }
 }
@@ -151,6 +157,22 @@ pub(crate) fn with_dead_letters(expected: u64) -> v1::Backfill {
     run.sources[1].rows_dead_letter = 100;
     run.outputs.push(kept);
     run
+}
+
+/// One that waits to be published.
+pub(crate) fn staged() -> v1::Backfill {
+    let mut output = output(335_700, 0);
+    output.branch = "tidegate_bf-7k3m9qabcdefghij".to_owned();
+    (output.rows_staged, output.files_staged, output.staged_commits) = (335_700, 12, 3);
+    output.staged_snapshot = 8_744_120_993_871_203_511;
+    output.replaces = true;
+    v1::Backfill {
+        phase: v1::Phase::Staged.into(),
+        ended: 0,
+        outputs: vec![output],
+        state: "staged".to_owned(),
+        ..succeeded()
+    }
 }
 
 /// One that is done but for a task.

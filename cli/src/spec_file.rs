@@ -16,7 +16,7 @@ use crate::exit::{Error, Exit};
 use crate::style::plain;
 
 /// The deployment that a backfill's identity names; one until a coordinator can be told otherwise.
-const DEPLOYMENT: &str = "default";
+pub(crate) const DEPLOYMENT: &str = "default";
 /// No spec is longer, in bytes.
 const LONGEST: u64 = 1 << 20;
 

@@ -17,7 +17,7 @@ pub(crate) struct Backfill {
     pub id: String,
     /// Its name.
     pub name: String,
-    /// preparing, enumerating, running, succeeded, partial, failed or cancelled.
+    /// preparing, enumerating, running, staged, succeeded, partial, failed or cancelled.
     pub phase: String,
     /// What its operator wants: run, pause or cancel.
     pub wish: String,
@@ -31,7 +31,7 @@ pub(crate) struct Backfill {
     pub updated: String,
     /// When it ended.
     pub ended: Option<String>,
-    /// The exit code of a command that waits for its end; null while it runs.
+    /// The exit code of a command that waits for its end, or until it is staged; null while it runs.
     pub exit_code: Option<u8>,
     /// Soft; moves the gate only.
     pub read_watermark: Option<String>,
@@ -130,6 +130,15 @@ pub(crate) struct Output {
     pub last_snapshot: Option<String>,
     /// The table is complete below this.
     pub committed_through: Option<String>,
+    /// The branch that it is staged on until it is published; null where it commits directly.
+    pub branch: Option<String>,
+    /// Of rows_passed: on the branch now, and not on main.
+    pub rows_staged: u64,
+    pub files_staged: u64,
+    pub staged_snapshots: u64,
+    pub last_staged_snapshot: Option<String>,
+    /// Whether what the window held is replaced.
+    pub replaces: bool,
     /// Of a table that keeps the dead letters of its source: the most that are within the limit. Null for all others.
     pub dead_letters_expected: Option<u64>,
 }
@@ -214,7 +223,7 @@ impl Backfill {
             created: figures::time(backfill.created),
             updated: figures::time(backfill.updated),
             ended: over.then(|| figures::time(backfill.ended)),
-            exit_code: over.then(|| crate::report::exit_code(backfill).code()),
+            exit_code: crate::report::is_at_rest(backfill).then(|| crate::report::exit_code(backfill).code()),
             read_watermark: backfill.read_watermark.map(figures::time),
             gate: backfill.gate.map(figures::time),
             complete_watermark: backfill.complete_watermark.map(figures::time),
@@ -296,6 +305,12 @@ fn output(output: &v1::OutputState) -> Output {
         snapshots: output.commits,
         last_snapshot: (output.commits > 0).then(|| output.last_snapshot.to_string()),
         committed_through: output.committed_through.map(figures::time),
+        branch: Some(&output.branch).filter(|branch| !branch.is_empty()).cloned(),
+        rows_staged: output.rows_staged,
+        files_staged: output.files_staged,
+        staged_snapshots: output.staged_commits,
+        last_staged_snapshot: (output.staged_snapshot != 0).then(|| output.staged_snapshot.to_string()),
+        replaces: output.replaces,
         dead_letters_expected: output.dead_letters_expected,
     }
 }

@@ -32,11 +32,13 @@ pub enum Fence {
     SelfFencing,
     /// An unknown commit is resolved by reading only.
     UnknownOutcome,
+    /// An intent that is given up has an end only when a fence stands in the table, or the intent itself.
+    CancelFence,
 }
 
 impl Fence {
     /// Every fence.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::TokenCompare,
         Self::PrefixRule,
         Self::TermCompare,
@@ -48,6 +50,7 @@ impl Fence {
         Self::SealedThrough,
         Self::SelfFencing,
         Self::UnknownOutcome,
+        Self::CancelFence,
     ];
 }
 

@@ -6,6 +6,7 @@ input. A check is
   catalog   {"name", "file", "warehouse"} of a SQLite catalog
   table     namespace.name
   input     Parquet files (globs): what the query is about
+  branch    the branch that is read and judged, or null: main
   query     SQL over the table `input`: the rows that the table must hold, each as often; null: no commit may be there
   time      the event-time column of the input and of the table
   window    [from, to) in microseconds that the input is restricted to, or null
@@ -13,6 +14,7 @@ input. A check is
   may_miss  Parquet files whose rows may be missing, or null: then none may
 """
 
+import datetime
 import hashlib
 import json
 import sys
@@ -39,19 +41,25 @@ def judge(check) -> dict:
     except NoSuchTableError:
         missing = [] if check["query"] is None else ["no such table"]
         return {"table": check["table"], "rows": 0, "files": 0, "snapshots": 0, "spared": 0, "problems": missing}
-    files = [local(task.file.file_path) for task in table.scan().plan_files()]
-    rows = table.scan().to_arrow()
-    history(table, files, rows.num_rows, check["backfill"], problems)
+    branch = check["branch"] or "main"
+    head = table.metadata.refs.get(branch)
+    if head is None and branch != "main":
+        return {"table": check["table"], "rows": 0, "files": 0, "snapshots": 0, "spared": 0, "problems": ["no such branch"]}
+    head = head and head.snapshot_id
+    files = [local(task.file.file_path) for task in table.scan(snapshot_id=head).plan_files()]
+    rows = table.scan(snapshot_id=head).to_arrow()
+    ancestry = chain(table.metadata, head)
+    history(table, ancestry, files, rows.num_rows, check, problems)
     if check["query"] is not None:
         contents(table, files, rows, check, problems)
-    elif table.metadata.snapshots:
-        problems.append(f"{len(table.metadata.snapshots)} snapshots with {rows.num_rows} rows where none should be")
+    elif ancestry:
+        problems.append(f"{len(ancestry)} snapshots with {rows.num_rows} rows where none should be")
     return {
         "table": check["table"],
         "rows": rows.num_rows,
         "files": len(files),
-        "snapshots": len(table.metadata.snapshots),
-        "spared": pruning(table, rows, check["time"], problems),
+        "snapshots": len(ancestry),
+        "spared": pruning(table, head, rows, check["time"], problems),
         "problems": problems,
     }
 
@@ -60,11 +68,14 @@ def local(path: str) -> str:
     return path.removeprefix("file://")
 
 
-def history(table, live, rows, backfill, problems) -> None:
+def history(table, ancestry, live, rows, check, problems) -> None:
     """Every file is added by one snapshot, markers are a chain, promises never fall, totals are right."""
-    ancestry = chain(table.metadata)
-    if len(ancestry) != len(table.metadata.snapshots):
-        problems.append(f"{len(table.metadata.snapshots)} snapshots, {len(ancestry)} of them in the ancestry of main")
+    backfill, branch = check["backfill"], check["branch"]
+    key = f"tidegate.{backfill}" + (f"@{branch}" if branch else "")
+    known = {snapshot.snapshot_id for snapshot in ancestry}
+    astray = [one for one in table.metadata.snapshots if one.snapshot_id not in known and not is_staged(one)]
+    if astray and not branch:
+        problems.append(f"{len(astray)} snapshots are neither in the ancestry of main nor were they staged")
     seen, total, sequence, through = {}, 0, -1, ""
     for snapshot in ancestry:
         summary = snapshot.summary.additional_properties if snapshot.summary else {}
@@ -74,6 +85,13 @@ def history(table, live, rows, backfill, problems) -> None:
             if manifest.added_snapshot_id != snapshot.snapshot_id:
                 continue
             for entry in manifest.fetch_manifest_entry(table.io, discard_deleted=False):
+                if entry.status == ManifestEntryStatus.EXISTING and is_overwrite(snapshot):
+                    continue
+                if entry.status == ManifestEntryStatus.DELETED and is_overwrite(snapshot):
+                    if seen.pop(entry.data_file.file_path, None) is None:
+                        problems.append(f"{where}: {entry.data_file.file_path} is removed and was not there")
+                    total -= entry.data_file.record_count
+                    continue
                 if entry.status != ManifestEntryStatus.ADDED:
                     problems.append(f"{where}: {entry.data_file.file_path} is not added but {entry.status}")
                     continue
@@ -90,7 +108,7 @@ def history(table, live, rows, backfill, problems) -> None:
                 problems.append(f"{where}: {name} is {summary.get(name)}, should be {should}")
         if backfill is None:
             continue
-        marker = summary.get(f"tidegate.{backfill}")
+        marker = summary.get(key)
         if marker is None:
             problems.append(f"{where} has no marker of {backfill}: {summary}")
             continue
@@ -105,8 +123,8 @@ def history(table, live, rows, backfill, problems) -> None:
         if instant(promised) < instant(through):
             problems.append(f"{where}: committed-through falls from {through} to {promised}")
         through = promised
-        if snapshot is ancestry[-1] and table.properties.get(f"tidegate.{backfill}") != marker:
-            problems.append(f"the table's marker is {table.properties.get(f'tidegate.{backfill}')}, the last snapshot's {marker}")
+        if snapshot is ancestry[-1] and table.properties.get(key) != marker:
+            problems.append(f"the table's marker is {table.properties.get(key)}, the last snapshot's {marker}")
     if sorted(map(local, seen)) != sorted(live):
         problems.append(f"{len(seen)} files were added, {len(live)} are live")
     if total != rows:
@@ -119,9 +137,19 @@ def instant(text: str):
     return (whole, fraction.ljust(9, "0"))
 
 
-def chain(metadata) -> list:
-    """The snapshots from the first to main's head."""
-    found, at = [], metadata.current_snapshot_id
+def is_overwrite(snapshot) -> bool:
+    return snapshot.summary is not None and snapshot.summary.operation.value == "overwrite"
+
+
+def is_staged(snapshot) -> bool:
+    """Whether a snapshot was committed to a staging branch."""
+    summary = snapshot.summary.additional_properties if snapshot.summary else {}
+    return any(name.startswith("tidegate.") and "@" in name for name in summary)
+
+
+def chain(metadata, head) -> list:
+    """The snapshots from the first to `head`."""
+    found, at = [], head
     while at is not None:
         snapshot = metadata.snapshot_by_id(at)
         if snapshot is None:
@@ -189,27 +217,33 @@ def sums(db, rows, listed, problems) -> None:
                 problems.append(f"sum({field.name}) is {ours}, should be {theirs}")
 
 
-def pruning(table, rows, time, problems) -> int:
-    """A scan of one month touches that month's files only, and finds all its rows. How many files it was spared."""
-    if rows.num_rows == 0 or not any("month" in str(field.transform) for field in table.spec().fields):
+def pruning(table, head, rows, time, problems) -> int:
+    """A scan of one month or day touches its files only, and finds all its rows. How many files it was spared."""
+    cuts = [str(field.transform) for field in table.spec().fields if str(field.transform) in ("month", "day")]
+    if rows.num_rows == 0 or not cuts:
         return 0
-    middle = pc.min(rows[time]).as_py()
-    first = middle.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-    after = first.replace(year=first.year + first.month // 12, month=first.month % 12 + 1)
+    first = pc.min(rows[time]).as_py().replace(hour=0, minute=0, second=0, microsecond=0)
+    if cuts[0] == "month":
+        first = first.replace(day=1)
+        after = first.replace(year=first.year + first.month // 12, month=first.month % 12 + 1)
+        number = (first.year - 1970) * 12 + first.month - 1
+    else:
+        after = first + datetime.timedelta(days=1)
+        number = (first.date() - datetime.date(1970, 1, 1)).days
     within = And(GreaterThanOrEqual(time, first.isoformat()), LessThan(time, after.isoformat()))
-    scan = table.scan(row_filter=within)
+    scan = table.scan(row_filter=within, snapshot_id=head)
     planned = list(scan.plan_files())
-    number = (first.year - 1970) * 12 + first.month - 1
+    span = f"[{first.isoformat()}, {after.isoformat()})"
     for task in planned:
-        months = {value for value in task.file.partition if value is not None}
-        if number not in months:
-            problems.append(f"a scan of {first:%Y-%m} plans {task.file.file_path} of partition {task.file.partition}")
+        numbers = {value for value in task.file.partition if value is not None}
+        if number not in numbers and first.date() not in numbers:
+            problems.append(f"a scan of {span} plans {task.file.file_path} of partition {task.file.partition}")
     inside = pc.and_(pc.greater_equal(rows[time], pa.scalar(first, rows[time].type)),
                      pc.less(rows[time], pa.scalar(after, rows[time].type)))
     should = pc.sum(inside).as_py()
     if scan.to_arrow().num_rows != should:
-        problems.append(f"a scan of {first:%Y-%m} finds {scan.to_arrow().num_rows} rows, should find {should}")
-    return sum(1 for _ in table.scan().plan_files()) - len(planned)
+        problems.append(f"a scan of {span} finds {scan.to_arrow().num_rows} rows, should find {should}")
+    return sum(1 for _ in table.scan(snapshot_id=head).plan_files()) - len(planned)
 
 
 main()

@@ -60,6 +60,7 @@ async fn given_the_example_when_three_workers_replay_it_then_every_row_is_there_
     let check = |name: &str| Check {
         catalog: world.catalog(),
         table: format!("air.{name}"),
+        branch: None,
         input: vec![world.root().join(name).join("*.parquet").display().to_string()],
         query: Some("SELECT * FROM input".to_owned()),
         time: "time_hour",

@@ -4,10 +4,12 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
+use std::sync::Arc;
 
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use serde_json::Value;
 use tidegate_proto::v1;
-use tidegate_tests::sandbox::{World, must_balance, read_table};
+use tidegate_tests::sandbox::{BEGIN, World, must_balance, read_table, write_file};
 
 const FILES: usize = 12;
 const RECORDS: usize = 3_000;
@@ -161,4 +163,57 @@ async fn given_more_broken_records_than_expected_when_run_then_it_succeeds_with_
     let failed = world.run_local("strict.yaml", &[]).await.with(4);
     failed.saying(&["line", "on_error: dead_letter"]);
     assert!(fs::read_dir(world.root().join("warehouse/strict")).is_ok());
+}
+
+/// Rows without event time: first of a Parquet file, then of an Iceberg table.
+const COLUMNAR: &str = "version: 1
+kind: backfill
+name: NAME
+sources:
+  pages:
+    SOURCE
+    event_time: {column: ts}
+    on_error: dead_letter
+outputs:
+  pages: {table: lake.NAME, sql: SELECT SQL FROM pages}
+";
+
+#[tokio::test]
+async fn given_rows_without_event_time_when_a_query_needs_few_columns_then_each_is_kept_with_all_of_them() {
+    let world = World::new();
+    let times: TimestampMicrosecondArray =
+        (0..1000).map(|at| (at % 250 != 7).then_some(BEGIN + at * 1_000_000)).collect();
+    let columns: [(&str, ArrayRef); 3] = [
+        ("id", Arc::new(Int64Array::from_iter_values(0..1000))),
+        ("ts", Arc::new(times.with_timezone("UTC"))),
+        ("note", Arc::new(StringArray::from_iter_values((0..1000).map(|at| format!("\"{at}\n"))))),
+    ];
+    write_file(&world.root().join("pages.parquet"), &RecordBatch::try_from_iter(columns).unwrap(), 100);
+    let spec = |name: &str, source: &str, sql: &str| {
+        COLUMNAR.replace("NAME", name).replace("SOURCE", source).replace("SQL", sql)
+    };
+    world.write("a.yaml", &spec("files", "files: {path: pages.parquet}", "id"));
+    let ended = world.run_local("a.yaml", &[]).await.with(0).json();
+    assert_eq!(ended["outputs"][0]["rows_committed"], 996);
+    let kept = read_table(&world.catalog(), "lake.files__dead_letter");
+    let mut places: Vec<_> = kept.iter().map(|row| (row["position"].as_i64(), row["row"].as_i64())).collect();
+    places.sort_unstable();
+    assert_eq!(places, [(0, 7), (2, 57), (5, 7), (7, 57)].map(|(group, row)| (Some(group), Some(row))));
+    let first = kept.iter().find(|row| row["position"] == 0).unwrap();
+    let raw = "{\"id\":7,\"ts\":null,\"note\":\"\\\"7\\n\"}";
+    assert_eq!((&first["raw"], &first["raw_as"]), (&hex(raw).into(), &"row as json".into()));
+
+    // A table with such rows, made by a query, is read in turn.
+    let sql = "id, CASE WHEN id % 100 = 3 THEN NULL ELSE ts END AS ts, note";
+    world.write("b.yaml", &spec("torn", "files: {path: pages.parquet}", sql));
+    world.run_local("b.yaml", &[]).await.with(0);
+    world.write("c.yaml", &spec("again", "iceberg: {table: lake.torn}", "id"));
+    let ended = world.run_local("c.yaml", &[]).await.with(0).json();
+    assert_eq!(ended["outputs"][0]["rows_committed"], 986);
+    let raw: Vec<String> = read_table(&world.catalog(), "lake.again__dead_letter")
+        .iter()
+        .map(|row| row["raw"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(raw.len(), 10);
+    assert!(raw.contains(&hex("{\"id\":503,\"ts\":null,\"note\":\"\\\"503\\n\"}")), "{raw:?}");
 }

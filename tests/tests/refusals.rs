@@ -145,6 +145,7 @@ fn no_commit(world: &World) -> Check {
     Check {
         catalog: world.catalog(),
         table: "lake.events".to_owned(),
+        branch: None,
         input: Vec::new(),
         query: None,
         time: "ts",

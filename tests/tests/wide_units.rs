@@ -64,6 +64,7 @@ async fn given_units_wider_than_the_drift_when_they_are_allowed_then_the_bound_i
     let check = |name: &str| Check {
         catalog: world.catalog(),
         table: format!("air.{name}"),
+        branch: None,
         input: vec![world.root().join(name).join("*.parquet").display().to_string()],
         query: Some("SELECT * FROM input".to_owned()),
         time: "time_hour",

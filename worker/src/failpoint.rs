@@ -8,6 +8,8 @@ pub const FILE_BEFORE_CLOSE: &str = "file.before-close";
 pub const FILE_AFTER_CLOSE: &str = "file.after-close";
 /// Before a commit writes its first manifest.
 pub const COMMIT_BEFORE_MANIFESTS: &str = "commit.before-manifests";
+/// After a replacement has written the manifests that hold what goes anew, before their list.
+pub const COMMIT_AFTER_REWRITE: &str = "commit.after-rewrite";
 /// After a commit has written its manifests and their list.
 pub const COMMIT_AFTER_MANIFESTS: &str = "commit.after-manifests";
 /// Before a catalog of our own writes the table's new metadata file.

@@ -86,6 +86,9 @@ fn preview(
 ) -> Outcome {
     let (would, text) = match existing {
         None => ("create", "it would be created"),
+        Some(one) if one.phase() == v1::Phase::Staged => {
+            ("nothing_to_do", "it is staged: `publish` or `cancel` is next, and nothing would be done")
+        }
         Some(one) if one.ended == 0 => ("attach", "it runs already, and would be attached to"),
         Some(one) if one.phase() == v1::Phase::Succeeded => {
             ("nothing_to_do", "it has succeeded before: nothing would be done")

@@ -1,11 +1,13 @@
-//! `pause`, `resume`, `cancel` and `retry`.
+//! `pause`, `resume`, `cancel`, `retry` and `publish`.
 
 use serde::Serialize;
 use tidegate_proto::v1;
 
 use super::Context;
+use super::wait::{self, Waited};
 use crate::args;
-use crate::exit::{Exit, Outcome};
+use crate::client::Client;
+use crate::exit::{Error, Exit, Outcome};
 use crate::output::{self, Format};
 use crate::prompt;
 use crate::report::{next, short_id};
@@ -23,8 +25,33 @@ struct Preview<'a> {
 
 /// Asks for a change of a backfill.
 pub(super) async fn change(change: v1::Change, args: args::Change, context: &Context) -> Outcome {
-    let verb = change.as_str_name().trim_start_matches("CHANGE_").to_lowercase();
     let client = context.client().await?;
+    let Some(after) = made(&client, change, &args, context).await? else { return Ok(Exit::Done) };
+    print_changed(&after, context)
+}
+
+/// Publishes what is staged, and waits for the end.
+pub(super) async fn publish(args: args::Publish, context: &Context) -> Outcome {
+    let client = context.client().await?;
+    let Some(after) = made(&client, v1::Change::Publish, &args.change, context).await? else { return Ok(Exit::Done) };
+    if args.detach {
+        return print_changed(&after, context);
+    }
+    let progress = context.progress(&format!("{} is published; Ctrl-C detaches, it goes on", short_id(&after.id)));
+    match wait::until_end(&client, &after.id, progress, None).await? {
+        Waited::Ended(backfill) => wait::ended(&backfill, context),
+        Waited::Interrupted | Waited::TimedOut => Ok(Exit::Interrupted),
+    }
+}
+
+/// The backfill after `change`; `None` where it was only to be shown what that would do.
+async fn made(
+    client: &Client,
+    change: v1::Change,
+    args: &args::Change,
+    context: &Context,
+) -> Result<Option<v1::Backfill>, Error> {
+    let verb = change.as_str_name().trim_start_matches("CHANGE_").to_lowercase();
     let before = client.get(&args.of.id).await?;
     let who = format!("{} {}, which is {}", short_id(&before.id), plain(&before.name), plain(&before.state));
     if args.dry_run {
@@ -36,24 +63,22 @@ pub(super) async fn change(change: v1::Change, args: args::Change, context: &Con
             }
             format => output::print_document(format, "ChangePreview", &before.id, &preview)?,
         }
-        return Ok(Exit::Done);
+        return Ok(None);
     }
-    if change == v1::Change::Cancel {
-        context.say(&format!("cancel {who}: {}", effect(change)));
-        prompt::confirm("Cancel it?", args.yes)?;
+    if let v1::Change::Cancel | v1::Change::Publish = change {
+        context.say(&format!("{verb} {who}: {}", effect(change)));
+        prompt::confirm(if change == v1::Change::Cancel { "Cancel it?" } else { "Publish it?" }, args.yes)?;
     }
-    let after = client.change(&before.id, change, &args.reason).await?;
+    client.change(&before.id, change, &args.reason).await.map(Some)
+}
+
+fn print_changed(after: &v1::Backfill, context: &Context) -> Outcome {
     match context.format() {
         Format::Table | Format::Wide => {
             let id = short_id(&after.id);
-            output::print(&format!(
-                "{id} {} is {}\nNext: {}\n",
-                plain(&after.name),
-                plain(&after.state),
-                next(&after)
-            ))?;
+            output::print(&format!("{id} {} is {}\nNext: {}\n", plain(&after.name), plain(&after.state), next(after)))?;
         }
-        format => output::print_document(format, "Backfill", &after.id, &view::Backfill::of(&after))?,
+        format => output::print_document(format, "Backfill", &after.id, &view::Backfill::of(after))?,
     }
     Ok(Exit::Done)
 }
@@ -63,8 +88,12 @@ fn effect(change: v1::Change) -> &'static str {
         v1::Change::Unspecified => "nothing",
         v1::Change::Pause => "its readers hand in at their next unit boundary and stop; nothing is lost",
         v1::Change::Resume => "it goes on where it was",
-        v1::Change::Cancel => "its readers stop; what is committed stays, what is not is left out",
-        v1::Change::Publish => "what is staged becomes one snapshot of each table, and its branches go",
+        v1::Change::Cancel => {
+            "its readers stop; what is committed stays, what is not is left out, what is staged is dropped"
+        }
+        v1::Change::Publish => {
+            "what is staged becomes one snapshot of each table's main, and the branches go; it cannot be cancelled then"
+        }
         v1::Change::Retry => "what failed or was parked is taken up; what is committed is not read again",
     }
 }

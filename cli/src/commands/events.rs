@@ -10,6 +10,7 @@ use crate::client::Client;
 use crate::exit::{Error, Exit, Outcome};
 use crate::figures::second;
 use crate::output::{self, Document, Format};
+use crate::report::is_at_rest;
 use crate::style::plain;
 use crate::view;
 
@@ -47,7 +48,7 @@ async fn lines(client: &Client, id: &str, args: &args::Events, format: Format) -
     let mut after = args.after;
     loop {
         // asked first: what is journalled before the end is then on the page that follows
-        let over = args.follow && client.get(id).await?.ended != 0;
+        let over = args.follow && is_at_rest(&client.get(id).await?);
         let page = client.events(id, after, PAGE).await?;
         after = page.events.last().map_or(after, |last| last.number);
         output::print(&page.events.iter().map(|event| line(event, format)).collect::<Result<String, Error>>()?)?;

@@ -96,6 +96,7 @@ pub(crate) async fn dispatch(command: Command, context: &Context) -> Outcome {
         Command::Resume(args) => change::change(v1::Change::Resume, args, context).await,
         Command::Cancel(args) => change::change(v1::Change::Cancel, args, context).await,
         Command::Retry(args) => change::change(v1::Change::Retry, args, context).await,
+        Command::Publish(args) => change::publish(args, context).await,
         Command::Coordinator(args) => coordinator::coordinator(args, context).await,
         Command::Worker(_) => worker::worker(context).await,
         Command::Config { command: ConfigCommand::View { show_origin } } => config::view(show_origin, context),

@@ -3,14 +3,16 @@
 use std::path::PathBuf;
 
 use tidegate_common::spec::Resolved;
+use tidegate_proto::v1::{Applied, Phase};
 use tidegate_worker::access::Access;
 
 use super::worker::worker_config;
 use super::{Context, apply, wait};
 use crate::args;
 use crate::exit::{Error, Exit, Outcome};
-use crate::in_process::{self, RunError, Setup};
+use crate::in_process::{self, RunError, Setup, Then};
 use crate::local::LocalError;
+use crate::prompt;
 use crate::spec_file;
 
 /// Runs the backfill of a spec to its end.
@@ -19,7 +21,16 @@ pub(super) async fn run(args: args::Run, context: &Context) -> Outcome {
         return apply::apply(args.apply, context).await;
     }
     let spec = spec_file::load_over(&args.apply.spec.file, &args.apply.window)?;
-    let setup = setup(args.workers, context.config.state.value.clone(), &args.apply, context);
+    let mut setup = setup(args.workers, context.config.state.value.clone(), &args.apply, context);
+    setup.then = match (args.publish, args.discard) {
+        (_, true) => Then::Discard,
+        (true, _) => Then::Publish,
+        _ => Then::Leave,
+    };
+    if setup.then == Then::Discard {
+        let question = format!("Cancel {}, and drop what it has staged?", spec.resolved.spec.name);
+        prompt::confirm(&question, args.apply.yes)?;
+    }
     in_this_process(&spec.resolved, setup, context).await
 }
 
@@ -38,19 +49,29 @@ pub(super) fn setup(workers: u32, state: PathBuf, args: &args::Apply, context: &
         workers: (1..=workers).map(named).collect(),
         reason: args.reason.clone(),
         allow_existing: args.allow_existing,
+        then: Then::Leave,
     }
 }
 
 /// Runs a backfill in this process with progress, and prints its report.
 pub(super) async fn in_this_process(spec: &Resolved, setup: Setup, context: &Context) -> Outcome {
     let mut progress = context.progress("starting a coordinator and its workers in this process");
+    let then = setup.then;
     let ended = in_process::run(spec, setup, |state| progress.update(state)).await;
     progress.end();
     let ended = ended.map_err(failed)?;
-    if ended.applied == tidegate_proto::v1::Applied::NothingToDo {
+    if ended.applied == Applied::NothingToDo {
         context.say("nothing to do: this backfill has succeeded before");
     }
-    wait::ended(&ended.last, context)
+    let exit = wait::ended(&ended.last, context)?;
+    match ended.last.phase() {
+        Phase::Staged => {
+            context.say("without a server: run it again with --publish, or with --discard");
+            Ok(exit)
+        }
+        Phase::Cancelled if then == Then::Discard => Ok(Exit::Done),
+        _ => Ok(exit),
+    }
 }
 
 /// How a run in this process ends when it does not come to an end.

@@ -38,7 +38,7 @@ pub(super) async fn list(context: &Context) -> Outcome {
 }
 
 fn table(all: &[v1::Backfill], wide: bool) -> String {
-    let mut header = vec!["ID", "NAME", "STATE", "DONE", "RECORDS READ", "COMMITTED", "CREATED"];
+    let mut header = vec!["ID", "NAME", "STATE", "DONE", "RECORDS READ", "COMMITTED", "STAGED", "CREATED"];
     if wide {
         header.extend(["PARKED", "READ WATERMARK", "TABLES"]);
     }
@@ -50,9 +50,18 @@ fn row(one: &v1::Backfill, wide: bool) -> Vec<String> {
     let read: u64 = one.sources.iter().map(|source| source.rows_read).sum();
     let done = ledger::done_percent(one).map_or_else(|| "-".to_owned(), |part| format!("{part:.1}%"));
     let committed = one.outputs.iter().map(|output| output.rows_committed).sum();
+    let staged = one.outputs.iter().map(|output| output.rows_staged).sum();
     let id = if wide { one.id.clone() } else { short_id(&one.id).to_owned() };
-    let mut row =
-        vec![id, one.name.clone(), one.state.clone(), done, count(read), count(committed), second(one.created)];
+    let mut row = vec![
+        id,
+        one.name.clone(),
+        one.state.clone(),
+        done,
+        count(read),
+        count(committed),
+        count(staged),
+        second(one.created),
+    ];
     if wide {
         let tables = one.outputs.iter().filter_map(|output| output.table.as_ref()).map(|table| table.table.clone());
         row.push(count(one.parked.len() as u64));
@@ -116,7 +125,7 @@ async fn watch_lines(id: &str, context: &Context) -> Outcome {
 pub(super) fn applied_text(applied: v1::Applied) -> &'static str {
     match applied {
         v1::Applied::Created => "created",
-        v1::Applied::Attached => "runs already: attached to it",
+        v1::Applied::Attached => "is there already: attached to it",
         v1::Applied::Resumed => "had ended before its end: taken up again",
         v1::Applied::NothingToDo => "has succeeded before: nothing to do",
     }
@@ -137,7 +146,7 @@ mod tests {
 
     #[test]
     fn the_table_of_backfills() {
-        let all = [sample::running(), sample::succeeded(), sample::partial(), sample::failed()];
+        let all = [sample::running(), sample::staged(), sample::succeeded(), sample::partial(), sample::failed()];
         insta::assert_snapshot!(format!("{}\n{}", table(&all, false), table(&all, true)));
     }
 

@@ -135,6 +135,8 @@ mod tests {
             operation: "append".to_owned(),
             added_rows: Some(336_776),
             added_files: Some(12),
+            removed_rows: Some(0),
+            removed_files: Some(0),
             total_rows: None,
             markers: [("tidegate.bf-7k3m9qabcdefghij".to_owned(), "3:0a1b".to_owned())].into(),
             committed_through: Some("2014-01-01T05:00:00Z".to_owned()),

@@ -110,7 +110,7 @@ async fn one(account: Account, catalogs: &Catalogs, only: Option<&str>) -> Resul
     for (at, output) in account.outputs.iter().enumerate() {
         let target = account.target(at, DEFAULT_CATALOG).map_err(bad_journal)?;
         let asked_for = only.is_none_or(|only| only == target.full_name());
-        if asked_for && output.committed().next().is_some() {
+        if asked_for && output.is_touched() {
             let facts = read_table(catalogs, &target, &account, output).await.map_err(|bad| sink_error(&bad))?;
             checks.extend(check_table(&account, output, &facts));
         }

@@ -329,7 +329,8 @@ pub struct OutputSpec {
     /// When readers see the rows.
     #[serde(default)]
     pub publish: Publish,
-    /// When to commit as it goes; default every minute and every 4 GiB.
+    /// When to commit as it goes; default every minute and every 4 GiB. Not for `replace_window` that is direct: it
+    /// commits once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub commit: Option<CommitSpec>,
 }
@@ -352,7 +353,7 @@ pub enum Publish {
     /// As they are committed.
     #[default]
     Direct,
-    /// On a branch to audit, then in one snapshot.
+    /// On a branch to audit; then, when `publish` says so, in one snapshot of main.
     Staged,
 }
 

@@ -98,10 +98,12 @@ fn sources(spec: &mut Spec, findings: &mut Findings) -> Vec<ResolvedSource> {
 fn outputs(spec: &mut Spec, findings: &mut Findings) -> Vec<ResolvedOutput> {
     count(&spec.outputs, MAX_OUTPUTS, "output", findings);
     let sources: Vec<&str> = spec.sources.keys().map(String::as_str).collect();
+    let has_window = spec.window.is_some();
     let mut resolved = Vec::new();
     for (name, output) in spec.outputs.iter_mut().take(MAX_OUTPUTS) {
         findings.keep(name, check_name("an output", name));
-        resolved.extend(findings.within(name, |findings| resolve_output::output(name, output, &sources, findings)));
+        let resolve = |findings: &mut Findings| resolve_output::output(name, output, &sources, has_window, findings);
+        resolved.extend(findings.within(name, resolve));
     }
     resolve_output::one_writer_each(&resolved, findings);
     resolved

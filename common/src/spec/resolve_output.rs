@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::error::{SpecError, quoted};
-use super::model::{CommitSpec, OutputSpec};
+use super::model::{CommitSpec, Mode, OutputSpec, Publish};
 use super::names::TableName;
 use super::partition::PartitionField;
 use super::quantity::{canonical_bytes, canonical_span, parse_bytes};
@@ -22,8 +22,10 @@ pub(super) fn output(
     name: &str,
     spec: &mut OutputSpec,
     sources: &[&str],
+    has_window: bool,
     findings: &mut Findings,
 ) -> Option<ResolvedOutput> {
+    replacing(spec, has_window, findings);
     let table = findings.keep("table", spec.table.trim().parse::<TableName>());
     let sql = query(spec, sources, findings);
     let partition_by = findings.within("partition_by", |findings| fields(&mut spec.partition_by, findings));
@@ -43,6 +45,23 @@ pub(super) fn output(
         commit_bytes,
         dead_letters: None,
     })
+}
+
+/// What replaces the window's rows needs a window, and commits once where nobody can look at a branch.
+fn replacing(spec: &OutputSpec, has_window: bool, findings: &mut Findings) {
+    if spec.mode != Mode::ReplaceWindow {
+        return;
+    }
+    if !has_window {
+        let error = SpecError::new("`replace_window` needs a window: without one it would replace the whole table");
+        findings.add("mode", error.hint("say which `window` is replayed"));
+    }
+    if spec.publish == Publish::Direct && spec.commit.is_some() {
+        let error =
+            SpecError::new("`replace_window` commits once, when all is read: there is nothing to commit as it goes");
+        findings
+            .add("commit", error.hint("leave it out, or take `publish: staged`, which commits to a branch as it goes"));
+    }
 }
 
 fn query(spec: &mut OutputSpec, sources: &[&str], findings: &mut Findings) -> Option<String> {

@@ -74,6 +74,17 @@ fn generated(more: &str) -> String {
 }
 
 #[test]
+fn what_replaces_a_window_needs_one_and_commits_once() {
+    let replaces = with("mode: append", "mode: replace_window");
+    assert!(check(&replaces).is_ok());
+    let window = "window: {from: 2013-01-01, to: 2014-01-01, time_zone: America/New_York}\n";
+    assert!(errors(&replaces.replace(window, "")).contains("needs a window"));
+    let commits = replaces.replace("publish: direct", "commit: {every: 90s}");
+    assert!(errors(&commits).contains("commits once"));
+    assert!(check(&commits.replace("commit: {every: 90s}", "publish: staged\n    commit: {every: 90s}")).is_ok());
+}
+
+#[test]
 fn the_example_of_the_manual_resolves() {
     let resolved = check(GOOD).unwrap();
     assert_eq!(resolved.window.to_string(), "[2013-01-01T05:00:00Z, 2014-01-01T05:00:00Z)");

@@ -5,7 +5,7 @@
 //! always first. When it finds no slot, the paused reader furthest ahead yields (DESIGN §4.5): no deadlock.
 
 use tidegate_common::gate::Gate;
-use tidegate_common::ids::{BackfillId, OutputIx, Sequence, SessionId, SourceIx, TaskId, Token};
+use tidegate_common::ids::{BackfillId, OutputIx, Sequence, SessionId, SourceIx, TaskId, Term, Token};
 use tidegate_common::time::EventTime;
 use tidegate_proto::v1::{self, assign::Work, from_coordinator::Kind};
 
@@ -189,7 +189,9 @@ fn odd_jobs(backfill: &Backfill) -> Vec<TaskId> {
             jobs.push(TaskId::Commit(OutputIx::new(ix), output.sequence));
         }
     }
-    if backfill.phase == v1::Phase::Preparing && running {
+    // A preparation reads markers: it waits until none of them can move.
+    let pins = backfill.phase == v1::Phase::Preparing || (backfill.repin && !backfill.is_over());
+    if pins && running && !backfill.has_open_intent() {
         jobs.push(TaskId::Prepare);
     }
     if backfill.phase == v1::Phase::Enumerating && running {
@@ -206,7 +208,8 @@ fn odd_work(backfill: &Backfill, task: TaskId) -> Option<Work> {
         TaskId::Commit(output, sequence) => {
             let output = backfill.outputs.get(output.get() as usize)?;
             let intent = output.prepared_intent().filter(|intent| Sequence::new(intent.sequence) == sequence)?;
-            Work::Commit(v1::CommitWork { intent: Some(intent.clone()), cancel: 0 })
+            let cancel = output.doomed.map_or(0, Term::get);
+            Work::Commit(v1::CommitWork { intent: Some(intent.clone()), cancel })
         }
         TaskId::Read(..) => return None,
     })

@@ -1,22 +1,19 @@
 //! A backfill's state: what its journal says, and what is only known while it runs.
 //!
-//! [`Backfill::apply`] folds one journalled record into the state; nothing else changes the durable part. A restarted
-//! coordinator folds the same records and has the same state.
+//! [`Backfill::apply`] alone changes the durable part.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use sha2::{Digest, Sha256};
-use tidegate_common::clock::Monotonic;
 use tidegate_common::gate::Gate;
-use tidegate_common::ids::{BackfillId, Epoch, LogPosition, Sequence, SessionId, SourceIx, TaskId, Term, Token};
+use tidegate_common::ids::{BackfillId, Epoch, LogPosition, SessionId, TaskId, Term, Token};
 use tidegate_common::spec::DeadLetterLimit;
 use tidegate_common::time::{EventTime, Span, Window};
-use tidegate_proto::convert;
 use tidegate_proto::v1::{self, record};
 
 use super::event::HeldTask;
-use super::ledger::{OutputAccount, SourceAccount};
+use super::ledger::SourceAccount;
+use super::output::Output;
 use super::plan::{Place, SourcePlan};
 
 /// What the core needs to know of a spec.
@@ -45,8 +42,19 @@ pub struct CoreOutput {
     pub commit_every: Duration,
     /// Bytes of data files between two commits.
     pub commit_bytes: u64,
+    /// Whether it commits to a staging branch, and to main only when it is published.
+    pub staged: bool,
+    /// Whether what the window held goes when its rows come.
+    pub replaces: bool,
     /// How many dead letters of its source are expected, where it is the table that keeps them.
     pub dead_letters: Option<DeadLetterLimit>,
+}
+
+impl CoreOutput {
+    /// Whether it commits nothing before all is read: one intent on main replaces what the window held.
+    pub(super) fn is_held(&self) -> bool {
+        self.replaces && !self.staged
+    }
 }
 
 /// One source of a backfill.
@@ -56,35 +64,6 @@ pub(super) struct Source {
     pub(super) account: SourceAccount,
     /// Segments of the enumeration that is running, by index; forgotten with its grant.
     pub(super) finding: Vec<record::SegmentInfo>,
-}
-
-/// One output of a backfill.
-#[derive(Debug)]
-pub(super) struct Output {
-    pub(super) source: Option<SourceIx>,
-    pub(super) account: OutputAccount,
-    pub(super) sequence: Sequence,
-    pub(super) sealed_through: LogPosition,
-    /// The last intent; it is prepared while `ended` is false.
-    pub(super) intent: Option<v1::Intent>,
-    pub(super) ended: bool,
-    /// `<sequence>:<digest>` of the last commit that is in the table.
-    pub(super) marker: String,
-    pub(super) last_snapshot: i64,
-    pub(super) committed_through: EventTime,
-    pub(super) unsealed: Unsealed,
-    /// When the oldest unsealed file was handed in; soft.
-    pub(super) unsealed_since: Option<Monotonic>,
-}
-
-/// Files of accepted hand-ins that are in no intent yet.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Unsealed {
-    pub(super) files: u64,
-    pub(super) rows: u64,
-    pub(super) bytes: u64,
-    /// Over each file's path and a line break, in the order of the log.
-    pub(super) paths: Sha256,
 }
 
 /// A task that is granted to a session.
@@ -123,6 +102,10 @@ pub struct Backfill {
     pub(super) sources: Vec<Source>,
     pub(super) outputs: Vec<Output>,
     pub(super) parked: BTreeMap<TaskId, v1::Evidence>,
+    /// Whether what is staged goes to main: from then on every output is driven to its end.
+    pub(super) publishing: bool,
+    /// Whether the tables are to be looked at anew, for what their windows hold now.
+    pub(super) repin: bool,
     pub(super) created: i64,
     pub(super) updated: i64,
     pub(super) ended: i64,
@@ -144,7 +127,7 @@ impl Backfill {
     /// A backfill that was just created, or is about to be replayed from its journal.
     pub(super) fn new(id: BackfillId, spec: CoreSpec) -> Self {
         let sources = spec.sources.iter().map(|_| Source::new()).collect();
-        let outputs = spec.outputs.iter().map(|_| Output::new()).collect();
+        let outputs = spec.outputs.iter().map(Output::new).collect();
         Self {
             id,
             spec,
@@ -159,6 +142,8 @@ impl Backfill {
             sources,
             outputs,
             parked: BTreeMap::new(),
+            publishing: false,
+            repin: false,
             created: 0,
             updated: 0,
             ended: 0,
@@ -172,136 +157,6 @@ impl Backfill {
             led: false,
             claims: Vec::new(),
         }
-    }
-
-    /// Folds one journalled record into the state.
-    pub(super) fn apply(&mut self, record: &v1::Record) {
-        use record::Kind;
-        self.updated = record.at;
-        match &record.kind {
-            Some(Kind::Created(created)) => {
-                self.created = record.at;
-                self.spec_json.clone_from(&created.spec_json);
-                self.allow_existing = created.allow_existing;
-            }
-            Some(Kind::Term(raised)) => self.term = Term::new(raised.term),
-            Some(Kind::Prepared(prepared)) => self.apply_prepared(prepared),
-            Some(Kind::Planned(planned)) => self.apply_planned(planned),
-            Some(Kind::HandIn(accepted)) => self.apply_hand_in(accepted),
-            Some(Kind::Sealed(intent)) => self.apply_sealed(intent),
-            Some(Kind::Publishing(publishing)) => {
-                publishing.intents.iter().for_each(|intent| self.apply_sealed(intent))
-            }
-            Some(Kind::Ended(ended)) => self.apply_ended(ended),
-            Some(Kind::Parked(parked)) => self.apply_parked(parked),
-            Some(Kind::Wish(changed)) => self.wish = changed.wish(),
-            Some(Kind::Phase(changed)) => {
-                self.phase = changed.phase();
-                self.failure.clone_from(&changed.evidence);
-                self.ended = if self.is_over() { record.at } else { 0 };
-            }
-            Some(Kind::Retried(retried)) => self.apply_retried(retried),
-            None => {}
-        }
-    }
-
-    fn apply_prepared(&mut self, prepared: &v1::Prepared) {
-        for (output, found) in self.outputs.iter_mut().zip(&prepared.outputs) {
-            let reads = found.source.first();
-            let at = self.spec.sources.iter().position(|name| Some(name) == reads);
-            output.source = at.and_then(|at| u32::try_from(at).ok()).map(SourceIx::new);
-        }
-        self.prepared = Some(prepared.clone());
-        self.phase = v1::Phase::Enumerating;
-    }
-
-    fn apply_planned(&mut self, planned: &record::SourcePlanned) {
-        if let (Some(source), Some(found)) = (self.sources.get_mut(planned.source as usize), &planned.found) {
-            source.plan.planned(found.clone(), planned.segments.clone());
-            source.finding = Vec::new();
-        }
-        if self.sources.iter().all(|source| source.plan.found().is_some()) {
-            self.phase = v1::Phase::Running;
-        }
-    }
-
-    fn apply_hand_in(&mut self, accepted: &record::HandInAccepted) {
-        let (Ok(task), Some(hand_in)) = (convert::task_id(accepted.task), &accepted.hand_in) else { return };
-        let TaskId::Read(source, segment, at) = task else { return };
-        let Some(source) = self.sources.get_mut(source.get() as usize) else { return };
-        source.account.book(hand_in, accepted.rows_planned);
-        let total = accepted.units_in_task;
-        source.plan.accept((segment, at), hand_in.end_unit, total, &hand_in.attempt, hand_in.number);
-        for part in &hand_in.outputs {
-            if let Some(output) = self.outputs.get_mut(part.output as usize) {
-                output.account.book(part);
-                output.unsealed.book(part);
-            }
-        }
-        self.log = self.log.next();
-        self.parked.remove(&task);
-        self.tries.remove(&task);
-    }
-
-    fn apply_sealed(&mut self, intent: &v1::Intent) {
-        let Some(output) = self.outputs.get_mut(intent.output as usize) else { return };
-        output.sequence = Sequence::new(intent.sequence);
-        output.sealed_through = LogPosition::new(intent.log_to);
-        output.intent = Some(intent.clone());
-        output.ended = false;
-        output.unsealed = Unsealed::default();
-        output.unsealed_since = None;
-    }
-
-    fn apply_ended(&mut self, ended: &record::IntentEnded) {
-        let Some(output) = self.outputs.get_mut(ended.output as usize) else { return };
-        let (Some(intent), Some(result)) = (&output.intent, &ended.result) else { return };
-        if intent.sequence != ended.sequence || output.ended {
-            return;
-        }
-        output.ended = true;
-        if result.end() == v1::CommitEnd::Committed {
-            output.account.commit(intent);
-            let through = EventTime::from_micros(intent.committed_through);
-            output.committed_through = output.committed_through.max(through);
-            if intent.files > 0 {
-                output.marker = format!("{}:{}", intent.sequence, intent.digest);
-                output.last_snapshot = result.snapshot_id;
-            }
-        }
-    }
-
-    fn apply_parked(&mut self, parked: &record::Parked) {
-        let Ok(task) = convert::task_id(parked.task) else { return };
-        if let Some((plan, place)) = self.read_task(task) {
-            plan.park(place);
-            self.parked.insert(task, parked.evidence.clone().unwrap_or_default());
-        }
-    }
-
-    fn apply_retried(&mut self, retried: &record::Retried) {
-        self.allow_existing |= retried.allow_existing;
-        for task in std::mem::take(&mut self.parked).into_keys() {
-            if let Some((plan, place)) = self.read_task(task) {
-                plan.unpark(place);
-            }
-        }
-        self.tries.clear();
-        self.failure = None;
-        self.ended = 0;
-        self.wish = v1::Wish::Run;
-        if self.log == LogPosition::default() {
-            // Nothing was accepted, so nothing holds it to what was pinned: it is planned anew.
-            self.prepared = None;
-            self.sources = self.spec.sources.iter().map(|_| Source::new()).collect();
-        }
-        self.phase = if self.prepared.is_none() {
-            v1::Phase::Preparing
-        } else if self.sources.iter().any(|source| source.plan.found().is_none()) {
-            v1::Phase::Enumerating
-        } else {
-            v1::Phase::Running
-        };
     }
 
     /// The plan and place of a read task; `None` for every other task.
@@ -332,7 +187,33 @@ impl Backfill {
 
     /// Whether it has ended, one way or another.
     pub fn is_over(&self) -> bool {
-        !matches!(self.phase, v1::Phase::Preparing | v1::Phase::Enumerating | v1::Phase::Running)
+        use v1::Phase;
+        !matches!(self.phase, Phase::Preparing | Phase::Enumerating | Phase::Running | Phase::Staged)
+    }
+
+    /// Whether nothing more happens until somebody wants it: it has ended, or is staged.
+    pub fn is_at_rest(&self) -> bool {
+        self.is_over() || self.phase == v1::Phase::Staged
+    }
+
+    /// The name of its staging branches.
+    pub fn branch(&self) -> String {
+        format!("tidegate_{}", self.id)
+    }
+
+    /// Whether an intent is prepared and its end is not proven.
+    pub(super) fn has_open_intent(&self) -> bool {
+        self.outputs.iter().any(|output| output.prepared_intent().is_some())
+    }
+
+    /// Whether an output is staged and not on main yet.
+    pub(super) fn is_unpublished(&self) -> bool {
+        self.outputs.iter().zip(&self.spec.outputs).any(|(output, spec)| spec.staged && !output.published)
+    }
+
+    /// Whether there is something that a cancel would still undo: an intent without an end, a staging branch.
+    pub(super) fn has_remains(&self) -> bool {
+        self.has_open_intent() || self.outputs.iter().any(|output| output.branched)
     }
 
     /// The group's read watermark and gate. Sources that are not enumerated hold it at the beginning of time.
@@ -352,6 +233,21 @@ impl Backfill {
     /// Whether all that can be read is read.
     pub(super) fn is_read(&self) -> bool {
         self.phase == v1::Phase::Running && self.sources.iter().all(|source| source.plan.is_read())
+    }
+
+    /// Whether all is read, and nothing is set aside.
+    pub(super) fn is_whole(&self) -> bool {
+        self.is_read() && self.parked.is_empty()
+    }
+
+    /// Whether every output has, with its proof, all that can be committed before it is published.
+    pub(super) fn is_committed(&self) -> bool {
+        let whole = self.parked.is_empty();
+        let done = |(output, spec): (&Output, &CoreOutput)| match spec.is_held() {
+            true => output.replaced || !whole,
+            false => output.unsealed.files == 0 && (output.replaced || !spec.replaces || !whole),
+        };
+        self.is_read() && !self.has_open_intent() && self.outputs.iter().zip(&self.spec.outputs).all(done)
     }
 
     /// Whether everything that was begun before a restart is loaded again.
@@ -385,7 +281,8 @@ impl Backfill {
         }
         for (output, spec) in self.outputs.iter().zip(&self.spec.outputs) {
             if let Some(source) = output.source.and_then(|at| self.sources.get(at.get() as usize)) {
-                wrong.extend(output.account.imbalances(&spec.name, &source.account));
+                let staged = spec.staged && !output.published;
+                wrong.extend(output.account.imbalances(&spec.name, &source.account, staged));
                 wrong.extend(spec.dead_letters.and_then(|_| output.account.unkept(&spec.name, &source.account)));
             }
         }
@@ -394,42 +291,7 @@ impl Backfill {
 }
 
 impl Source {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { plan: SourcePlan::default(), account: SourceAccount::new(), finding: Vec::new() }
-    }
-}
-
-impl Output {
-    fn new() -> Self {
-        Self {
-            source: None,
-            account: OutputAccount::default(),
-            sequence: Sequence::default(),
-            sealed_through: LogPosition::default(),
-            intent: None,
-            ended: true,
-            marker: String::new(),
-            last_snapshot: 0,
-            committed_through: EventTime::MIN,
-            unsealed: Unsealed::default(),
-            unsealed_since: None,
-        }
-    }
-
-    /// The intent that is prepared and whose end is not proven.
-    pub(super) fn prepared_intent(&self) -> Option<&v1::Intent> {
-        self.intent.as_ref().filter(|_| !self.ended)
-    }
-}
-
-impl Unsealed {
-    fn book(&mut self, part: &v1::OutputPart) {
-        for file in &part.files {
-            self.files += 1;
-            self.rows += file.rows;
-            self.bytes += file.bytes;
-            self.paths.update(file.path.as_bytes());
-            self.paths.update(b"\n");
-        }
     }
 }

@@ -1,18 +1,40 @@
 //! Seals and intents: when accepted files become the immutable list of one commit, and how that ends.
 //!
 //! An output's intents lie behind one another in the log: each starts where the last one ended, and the next is not
-//! prepared before the end of the last is proven. So no file can be in two intents.
+//! prepared before the end of the last is proven. So no file can be in two intents that land: an intent that is fenced
+//! off gives its files back, and the next one starts where it did.
+//!
+//! # How an intent ends
+//!
+//! | the worker found | who may say so | then |
+//! |---|---|---|
+//! | committed | anybody: it is a fact | its files are in the table |
+//! | cancelled, of an intent that was given up | who has the right to try | its fence is the marker, its files wait again |
+//! | conflict | who has the right to try | no end: the backfill fails, and the intent may be tried again or given up |
+//! | fenced, rolled back, or cancelled without being given up | who has the right to try | the backfill fails |
 
 use sha2::{Digest, Sha256};
+use tidegate_common::clock::Monotonic;
 use tidegate_common::fence::Fence;
 use tidegate_common::ids::{BackfillId, LogPosition, OutputIx, Sequence, TaskId};
 use tidegate_common::time::EventTime;
 use tidegate_proto::v1::{self, done, record};
 
 use super::action::{Action, Out};
-use super::backfill::{Backfill, Output, Unsealed};
+use super::backfill::{Backfill, CoreOutput};
 use super::event::LeaseRef;
+use super::output::{Output, Unsealed};
 use super::{Core, Wake};
+
+/// What is particular to an intent; the rest follows from its output and table.
+pub(super) struct Draft {
+    pub(super) kind: v1::CommitKind,
+    pub(super) files: Unsealed,
+    pub(super) log_from: LogPosition,
+    pub(super) log_to: LogPosition,
+    pub(super) branch: String,
+    pub(super) drop_branch: String,
+}
 
 impl Core {
     /// Files were handed in: notes since when they wait, and wakes when they have waited long enough.
@@ -34,52 +56,77 @@ impl Core {
     /// Seals what is due: after the interval or the bytes, when all is read, and when a pause has taken hold.
     pub(super) fn seal_due(&mut self, id: &BackfillId, out: &mut Out) {
         let Some(backfill) = self.backfills.get(id) else { return };
-        if backfill.is_over() || backfill.wish == v1::Wish::Cancel || !backfill.is_settled() {
+        let waits = backfill.publishing || backfill.repin || !backfill.is_settled();
+        if backfill.is_over() || backfill.wish == v1::Wish::Cancel || waits {
             return;
         }
-        let immutable = self.config.fences.stands(Fence::IntentImmutability);
-        let all = backfill.is_read() || (backfill.wish == v1::Wish::Pause && backfill.reading == 0);
-        let due = |at: usize, output: &Output| {
-            let Some(spec) = backfill.spec.outputs.get(at) else { return false };
-            let waited = output.unsealed_since.map(|since| out.now.monotonic.since(since)).unwrap_or_default();
-            output.unsealed.files > 0
-                && (output.prepared_intent().is_none() || !immutable)
-                && (all || waited >= spec.commit_every || output.unsealed.bytes >= spec.commit_bytes)
-        };
-        let outputs = backfill.outputs.iter().enumerate().filter(|(at, output)| due(*at, output));
+        let outputs = (0u32..).zip(backfill.outputs.iter().zip(&backfill.spec.outputs));
+        let due = outputs.filter(|(_, (output, spec))| self.is_due(backfill, output, spec, out.now.monotonic));
         let intents: Vec<v1::Intent> =
-            outputs.filter_map(|(at, output)| self.intent(backfill, u32::try_from(at).ok()?, output)).collect();
+            due.filter_map(|(ix, (output, spec))| self.next_intent(backfill, ix, output, spec)).collect();
         for intent in intents {
             self.seal(id, intent, out);
         }
     }
 
-    fn intent(&self, backfill: &Backfill, ix: u32, output: &Output) -> Option<v1::Intent> {
-        let table = backfill.prepared.as_ref()?.outputs.get(ix as usize)?;
-        let Unsealed { files, rows, bytes, paths } = output.unsealed.clone();
-        let digest = hex(&paths.finalize());
-        let sequence = output.sequence.next();
+    fn is_due(&self, backfill: &Backfill, output: &Output, spec: &CoreOutput, now: Monotonic) -> bool {
+        if output.prepared_intent().is_some() && self.config.fences.stands(Fence::IntentImmutability) {
+            return false;
+        }
+        if backfill.is_whole() && spec.replaces && !output.replaced {
+            return true;
+        }
+        if spec.is_held() || output.unsealed.files == 0 {
+            return false;
+        }
+        let all = backfill.is_read() || (backfill.wish == v1::Wish::Pause && backfill.reading == 0);
+        let waited = output.unsealed_since.map(|since| now.since(since)).unwrap_or_default();
+        all || waited >= spec.commit_every || output.unsealed.bytes >= spec.commit_bytes
+    }
+
+    /// The intent of all files that wait: to main, or to the staging branch.
+    fn next_intent(&self, backfill: &Backfill, ix: u32, output: &Output, spec: &CoreOutput) -> Option<v1::Intent> {
         let honest = self.config.fences.stands(Fence::SealedThrough);
-        let log_from = if honest { output.sealed_through } else { LogPosition::default() };
+        let replaces = spec.replaces && !output.replaced;
+        let draft = Draft {
+            kind: if replaces { v1::CommitKind::Replace } else { v1::CommitKind::Append },
+            files: output.unsealed.clone(),
+            log_from: if honest { output.sealed_through } else { LogPosition::default() },
+            log_to: backfill.log,
+            branch: if spec.staged { backfill.branch() } else { String::new() },
+            drop_branch: String::new(),
+        };
+        self.intent(backfill, ix, draft)
+    }
+
+    /// The next intent of an output, from what is particular to it.
+    pub(super) fn intent(&self, backfill: &Backfill, ix: u32, draft: Draft) -> Option<v1::Intent> {
+        let table = backfill.prepared.as_ref()?.outputs.get(ix as usize)?;
+        let output = backfill.outputs.get(ix as usize)?;
+        let digest = draft.files.digest();
+        let sequence = output.sequence.next();
+        let predecessor = if draft.branch.is_empty() { &output.marker } else { &output.branch_marker };
+        let replaces = draft.kind == v1::CommitKind::Replace;
         Some(v1::Intent {
             version: 1,
             output: ix,
             sequence: sequence.get(),
-            predecessor: output.marker.clone(),
+            predecessor: predecessor.clone(),
             snapshot_id: snapshot_id(&backfill.id, &table.uuid, sequence, &digest),
             digest,
             table_uuid: table.uuid.clone(),
             schema_id: table.schema_id,
             spec_id: table.spec_id,
-            log_from: log_from.get(),
-            log_to: backfill.log.get(),
-            files,
-            rows,
-            bytes,
+            log_from: draft.log_from.get(),
+            log_to: draft.log_to.get(),
+            files: draft.files.files,
+            rows: draft.files.rows,
+            bytes: draft.files.bytes,
             committed_through: self.committed_through(backfill, output).as_micros(),
-            kind: v1::CommitKind::Append.into(),
-            branch: String::new(),
-            drop_branch: String::new(),
+            kind: draft.kind.into(),
+            branch: draft.branch,
+            drop_branch: draft.drop_branch,
+            replaces_through: if replaces { table.sequence_before } else { 0 },
         })
     }
 
@@ -90,16 +137,16 @@ impl Core {
         } else {
             backfill.gate().watermark
         };
-        low.min(backfill.spec.window.to()).max(output.committed_through)
+        low.min(backfill.spec.window.to()).max(output.committed_through).max(output.branch_through)
     }
 
-    fn seal(&mut self, id: &BackfillId, intent: v1::Intent, out: &mut Out) {
+    pub(super) fn seal(&mut self, id: &BackfillId, intent: v1::Intent, out: &mut Out) {
         let output = intent.output;
         self.record(id, record::Kind::Sealed(intent), out);
         self.table_record(id, output, v1::CommitEnd::Unspecified, out);
     }
 
-    fn table_record(&mut self, id: &BackfillId, ix: u32, end: v1::CommitEnd, out: &mut Out) {
+    pub(super) fn table_record(&mut self, id: &BackfillId, ix: u32, end: v1::CommitEnd, out: &mut Out) {
         let Some(backfill) = self.backfills.get(id) else { return };
         let Some(output) = backfill.outputs.get(ix as usize) else { return };
         let record = v1::TableRecord {
@@ -153,6 +200,11 @@ impl Core {
         if !expected || (end != v1::CommitEnd::Committed && !self.is_live(lease)) {
             return;
         }
+        if end == v1::CommitEnd::Conflict {
+            self.end_grant(&lease.id, lease.task, false);
+            return self.fail_backfill(&lease.id, conflict(&result.evidence), out);
+        }
+        let given_up = output.doomed.is_some();
         let evidence = result.evidence.clone();
         let ended = record::IntentEnded { output: ix.get(), sequence: sequence.get(), result: Some(result) };
         self.record(&lease.id, record::Kind::Ended(ended), out);
@@ -162,10 +214,10 @@ impl Core {
             backfill.tries.remove(&lease.task);
         }
         let why = match end {
-            v1::CommitEnd::Committed | v1::CommitEnd::Cancelled => return,
+            v1::CommitEnd::Committed => return,
+            v1::CommitEnd::Cancelled if given_up => return self.files_wait(&lease.id, out),
             v1::CommitEnd::RolledBack => "a commit of this backfill was rolled back in the table",
-            v1::CommitEnd::Conflict => "somebody else has written into the window that it replaces",
-            v1::CommitEnd::Fenced | v1::CommitEnd::Unspecified => "somebody else has written this backfill's marker",
+            _ => "somebody else has written this backfill's marker",
         };
         let failure = v1::Evidence {
             class: v1::Failure::Fenced.into(),
@@ -175,6 +227,14 @@ impl Core {
         };
         self.fail_backfill(&lease.id, failure, out);
     }
+}
+
+fn conflict(evidence: &str) -> v1::Evidence {
+    let message = format!(
+        "somebody else has written into the window that it replaces, after it was prepared: {evidence}; take that out \
+         and `retry`, or apply it again with --allow-existing: then what they wrote is replaced as well"
+    );
+    v1::Evidence { class: v1::Failure::Fenced.into(), message, exit_code: 4, ..Default::default() }
 }
 
 /// A positive snapshot id that follows from what is committed, so that every try of an intent uses the same.
@@ -188,8 +248,4 @@ fn snapshot_id(id: &BackfillId, table_uuid: &str, sequence: Sequence, digest: &s
     let mut first = [0u8; 8];
     first.copy_from_slice(&bytes[..8]);
     (i64::from_be_bytes(first) & i64::MAX).max(1)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -4,8 +4,9 @@ use tidegate_common::ids::{BackfillId, TaskId};
 use tidegate_proto::v1::{self, record};
 
 use super::action::{Out, Refusal, Reply};
-use super::backfill::Backfill;
+use super::backfill::{Backfill, CoreOutput};
 use super::event::{LeaseRef, RequestId, Submission};
+use super::output::Output;
 use super::{Core, Wake};
 
 impl Core {
@@ -56,37 +57,26 @@ impl Core {
         out: &mut Out,
     ) -> Result<(), Refusal> {
         let backfill = self.backfills.get(id).ok_or_else(|| Refusal::Unknown(id.clone()))?;
-        let (over, wish, has_parked) = (backfill.is_over(), backfill.wish, !backfill.parked.is_empty());
-        let not_now = |why: &str| Err(Refusal::NotNow { id: id.clone(), why: why.to_owned() });
+        if let Some(why) = refusal(backfill, change) {
+            return Err(Refusal::NotNow { id: id.clone(), why: why.to_owned() });
+        }
         match change {
-            v1::Change::Unspecified => not_now("was asked for no change"),
-            v1::Change::Publish => not_now("has nothing staged to publish"),
-            v1::Change::Pause if over => not_now("has ended: there is nothing to pause"),
-            v1::Change::Pause if wish == v1::Wish::Cancel => not_now("is being cancelled"),
+            v1::Change::Unspecified => {}
             v1::Change::Pause => {
                 self.wish(id, v1::Wish::Pause, reason, out);
                 self.yield_all(id, "the backfill is paused", out);
-                Ok(())
             }
-            v1::Change::Resume if over => not_now("has ended: `retry` takes up what failed"),
-            v1::Change::Resume if wish == v1::Wish::Cancel => not_now("is being cancelled"),
-            v1::Change::Resume => {
-                self.wish(id, v1::Wish::Run, reason, out);
-                Ok(())
-            }
-            v1::Change::Cancel if over => not_now("has ended: there is nothing to cancel"),
+            v1::Change::Resume => self.wish(id, v1::Wish::Run, reason, out),
             v1::Change::Cancel => {
+                self.lead(id, out);
                 self.wish(id, v1::Wish::Cancel, reason, out);
-                self.revoke_all(id, "the backfill is cancelled", out);
-                Ok(())
+                self.revoke(id, "the backfill is cancelled", |_| true, out);
             }
-            v1::Change::Retry if !over && !has_parked => not_now("runs, and nothing in it is parked"),
-            v1::Change::Retry if backfill.phase == v1::Phase::Succeeded => not_now("has succeeded"),
-            v1::Change::Retry => {
-                self.retry(id, reason, false, out);
-                Ok(())
-            }
+            v1::Change::Retry => self.retry(id, reason, false, out),
+            v1::Change::Publish if backfill.publishing => {}
+            v1::Change::Publish => self.publish(id, reason, out),
         }
+        Ok(())
     }
 
     fn wish(&mut self, id: &BackfillId, wish: v1::Wish, reason: String, out: &mut Out) {
@@ -97,6 +87,8 @@ impl Core {
     fn retry(&mut self, id: &BackfillId, reason: String, allow_existing: bool, out: &mut Out) {
         self.lead(id, out);
         self.record(id, record::Kind::Retried(record::Retried { reason, allow_existing }), out);
+        self.revoke(id, "the intent is given up", |task| matches!(task, TaskId::Commit(..)), out);
+        self.files_wait(id, out);
     }
 
     /// Makes a backfill this coordinator's, once: its term is raised before anything else.
@@ -179,7 +171,7 @@ impl Core {
     /// Ends a backfill as failed. Its readers are told to stop; a commit under way goes on to its end.
     pub(super) fn fail_backfill(&mut self, id: &BackfillId, failure: v1::Evidence, out: &mut Out) {
         self.end(id, v1::Phase::Failed, Some(failure), out);
-        self.revoke_all(id, "the backfill has failed", out);
+        self.revoke(id, "the backfill has failed", |task| !matches!(task, TaskId::Commit(..)), out);
     }
 
     fn end(&mut self, id: &BackfillId, phase: v1::Phase, evidence: Option<v1::Evidence>, out: &mut Out) {
@@ -188,10 +180,18 @@ impl Core {
         self.active.remove(id);
     }
 
-    fn revoke_all(&mut self, id: &BackfillId, reason: &str, out: &mut Out) {
+    /// Takes grants back. A commit goes on to its end, unless its intent was given up: then it is granted anew, to be
+    /// fenced off.
+    fn revoke(&mut self, id: &BackfillId, reason: &str, which: fn(&TaskId) -> bool, out: &mut Out) {
         let Some(backfill) = self.backfills.get(id) else { return };
-        let others = backfill.grants.iter().filter(|(task, _)| !matches!(task, TaskId::Commit(..)));
-        let grants: Vec<_> = others.map(|(task, grant)| (*task, grant.session, grant.token)).collect();
+        let given_up = |task: &TaskId| match task {
+            TaskId::Commit(output, _) => {
+                backfill.outputs.get(output.get() as usize).is_some_and(|output| output.doomed.is_some())
+            }
+            _ => true,
+        };
+        let grants = backfill.grants.iter().filter(|(task, _)| which(task) && given_up(task));
+        let grants: Vec<_> = grants.map(|(task, grant)| (*task, grant.session, grant.token)).collect();
         for (task, session, token) in grants {
             self.end_grant(id, task, false);
             let revoke = v1::Revoke {
@@ -204,23 +204,30 @@ impl Core {
         }
     }
 
-    /// Ends a backfill that is done: all is read or parked and every file is in a proven commit; or it was cancelled
-    /// and no intent is open.
+    /// Ends a backfill that is done: all is read or parked and every file is in a proven commit; or it was cancelled,
+    /// no intent is open and no branch is left. One with staged outputs rests when they wait for nothing but `publish`.
     pub(super) fn end_if_done(&mut self, id: &BackfillId, out: &mut Out) {
         let Some(backfill) = self.backfills.get(id) else { return };
-        if backfill.is_over() || backfill.outputs.iter().any(|output| output.prepared_intent().is_some()) {
+        if backfill.is_at_rest() {
             return;
         }
         if backfill.wish == v1::Wish::Cancel {
-            return self.end(id, v1::Phase::Cancelled, None, out);
+            if !backfill.has_remains() {
+                self.end(id, v1::Phase::Cancelled, None, out);
+            }
+            return;
         }
-        if !backfill.is_read() || backfill.outputs.iter().any(|output| output.unsealed.files > 0) {
+        if backfill.repin || !backfill.is_committed() || (backfill.publishing && backfill.is_unpublished()) {
             return;
         }
         if !backfill.parked.is_empty() {
             return self.end(id, v1::Phase::Partial, None, out);
         }
         match backfill.imbalances() {
+            wrong if wrong.is_empty() && backfill.is_unpublished() => {
+                let staged = record::PhaseChanged { phase: v1::Phase::Staged.into(), evidence: None };
+                self.record(id, record::Kind::Phase(staged), out);
+            }
             wrong if wrong.is_empty() => self.end(id, v1::Phase::Succeeded, None, out),
             wrong => {
                 self.fail_backfill(id, fatal(format!("the ledger does not balance: {}", wrong.join("; ")), 1), out)
@@ -229,30 +236,77 @@ impl Core {
     }
 }
 
+/// Why a change cannot be made now; `None` where it can.
+fn refusal(backfill: &Backfill, change: v1::Change) -> Option<&'static str> {
+    use v1::{Change, Phase};
+    let (over, staged) = (backfill.is_over(), backfill.phase == Phase::Staged);
+    let cancelling = !over && backfill.wish == v1::Wish::Cancel;
+    let publishing = backfill.publishing && backfill.phase != Phase::Succeeded;
+    let has_staged = backfill.spec.outputs.iter().any(|output| output.staged);
+    Some(match change {
+        Change::Unspecified => "was asked for no change",
+        Change::Pause if over => "has ended: there is nothing to pause",
+        Change::Resume if over => "has ended: `retry` takes up what failed",
+        Change::Pause | Change::Resume if cancelling => "is being cancelled",
+        Change::Pause | Change::Resume | Change::Retry if staged => {
+            "is staged: nothing of it runs, it waits for `publish` or `cancel`"
+        }
+        Change::Pause | Change::Cancel if publishing => "is being published: every output is driven to its end",
+        Change::Cancel if over && !backfill.has_remains() => "has ended: there is nothing to cancel",
+        Change::Retry if cancelling => "is being cancelled: it can be retried when that has ended",
+        Change::Retry if backfill.phase == Phase::Succeeded => "has succeeded",
+        Change::Retry if !over && backfill.parked.is_empty() => "runs, and nothing in it is parked",
+        Change::Publish if !has_staged => "has no staged output: it commits as it goes",
+        Change::Publish if backfill.phase == Phase::Succeeded => "is published: there is nothing more to do",
+        Change::Publish if backfill.phase == Phase::Partial => {
+            "is partial: `retry` takes up what is parked, `cancel` discards what is staged"
+        }
+        Change::Publish if over && publishing => "has failed while it was published: `retry` goes on with that",
+        Change::Publish if over => "has ended and is not staged: `retry` takes it up",
+        Change::Publish if cancelling => "is being cancelled: what is staged is discarded",
+        Change::Publish if !staged && !publishing => "is not staged yet: not everything is read and on its branch",
+        _ => return None,
+    })
+}
+
 /// Why a backfill cannot run on what `prepare` found.
 fn unfit(backfill: &Backfill, prepared: &v1::Prepared) -> Option<v1::Evidence> {
     if prepared.outputs.len() != backfill.outputs.len() {
         return Some(fatal("prepare answered for other outputs than the spec has".to_owned(), 1));
     }
-    let marked = prepared.outputs.iter().zip(&backfill.outputs).find(|(table, output)| table.marker != output.marker);
-    if let Some((table, output)) = marked {
-        let message = format!(
-            "table {} carries this backfill's marker {:?}, and this coordinator's state says {:?}: the state was lost \
-             or belongs to another deployment; bring the state back, or start over in a new table",
-            table.table, table.marker, output.marker
-        );
-        return Some(fatal(message, 4));
+    if let Some(lost) = prepared.outputs.iter().zip(&backfill.outputs).find_map(lost_state) {
+        return Some(fatal(lost, 4));
+    }
+    let pinned = backfill.prepared.iter().flat_map(|pinned| &pinned.outputs);
+    if let Some((table, _)) = prepared.outputs.iter().zip(pinned).find(|(table, pinned)| table.uuid != pinned.uuid) {
+        return Some(fatal(format!("table {} is another one than was prepared: its uuid differs", table.table), 4));
     }
     // Dead letters of other runs are not doubled by ours: each row names its backfill.
-    let append = prepared.outputs.iter().zip(&backfill.spec.outputs).filter(|(_, spec)| spec.dead_letters.is_none());
-    let taken = |table: &&v1::PreparedOutput| table.rows_before > 0 && table.marker.is_empty();
-    let taken = append.map(|(table, _)| table).find(taken).filter(|_| !backfill.allow_existing)?;
+    let taken = |(table, spec): &(&v1::PreparedOutput, &CoreOutput)| {
+        table.rows_before > 0 && table.marker.is_empty() && !spec.replaces && spec.dead_letters.is_none()
+    };
+    let outputs = prepared.outputs.iter().zip(&backfill.spec.outputs);
+    let (table, _) = outputs.filter(|_| !backfill.allow_existing).find(taken)?;
     let message = format!(
         "table {} holds {} rows in the window that this backfill did not write: appending would double them; choose \
          another window or table, or say --allow-existing if they are not the same rows",
-        taken.table, taken.rows_before
+        table.table, table.rows_before
     );
     Some(fatal(message, 4))
+}
+
+/// What says that this coordinator's state of an output is not that of its table.
+fn lost_state((table, output): (&v1::PreparedOutput, &Output)) -> Option<String> {
+    let (found, known, whose) = match (table.marker == output.marker, table.branch_marker == output.branch_marker) {
+        (true, true) => return None,
+        (false, _) => (&table.marker, &output.marker, "marker"),
+        (true, false) => (&table.branch_marker, &output.branch_marker, "marker for its staging branch"),
+    };
+    Some(format!(
+        "table {} carries this backfill's {whose} {found:?}, and this coordinator's state says {known:?}: the state was \
+         lost or belongs to another deployment; bring the state back, or start over in a new table",
+        table.table
+    ))
 }
 
 fn fatal(message: String, exit_code: i32) -> v1::Evidence {

@@ -6,7 +6,7 @@
 //! | output, in | rows read of its source = rows it read |
 //! | output | read = passed + filtered + late + dead letter |
 //! | files | rows in its files = rows passed |
-//! | table | rows committed = rows passed |
+//! | table | rows committed = rows passed; until they are published, rows staged = rows passed |
 //! | dead letters | of a source = rows passed to the table that keeps them |
 
 use tidegate_proto::v1;
@@ -84,12 +84,18 @@ pub struct OutputAccount {
     pub file_rows: u64,
     /// Bytes of those files.
     pub bytes: u64,
-    /// Files in committed snapshots.
+    /// Files in committed snapshots of main.
     pub files_committed: u64,
-    /// Rows in committed snapshots.
+    /// Rows in committed snapshots of main.
     pub rows_committed: u64,
-    /// Snapshots committed.
+    /// Snapshots committed to main.
     pub commits: u64,
+    /// Files on the staging branch now.
+    pub files_staged: u64,
+    /// Rows on the staging branch now.
+    pub rows_staged: u64,
+    /// Snapshots that brought them there.
+    pub staged_commits: u64,
 }
 
 impl OutputAccount {
@@ -105,15 +111,28 @@ impl OutputAccount {
         self.bytes += part.files.iter().map(|file| file.bytes).sum::<u64>();
     }
 
-    /// Books a committed intent.
+    /// Books an intent that is committed to main.
     pub fn commit(&mut self, intent: &v1::Intent) {
         self.files_committed += intent.files;
         self.rows_committed += intent.rows;
-        self.commits += u64::from(intent.files > 0);
+        self.commits += 1;
     }
 
-    /// The edges of this output that do not balance, in words; only sensible once all is committed.
-    pub fn imbalances(&self, name: &str, source: &SourceAccount) -> Vec<String> {
+    /// Books an intent that is committed to the staging branch.
+    pub fn stage(&mut self, intent: &v1::Intent) {
+        self.files_staged += intent.files;
+        self.rows_staged += intent.rows;
+        self.staged_commits += 1;
+    }
+
+    /// The staging branch is gone, with what was on it.
+    pub fn unstage(&mut self) {
+        (self.files_staged, self.rows_staged, self.staged_commits) = (0, 0, 0);
+    }
+
+    /// The edges of this output that do not balance, in words; only sensible once all is committed, or `staged`.
+    pub fn imbalances(&self, name: &str, source: &SourceAccount, staged: bool) -> Vec<String> {
+        let (there, how) = if staged { (self.rows_staged, "staged") } else { (self.rows_committed, "committed") };
         let out = self.passed + self.filtered + self.late + self.dead_letter;
         let edges = [
             (source.read == self.read, format!("{} rows read of its source != {} it read", source.read, self.read)),
@@ -125,10 +144,7 @@ impl OutputAccount {
                 ),
             ),
             (self.file_rows == self.passed, format!("{} rows in files != {} passed", self.file_rows, self.passed)),
-            (
-                self.rows_committed == self.passed,
-                format!("{} rows committed != {} passed", self.rows_committed, self.passed),
-            ),
+            (there == self.passed, format!("{there} rows {how} != {} passed", self.passed)),
         ];
         edges.into_iter().filter(|(ok, _)| !ok).map(|(_, text)| format!("output {name}: {text}")).collect()
     }

@@ -12,7 +12,9 @@
 //! | `assign` | which task goes to whom; who yields |
 //! | `read` | which hand-in is accepted; what a failure leads to |
 //! | `commit` | when an intent is sealed, and its ends |
-//! | `backfill`, `plan`, `ledger` | the state they decide on |
+//! | `publish` | when what is staged goes to main, or goes |
+//! | `backfill`, `output`, `plan`, `ledger` | the state they decide on |
+//! | `fold` | how the journal makes that state |
 
 mod action;
 mod assign;
@@ -20,8 +22,11 @@ mod backfill;
 mod commit;
 mod control;
 mod event;
+mod fold;
 mod ledger;
+mod output;
 mod plan;
+mod publish;
 mod read;
 mod session;
 mod status;
@@ -202,6 +207,8 @@ impl Core {
     fn settle(&mut self, id: &BackfillId, out: &mut Out) {
         self.load_ahead(id, out);
         self.seal_due(id, out);
+        self.discard_due(id, out);
+        self.publish_due(id, out);
         self.end_if_done(id, out);
         self.tell_gate(id, out);
         self.assign_odd_jobs(id, out);

@@ -7,7 +7,8 @@ use tidegate_common::time::{EventTime, Span};
 use tidegate_proto::v1;
 
 use super::Core;
-use super::backfill::{Backfill, CoreOutput, Output, Source};
+use super::backfill::{Backfill, CoreOutput, Source};
+use super::output::Output;
 
 impl Core {
     /// How a backfill stands.
@@ -63,19 +64,20 @@ fn finite(at: EventTime) -> Option<i64> {
 }
 
 fn state(backfill: &Backfill) -> &'static str {
-    let commits = backfill.outputs.iter().any(|output| output.prepared_intent().is_some());
+    let unknown = backfill.outputs.iter().any(|output| output.doomed.is_some());
     match (backfill.phase, backfill.wish) {
         (v1::Phase::Succeeded, _) => "succeeded",
         (v1::Phase::Partial, _) => "partial",
         (v1::Phase::Failed, _) => "failed",
         (v1::Phase::Cancelled, _) => "cancelled",
-        (_, v1::Wish::Cancel) if commits => "cancelling, outcome unknown",
+        (v1::Phase::Staged, _) => "staged",
+        (_, v1::Wish::Cancel) if unknown => "cancelling, outcome unknown",
         (_, v1::Wish::Cancel) => "cancelling",
+        (_, _) if backfill.publishing => "publishing",
         (_, v1::Wish::Pause) if backfill.grants.is_empty() => "paused",
         (_, v1::Wish::Pause) => "pausing",
         (v1::Phase::Preparing, _) => "preparing",
         (v1::Phase::Enumerating, _) => "enumerating",
-        (v1::Phase::Staged, _) => "staged",
         (v1::Phase::Running, _) if backfill.grace => "taking up",
         (v1::Phase::Running, _) if backfill.is_read() => "committing",
         (v1::Phase::Running, _) => "running",
@@ -125,6 +127,12 @@ fn output_state(backfill: &Backfill, ix: usize, output: &Output, spec: &CoreOutp
         commits: account.commits,
         last_snapshot: output.last_snapshot,
         committed_through: finite(output.committed_through),
+        branch: if spec.staged { backfill.branch() } else { String::new() },
+        rows_staged: account.rows_staged,
+        files_staged: account.files_staged,
+        staged_commits: account.staged_commits,
+        staged_snapshot: output.branch_snapshot,
+        replaces: spec.replaces,
         dead_letters_expected: spec.dead_letters.map(|limit| limit.most(account.read)),
     }
 }

@@ -3,7 +3,10 @@
 
 mod adoption;
 mod bench;
+mod cancelling;
 mod dead_letters;
 mod hand_in;
 mod journal;
+mod replacing;
 mod running;
+mod staging;

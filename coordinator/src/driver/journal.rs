@@ -243,7 +243,8 @@ impl Observe for v1::Head {
 /// The kinds of records whose durable writes a test may break; each has three points: `<kind>.before-log`, when
 /// nothing is written; `<kind>.before-head`, when its blob is written and nothing names it; and `<kind>.after-head`,
 /// when it is true and nobody has heard of it.
-pub const POINTS: [&str; 8] = ["created", "prepared", "planned", "hand-in", "sealed", "ended", "parked", "phase"];
+pub const POINTS: [&str; 9] =
+    ["created", "prepared", "planned", "hand-in", "sealed", "ended", "parked", "phase", "publishing"];
 
 /// Which of [`POINTS`] a write of `records` passes; empty in a release build.
 fn points_of(records: &[v1::Record]) -> Vec<&'static str> {
@@ -256,7 +257,8 @@ fn points_of(records: &[v1::Record]) -> Vec<&'static str> {
         Kind::Prepared(_) => Some("prepared"),
         Kind::Planned(_) => Some("planned"),
         Kind::HandIn(_) => Some("hand-in"),
-        Kind::Sealed(_) | Kind::Publishing(_) => Some("sealed"),
+        Kind::Sealed(_) => Some("sealed"),
+        Kind::Publishing(_) => Some("publishing"),
         Kind::Ended(_) => Some("ended"),
         Kind::Parked(_) => Some("parked"),
         Kind::Phase(_) => Some("phase"),

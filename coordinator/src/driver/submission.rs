@@ -1,6 +1,7 @@
 //! A spec as the core needs it.
 
 use tidegate_common::clock;
+use tidegate_common::spec::model::{Mode, Publish};
 use tidegate_common::spec::{self, Resolved, SpecErrors};
 
 use crate::core::{CoreOutput, CoreSpec};
@@ -27,6 +28,8 @@ pub fn core_spec(resolved: &Resolved) -> CoreSpec {
         name: output.name.clone(),
         commit_every: output.commit_every,
         commit_bytes: output.commit_bytes,
+        staged: output.publish == Publish::Staged,
+        replaces: output.mode == Mode::ReplaceWindow,
         dead_letters: output.dead_letters.map(|kept| kept.limit),
     });
     CoreSpec {

@@ -12,17 +12,7 @@ pub(super) fn operator_event((number, record): (u64, &v1::Record)) -> v1::Backfi
         Some(Kind::Prepared(prepared)) => ("prepared", prepared_text(prepared)),
         Some(Kind::Planned(planned)) => ("planned", planned_text(planned)),
         Some(Kind::HandIn(accepted)) => ("hand_in", hand_in_text(accepted)),
-        Some(Kind::Sealed(intent)) => (
-            "sealed",
-            format!(
-                "intent #{} of output {}: {} files, {} rows, complete through {}",
-                intent.sequence,
-                intent.output,
-                intent.files,
-                intent.rows,
-                EventTime::from_micros(intent.committed_through)
-            ),
-        ),
+        Some(Kind::Sealed(intent)) => ("sealed", intent_text(intent)),
         Some(Kind::Ended(ended)) => ("ended", ended_text(ended)),
         Some(Kind::Parked(parked)) => ("parked", parked_text(parked)),
         Some(Kind::Wish(changed)) => {
@@ -34,7 +24,8 @@ pub(super) fn operator_event((number, record): (u64, &v1::Record)) -> v1::Backfi
             ("phase", said(&phase, changed.evidence.as_ref().map_or("", |evidence| &evidence.message)))
         }
         Some(Kind::Publishing(publishing)) => {
-            let what = format!("{} outputs go to the main of their tables", publishing.intents.len());
+            let intents: Vec<String> = publishing.intents.iter().map(intent_text).collect();
+            let what = format!("what is staged goes to main: {}", intents.join("; "));
             ("publishing", said(&what, &publishing.reason))
         }
         Some(Kind::Retried(retried)) => ("retried", said("tried again", &retried.reason)),
@@ -45,6 +36,27 @@ pub(super) fn operator_event((number, record): (u64, &v1::Record)) -> v1::Backfi
 
 fn said(what: &str, reason: &str) -> String {
     if reason.is_empty() { what.to_owned() } else { format!("{what}: {reason}") }
+}
+
+fn intent_text(intent: &v1::Intent) -> String {
+    let branch = &intent.branch;
+    let what = match (intent.kind(), branch.is_empty()) {
+        (v1::CommitKind::Discard, _) => {
+            return format!("intent #{} of output {}: drops branch {branch}", intent.sequence, intent.output);
+        }
+        (v1::CommitKind::Replace, true) => " in place of what the window held".to_owned(),
+        (v1::CommitKind::Replace, false) => format!(" in place of what the window held, on branch {branch}"),
+        (_, true) => String::new(),
+        (_, false) => format!(" on branch {branch}"),
+    };
+    format!(
+        "intent #{} of output {}: {} files, {} rows{what}, complete through {}",
+        intent.sequence,
+        intent.output,
+        intent.files,
+        intent.rows,
+        EventTime::from_micros(intent.committed_through)
+    )
 }
 
 fn task_text(task: Option<v1::TaskId>) -> String {

@@ -175,10 +175,10 @@ async fn watch(coordinator: Coordinator, id: BackfillId, reports: mpsc::Sender<R
         changes.mark_unchanged();
         let of = id.clone();
         let found = coordinator
-            .look(move |core, _| core.backfill(&of).map(|backfill| (core.status(backfill), backfill.is_over())))
+            .look(move |core, _| core.backfill(&of).map(|backfill| (core.status(backfill), backfill.is_at_rest())))
             .await;
-        let Ok(Some((status, over))) = found else { return };
-        if reports.send(Ok(status)).await.is_err() || over {
+        let Ok(Some((status, rests))) = found else { return };
+        if reports.send(Ok(status)).await.is_err() || rests {
             return;
         }
         tokio::time::sleep(WATCH_EVERY).await;

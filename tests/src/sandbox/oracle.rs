@@ -17,6 +17,8 @@ pub struct Check {
     pub catalog: Value,
     /// `namespace.name`.
     pub table: String,
+    /// The branch that is read and judged; `None`: main.
+    pub branch: Option<String>,
     /// Globs of the input's Parquet files.
     pub input: Vec<String>,
     /// SQL over the table `input`: the rows that must be there, each as often. `None`: no commit may be there at all.
@@ -97,6 +99,7 @@ fn request(check: &Check) -> Value {
     json!({
         "catalog": check.catalog,
         "table": check.table,
+        "branch": check.branch,
         "input": check.input,
         "query": check.query,
         "time": check.time,

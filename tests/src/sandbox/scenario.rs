@@ -41,6 +41,17 @@ impl Scenario {
         Self::new(&big, &small, "10d", "1ms")
     }
 
+    /// Writes the spec anew with `from` replaced by `to`, wherever it stands.
+    ///
+    /// # Panics
+    /// When it does not stand there.
+    pub fn respell(&self, from: &str, to: &str) {
+        let path = self.world.root().join(Self::SPEC);
+        let spec = std::fs::read_to_string(path).expect("the spec is there");
+        assert!(spec.contains(from), "{from:?} is not in {spec}");
+        self.world.write(Self::SPEC, &spec.replace(from, to));
+    }
+
     fn new(big: &Input, small: &Input, drift: &str, every: &str) -> Self {
         let world = World::new();
         let days = i64::from(big.days);
@@ -80,6 +91,7 @@ outputs:
         let check = |name: &str, query: &str| Check {
             catalog: self.world.catalog(),
             table: format!("lake.{name}"),
+            branch: None,
             input: vec![self.world.root().join(name).join("*.parquet").display().to_string()],
             query: Some(query.to_owned()),
             time: "ts",

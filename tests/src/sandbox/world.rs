@@ -159,8 +159,14 @@ impl World {
 
     /// Runs a spec in one process, coordinator and worker, once there is room.
     pub async fn run_local(&self, spec: &str, env: &[(&str, &str)]) -> Ended {
+        self.run_local_with(spec, &[], env).await
+    }
+
+    /// Runs a spec in one process, with more said on the command line.
+    pub async fn run_local_with(&self, spec: &str, more: &[&str], env: &[(&str, &str)]) -> Ended {
         let _room = ROOM.acquire().await.expect("it is never closed");
         let mut command = self.command(&["run", spec, "--local", "--yes", "-o", "json"]);
+        command.args(more);
         command.envs(env.iter().copied());
         self.run_command(command).await
     }

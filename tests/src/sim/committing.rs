@@ -13,7 +13,7 @@ use tidegate_worker::sink::marker::{self, Verdict};
 use super::link::{Grant, Up};
 use super::mishap::Mishap;
 use super::scenario::{MILLI, Micros, SECOND};
-use super::table::Swap;
+use super::table::{Adds, Swap};
 use super::worker::Body;
 use super::world::{Event, World};
 
@@ -28,15 +28,28 @@ enum Stage {
     Waits(u64),
 }
 
-/// The name of a backfill's marker.
-pub(super) fn marker_key(id: &BackfillId) -> String {
-    marker::key(id.as_str(), "main")
+/// The name of a backfill's marker on a branch.
+pub(super) fn marker_key(id: &BackfillId, branch: &str) -> String {
+    marker::key(id.as_str(), branch)
+}
+
+/// The branch that an intent commits to.
+pub(super) fn branch_of(intent: &v1::Intent) -> &str {
+    if intent.branch.is_empty() { marker::MAIN } else { &intent.branch }
+}
+
+/// The marker of the fence that is asked for; `None` where the intent is to be committed.
+fn fence_of(intent: &v1::Intent, cancel: u64) -> Option<String> {
+    let fences = cancel > 0 && intent.kind() != v1::CommitKind::Discard;
+    fences.then(|| format!("{}:{}", intent.sequence, marker::fence_digest(cancel)))
 }
 
 /// A running commit.
 #[derive(Clone, Debug)]
 pub(super) struct Committing {
     intent: v1::Intent,
+    /// Above 0: it is to be fenced off.
+    cancel: u64,
     files: Vec<v1::DataFile>,
     stage: Stage,
 }
@@ -48,6 +61,8 @@ pub(super) struct Landing {
     backfill: BackfillId,
     swap: Swap,
     intent: v1::Intent,
+    /// Whether it is the intent's fence.
+    fences: bool,
     files: Vec<v1::DataFile>,
 }
 
@@ -60,8 +75,10 @@ pub(super) enum Heard {
 }
 
 impl Committing {
-    pub(super) fn new(intent: v1::Intent) -> Self {
-        Self { intent, files: Vec::new(), stage: Stage::Fetch }
+    pub(super) fn new(intent: v1::Intent, cancel: u64) -> Self {
+        let without = cancel > 0 || intent.kind() == v1::CommitKind::Discard;
+        let stage = if without { Stage::Load } else { Stage::Fetch };
+        Self { intent, cancel, files: Vec::new(), stage }
     }
 }
 
@@ -84,7 +101,9 @@ impl World {
         let output = |(reads, table): (&u32, &usize)| v1::PreparedOutput {
             table: format!("t{table}"),
             uuid: self.tables[*table].uuid.clone(),
-            marker: self.tables[*table].property(&marker_key(&grant.id)).cloned().unwrap_or_default(),
+            marker: self.property(*table, &grant.id, marker::MAIN),
+            branch_marker: self.property(*table, &grant.id, &marker::staging_branch(grant.id.as_str())),
+            sequence_before: self.tables[*table].sequence().cast_signed(),
             source: order.spec.sources.get(*reads as usize).cloned().into_iter().collect(),
             ..Default::default()
         };
@@ -92,6 +111,10 @@ impl World {
         let prepared = v1::Prepared { version: 1, outputs, ..Default::default() };
         self.drop_run(at, run);
         self.say(at, Up::Done(grant, done::Result::Prepared(prepared)));
+    }
+
+    fn property(&self, table: usize, id: &BackfillId, branch: &str) -> String {
+        self.tables[table].property(&marker_key(id, branch)).cloned().unwrap_or_default()
     }
 
     fn enumerate(&mut self, at: usize, run: u64, grant: Grant, next: usize) {
@@ -121,10 +144,10 @@ impl World {
     }
 
     fn commit(&mut self, at: usize, run: u64, grant: Grant, committing: Committing) {
-        let Committing { intent, files, stage } = committing;
+        let Committing { intent, cancel, files, stage } = committing;
         match stage {
             Stage::Fetch => self.fetch(at, run, &grant, intent),
-            Stage::Load => self.load_and_judge(at, run, grant, intent),
+            Stage::Load => self.load_and_judge(at, run, grant, intent, cancel),
             Stage::Staged(swap) => {
                 if self.strikes(Mishap::RetryableFailure, 20) {
                     let class = v1::Failure::Retryable.into();
@@ -142,6 +165,7 @@ impl World {
                     table: self.table_of(&grant.id, intent.output),
                     backfill: grant.id.clone(),
                     swap,
+                    fences: fence_of(&intent, cancel).is_some(),
                     intent,
                     files,
                 },
@@ -182,20 +206,58 @@ impl World {
         self.commit_goes_on(at, run, Stage::Load, MILLI, 100 * MILLI);
     }
 
-    fn load_and_judge(&mut self, at: usize, run: u64, grant: Grant, intent: v1::Intent) {
-        let table = &self.tables[self.table_of(&grant.id, intent.output)];
-        let (key, own) = (marker_key(&grant.id), marker::of(&intent));
-        let facts = table.facts(&intent.table_uuid, &key);
+    fn load_and_judge(&mut self, at: usize, run: u64, grant: Grant, intent: v1::Intent, cancel: u64) {
         let judged = self.fences.stands(Fence::MarkerVerdict);
-        let verdict = if judged { marker::judge(&facts, &own, &intent.predecessor) } else { Verdict::Go };
-        let swap = Swap { head: table.head, snapshot_id: intent.snapshot_id, key, marker: own };
-        self.note(|| format!("worker {at} run {run} judges {facts:?} as {verdict:?}"));
+        let unjudged = if judged { 0 } else { self.chance.between(1, u64::MAX / 2).cast_signed() };
+        let table = &self.tables[self.table_of(&grant.id, intent.output)];
+        let branch = branch_of(&intent);
+        let key = marker_key(&grant.id, branch);
+        let facts = table.facts(&intent.table_uuid, &key, branch);
+        let (own, fence) = (marker::of(&intent), fence_of(&intent, cancel));
+        let discards = intent.kind() == v1::CommitKind::Discard;
+        let verdict = match (judged, discards) {
+            (false, _) => Verdict::Go,
+            (true, true) => marker::judge_discard(&facts, &own, &intent.predecessor, intent.sequence),
+            (true, false) => marker::judge(&facts, &own, &intent.predecessor),
+        };
+        let fenced_off = fence.is_some() && marker::standing_fence(&facts, intent.sequence).is_some();
+        let taken = judged && !discards && table.shows(intent.snapshot_id);
+        let through = u64::try_from(intent.replaces_through).unwrap_or(0);
+        let replaces = intent.kind() == v1::CommitKind::Replace && fence.is_none();
+        let conflicts = replaces && table.conflicts(branch, through);
         let end = match verdict {
-            Verdict::Go => return self.commit_goes_on(at, run, Stage::Staged(swap), 5 * MILLI, SECOND),
+            _ if fenced_off => v1::CommitEnd::Cancelled,
+            // As the sink does: the snapshot's id alone says that it has landed before.
+            Verdict::Go if taken => v1::CommitEnd::Fenced,
+            Verdict::Go if conflicts => {
+                self.struck.count(Mishap::WindowConflict);
+                v1::CommitEnd::Conflict
+            }
+            Verdict::Go if fence.is_some() && !self.fences.stands(Fence::CancelFence) => v1::CommitEnd::Cancelled,
+            Verdict::Go => {
+                // A fence is a snapshot of its own.
+                let id = match (judged, fence.is_some()) {
+                    (true, false) => intent.snapshot_id,
+                    (true, true) => intent.snapshot_id ^ 1,
+                    // Who does not judge does not know of ids that follow from what is committed, either.
+                    (false, _) => unjudged,
+                };
+                let replaces_through = replaces.then_some(through);
+                let adds = (!discards).then(|| Adds { branch: branch.to_owned(), id, replaces_through });
+                let publishes = fence.is_none() && !intent.drop_branch.is_empty();
+                let drops = if publishes { Some(&intent.drop_branch) } else { discards.then_some(&intent.branch) };
+                let swap = table.stage(adds, drops.cloned(), key, fence.unwrap_or(own));
+                return self.commit_goes_on(at, run, Stage::Staged(swap), 5 * MILLI, SECOND);
+            }
+            Verdict::AlreadyDone { .. } if fence.is_some() => {
+                self.struck.count(Mishap::FenceTooLate);
+                v1::CommitEnd::Committed
+            }
             Verdict::AlreadyDone { .. } => v1::CommitEnd::Committed,
             Verdict::Fenced(_) => v1::CommitEnd::Fenced,
             Verdict::RolledBack(_) => v1::CommitEnd::RolledBack,
         };
+        self.note(|| format!("worker {at} run {run} judges {facts:?} as {end:?}, its snapshot shows: {taken}"));
         self.commit_ends(at, run, grant, &intent, end, true);
     }
 
@@ -217,6 +279,9 @@ impl World {
         let unheard = lost || late || self.strikes(Mishap::LostCommitReply, 120);
         let takes =
             if late { self.chance.between(SECOND, 12 * SECOND) } else { self.chance.between(MILLI, 300 * MILLI) };
+        if self.strikes(Mishap::RashCancel, 40) {
+            self.ask(self.oracle.ix(&grant.id), v1::Change::Cancel);
+        }
         let of_same = |other: &&Landing| other.backfill == grant.id && other.swap.marker == landing.swap.marker;
         if self.landings.values().any(|other| of_same(&other)) {
             self.struck.count(Mishap::TwoCommitters);
@@ -241,11 +306,21 @@ impl World {
     /// A swap reaches the catalog.
     pub(super) fn swap_lands(&mut self, number: u64, at: usize, incarnation: u32, run: u64, unheard: bool) {
         let Some(landing) = self.landings.remove(&number) else { return };
-        let Landing { table, backfill, swap, intent, files } = landing;
+        let Landing { table, backfill, swap, intent, fences, files } = landing;
         let done = self.tables[table].swap(&swap);
         self.note(|| format!("swap of {} of {backfill:?} lands: {done}", swap.marker));
-        if done {
-            self.oracle.landed(self.oracle.ix(&backfill), &intent, &files);
+        let ix = self.oracle.ix(&backfill);
+        let counts = match (fences, intent.kind(), intent.drop_branch.is_empty()) {
+            (true, ..) => Some(Mishap::FenceLanded),
+            (_, v1::CommitKind::Discard, _) => Some(Mishap::Discarded),
+            (_, _, false) => Some(Mishap::Published),
+            _ => None,
+        };
+        counts.filter(|_| done).into_iter().for_each(|what| self.struck.count(what));
+        match (done, fences) {
+            (true, true) => self.oracle.fence_landed(ix, &intent, &swap.marker),
+            (true, false) => self.oracle.landed(ix, &intent, &files),
+            (false, _) => {}
         }
         if !unheard {
             let heard = if done { Heard::Done } else { Heard::Conflict };
@@ -264,9 +339,13 @@ impl World {
         }
         let intent = committing.intent.clone();
         let files = committing.files.clone();
+        let fences = fence_of(&intent, committing.cancel).is_some();
+        let end = if fences { v1::CommitEnd::Cancelled } else { v1::CommitEnd::Committed };
         match heard {
-            Heard::Done => self.commit_ends(at, run, grant, &intent, v1::CommitEnd::Committed, false),
-            Heard::Nothing if !self.fences.stands(Fence::UnknownOutcome) => self.guess(at, run, grant, &intent, &files),
+            Heard::Done => self.commit_ends(at, run, grant, &intent, end, false),
+            Heard::Nothing if !fences && !self.fences.stands(Fence::UnknownOutcome) => {
+                self.guess(at, run, grant, &intent, &files);
+            }
             Heard::Conflict | Heard::Nothing => self.commit_goes_on(at, run, Stage::Load, MILLI, SECOND),
         }
     }

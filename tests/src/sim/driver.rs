@@ -108,13 +108,12 @@ impl World {
         }
     }
 
-    /// A coordinator reads the heads, so that one that was superseded learns of it though nothing is to be written.
+    /// A coordinator reads the heads, so that one that was superseded learns of it though nothing is to be written. It is
+    /// superseded, too, where the term is its own: what had ended when it started, an older one may have taken up again.
     pub(super) fn verify(&mut self, at: usize) {
         let process = &self.processes[at];
         let compares = self.fences.stands(Fence::TermCompare);
-        let stored = self.store.shelves.iter();
-        let mut terms = stored.map(|(id, shelf)| (process.heads.get(id).map(|head| head.term), shelf.head.term));
-        let deposed = terms.any(|(known, stored)| known != Some(stored));
+        let deposed = self.store.shelves.iter().any(|(id, shelf)| process.heads.get(id) != Some(&shelf.head));
         if deposed && compares && process.in_flight.is_none() {
             self.struck.count(Mishap::Deposed);
             return self.kill_coordinator(at);
@@ -148,9 +147,7 @@ impl World {
         for _ in 0..most {
             let process = &mut self.processes[at];
             let Some(event) = process.inbox.pop_front() else { break };
-            if let Some(lines) = &mut self.lines {
-                lines.push(format!("{:>12} core {at} <- {}", self.now, brief(&event)));
-            }
+            self.trace.line(self.now, || format!("core {at} <- {}", brief(&event)));
             actions.extend(process.core.step(now, event));
             self.steps += 1;
         }

@@ -16,7 +16,8 @@ pub enum Invariant {
     OneIntent,
     /// INV-5: an intent is in the table's history at most once, and so is each file.
     OnceInTable,
-    /// INV-6: an intent that ended as committed is in the table's history; one that ended as fenced never will be.
+    /// INV-6: an intent that ended as committed is in the table's history; one that ended as fenced never will be, nor one
+    /// that ended as cancelled, in whose way a fence stands.
     EndsAreTrue,
     /// INV-7: committed-through is honest: no unit with a lower low is missing in the table (or its accepted log).
     HonestThrough,
@@ -41,6 +42,9 @@ pub enum Invariant {
     FoldEquality,
     /// INV-17: no hand-in of a superseded attempt is accepted; the collector counts on it, for it deletes their files.
     SupersededStayOut,
+    /// INV-18: what is staged is on main only behind the record that prepares the publish of every output, and never where
+    /// it was cancelled; what is staged completely is on its branch.
+    StagedApart,
 }
 
 impl Invariant {

@@ -54,6 +54,8 @@ mishaps! {
     RetryableFailure,
     /// Somebody else commits to the table.
     ForeignCommit,
+    /// Somebody else writes into the window, too.
+    Intrusion,
     /// The table's old snapshots are expired.
     Expiry,
     /// An operator rolls the table back.
@@ -70,10 +72,22 @@ mishaps! {
     OperatorPause,
     /// An operator cancels a backfill.
     OperatorCancel,
+    /// An operator cancels a backfill while a commit of it is on its way.
+    RashCancel,
     /// An operator asks for what failed once more.
     OperatorRetry,
     /// Two swaps of one intent are on the way at once: counted, never drawn.
     TwoCommitters,
+    /// A fence lands: counted, never drawn.
+    FenceLanded,
+    /// An intent that was to be fenced off had landed: counted, never drawn.
+    FenceTooLate,
+    /// A staging branch goes to main: counted, never drawn.
+    Published,
+    /// A staging branch is dropped: counted, never drawn.
+    Discarded,
+    /// A window that is to be replaced holds what others wrote since: counted, never drawn.
+    WindowConflict,
 }
 
 /// How often each struck.

@@ -9,7 +9,7 @@
 //! | file | plays |
 //! |---|---|
 //! | `scenario`, `chance`, `mishap` | what a seed stands for; what goes wrong |
-//! | `world`, `agenda` | the events and their order; who strikes when |
+//! | `world`, `agenda`, `trace` | the events and their order; who strikes when; what is told of it |
 //! | `driver`, `store`, `link` | the coordinator's processes, its store, the network |
 //! | `worker`, `session`, `reading`, `committing` | the workers and what they do |
 //! | `table` | the Iceberg tables |
@@ -28,6 +28,7 @@ mod scenario;
 mod session;
 mod store;
 mod table;
+mod trace;
 mod worker;
 mod world;
 
@@ -43,6 +44,8 @@ pub struct Options {
     pub fences: Fences,
     /// Whether every event is written down.
     pub traced: bool,
+    /// After how many events there must be an end; `None` for far more than any world took.
+    pub most_events: Option<u64>,
 }
 
 /// How a run went.
@@ -60,7 +63,7 @@ pub struct Outcome {
     pub struck: Struck,
     /// How many backfills succeeded.
     pub succeeded: u64,
-    /// What happened, a line each; empty unless it was asked for.
+    /// What happened, a line each, the last 200,000; empty unless it was asked for.
     pub trace: Vec<String>,
 }
 

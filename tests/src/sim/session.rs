@@ -206,8 +206,8 @@ impl World {
         let body = match assign.work {
             Some(Work::Prepare(_)) => Body::Prepare,
             Some(Work::Enumerate(_)) => Body::Enumerate(0),
-            Some(Work::Commit(v1::CommitWork { intent: Some(intent), .. })) => {
-                Body::Commit(Box::new(Committing::new(intent)))
+            Some(Work::Commit(v1::CommitWork { intent: Some(intent), cancel })) => {
+                Body::Commit(Box::new(Committing::new(intent, cancel)))
             }
             Some(Work::Read(v1::ReadWork { task: Some(task), next_unit, gate })) => {
                 if let Some(gate) = gate {

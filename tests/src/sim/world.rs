@@ -1,7 +1,6 @@
 //! The world: everything that is virtual, the events that move it, and what strikes it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{DefaultHasher, Hash, Hasher};
 
 use tidegate_common::fence::{Fence, Fences};
 use tidegate_common::ids::TaskId;
@@ -12,17 +11,21 @@ use super::agenda::Agenda;
 use super::chance::Chance;
 use super::committing::{Heard, Landing};
 use super::driver::{self, Process};
+use super::invariants::Invariant;
 use super::link::Link;
 use super::mishap::{Mishap, Struck};
 use super::oracle::Oracle;
 use super::scenario::{LEASE, Micros, SECOND, Scenario};
 use super::store::Store;
 use super::table::Table;
+use super::trace::Trace;
 use super::worker::Worker;
 use super::{Options, Outcome};
 
 /// How long a world may take to end after the mishaps have, besides what its units take to read.
 const PATIENCE: Micros = 400 * SECOND;
+/// How many events a world may take: a hundred times what the longest of many took. One that takes more goes in a circle.
+const MOST_EVENTS: u64 = 1_000_000;
 /// How long a file must have been garbage before it is deleted.
 const GARBAGE_GRACE: Micros = LEASE * 3 / 2;
 
@@ -72,10 +75,9 @@ pub(super) struct World {
     pub(super) attempts: u64,
     pub(super) swaps: u64,
     pub(super) steps: u64,
-    /// What happened, where it is asked for.
-    pub(super) lines: Option<Vec<String>>,
-    hash: DefaultHasher,
+    pub(super) trace: Trace,
     events: u64,
+    most_events: u64,
     over_at: Option<Micros>,
 }
 
@@ -100,9 +102,9 @@ impl World {
             attempts: 0,
             swaps: 0,
             steps: 0,
-            lines: options.traced.then(Vec::new),
-            hash: DefaultHasher::new(),
+            trace: Trace::new(options.traced),
             events: 0,
+            most_events: options.most_events.unwrap_or(MOST_EVENTS),
             over_at: None,
             scenario,
         };
@@ -128,20 +130,25 @@ impl World {
             if over || at > longest || self.oracle.violation.is_some() {
                 break;
             }
+            if self.events == self.most_events {
+                self.oracle.breaks(Invariant::Liveness, format!("after {} events there is no end", self.events));
+                break;
+            }
             self.events += 1;
-            self.trace(&event);
+            self.trace.event(self.now, self.steps, &event);
             self.happen(event);
         }
         self.oracle.at_last();
         let succeeded = self.oracle.books.iter().filter(|book| book.phase == v1::Phase::Succeeded).count() as u64;
+        let (hash, trace) = self.trace.end();
         Outcome {
             violation: self.oracle.violation,
-            hash: self.hash.finish(),
+            hash,
             events: self.events,
             steps: self.steps,
             struck: self.struck,
             succeeded,
-            trace: self.lines.unwrap_or_default(),
+            trace,
         }
     }
 
@@ -151,22 +158,9 @@ impl World {
         sources.map(|source| source.found.units).sum::<u64>() * 16 * SECOND
     }
 
-    fn trace(&mut self, event: &Event) {
-        (self.now, std::mem::discriminant(event), self.steps).hash(&mut self.hash);
-        match event {
-            Event::Up(link) | Event::Down(link) => link.hash(&mut self.hash),
-            Event::Turn(at, _, run, turn) => (at, run, turn).hash(&mut self.hash),
-            Event::TransactionReply(at, outcome) => (at, outcome).hash(&mut self.hash),
-            Event::SwapHeard(at, _, run, number, heard) => (at, run, number, heard).hash(&mut self.hash),
-            _ => {}
-        }
-    }
-
     /// Writes down what happens, where it is asked for.
     pub(super) fn note(&mut self, line: impl FnOnce() -> String) {
-        if let Some(lines) = &mut self.lines {
-            lines.push(format!("{:>12} {}", self.now, line()));
-        }
+        self.trace.line(self.now, line);
     }
 
     /// Puts an event off while the process that it is for is stopped.
@@ -303,15 +297,15 @@ impl World {
                     self.agenda.put(self.now + after, Event::Dies(worker, self.workers[worker].incarnation));
                 }
             }
-            Mishap::ForeignCommit => self.tables[table].foreign_commit(),
+            Mishap::ForeignCommit => self.tables[table].foreign_commit(false),
+            Mishap::Intrusion => {
+                self.tables[table].foreign_commit(true);
+                self.oracle.intruded(table);
+            }
             Mishap::Expiry => {
-                let lost = self.tables[table].lost_properties;
-                if !self.tables[table].expire() {
-                    return false;
-                }
-                if lost && self.tables[table].is_blind() {
-                    self.oracle.tampered(table, true);
-                }
+                let expires = self.tables[table].expire();
+                self.oracle.forgets(table, &self.tables[table]);
+                return expires;
             }
             Mishap::Rollback | Mishap::PropertyLoss => return self.tamper(mishap, table),
             Mishap::OperatorPause | Mishap::OperatorCancel | Mishap::OperatorRetry => return self.operate(mishap),
@@ -328,8 +322,8 @@ impl World {
         if mishap == Mishap::PropertyLoss {
             self.tables[table].lose_properties();
         }
-        let blind = self.tables[table].is_blind();
-        self.oracle.tampered(table, blind);
+        self.oracle.tampered(table);
+        self.oracle.forgets(table, &self.tables[table]);
         true
     }
 
@@ -346,7 +340,7 @@ impl World {
         self.ask(ix, change)
     }
 
-    fn ask(&mut self, ix: usize, change: v1::Change) -> bool {
+    pub(super) fn ask(&mut self, ix: usize, change: v1::Change) -> bool {
         let Some(at) = self.reachable() else { return false };
         let id = self.scenario.orders[ix].id.clone();
         let event = core::Event::Change(RequestId(ix as u64), id, change, "an operator wants it".to_owned());
@@ -362,8 +356,12 @@ impl World {
         for ix in 0..self.scenario.orders.len() {
             let order = &self.scenario.orders[ix];
             let submits = !self.oracle.books[ix].created && order.submit_at <= self.now;
-            let paused = self.oracle.books[ix].wish == v1::Wish::Pause && !self.oracle.is_over(ix);
-            if submits {
+            let book = &self.oracle.books[ix];
+            let paused = book.wish == v1::Wish::Pause && !self.oracle.is_over(ix);
+            let staged = book.phase == v1::Phase::Staged;
+            // What somebody wrote into a window that is replaced is replaced as well, where an operator says so.
+            let insists = book.phase == v1::Phase::Failed && self.oracle.is_intruded(ix) && !self.is_calm();
+            if submits || (insists && self.chance.one_in(4)) {
                 let submission = Submission {
                     id: order.id.clone(),
                     spec: order.spec.clone(),
@@ -375,6 +373,9 @@ impl World {
                 if let Some(at) = self.reachable() {
                     self.tell(at, event);
                 }
+            } else if staged && (self.is_calm() || self.chance.one_in(4)) {
+                let publishes = !self.chance.one_in(3);
+                self.ask(ix, if publishes { v1::Change::Publish } else { v1::Change::Cancel });
             } else if paused && (self.is_calm() || self.chance.one_in(3)) {
                 self.ask(ix, v1::Change::Resume);
             }

@@ -14,7 +14,7 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::file::reader::ChunkReader;
 
-use super::{COMMITTED_THROUGH, Catalogs, LoadedTable, OutputTarget, SinkError, durable, table};
+use super::{COMMITTED_THROUGH, Catalogs, LoadedTable, OutputTarget, SinkError, durable, marker, table};
 
 const MICROS_AN_HOUR: i64 = 3_600_000_000;
 
@@ -48,15 +48,19 @@ pub struct SnapshotFacts {
     pub added_rows: Option<u64>,
     /// Files that it added.
     pub added_files: Option<u64>,
+    /// Rows that it removed.
+    pub removed_rows: Option<u64>,
+    /// Files that it removed.
+    pub removed_files: Option<u64>,
     /// Rows in the table behind it.
     pub total_rows: Option<u64>,
     /// The markers in its summary.
     pub markers: BTreeMap<String, String>,
     /// Below which event time a backfill said that the table is complete, RFC 3339.
     pub committed_through: Option<String>,
-    /// Whether the table as it is now descends from it.
+    /// Whether the branch as it is now descends from it.
     pub in_ancestry: bool,
-    /// Whether it is the table as it is now.
+    /// Whether it is the branch as it is now.
     pub current: bool,
 }
 
@@ -86,18 +90,18 @@ pub struct Contents {
     pub miscounted: Vec<(String, u64, u64)>,
 }
 
-/// The snapshots of `target`'s table.
+/// The snapshots of `target`'s table, seen from main.
 ///
 /// # Errors
 /// [`SinkError::Preflight`] where there is no such table.
 pub async fn history(catalogs: &Catalogs, target: &OutputTarget) -> Result<TableHistory, SinkError> {
-    Ok(history_of(&table::load(catalogs, target).await?, target))
+    Ok(history_of(&table::load(catalogs, target).await?, target, marker::MAIN))
 }
 
-/// The snapshots of a table that was loaded as `target`.
-pub fn history_of(loaded: &LoadedTable, target: &OutputTarget) -> TableHistory {
+/// The snapshots of a table that was loaded as `target`, seen from `branch`; one that is not there descends from none.
+pub fn history_of(loaded: &LoadedTable, target: &OutputTarget, branch: &str) -> TableHistory {
     let metadata = loaded.metadata();
-    let current = metadata.current_snapshot_id();
+    let current = metadata.snapshot_for_ref(branch).map(|head| head.snapshot_id());
     let ancestry: BTreeSet<i64> = current
         .map(|head| ancestors_of(&metadata, head).map(|snapshot| snapshot.snapshot_id()).collect())
         .unwrap_or_default();
@@ -122,15 +126,18 @@ pub fn history_of(loaded: &LoadedTable, target: &OutputTarget) -> TableHistory {
 fn facts(snapshot: &Snapshot) -> SnapshotFacts {
     let summary = &snapshot.summary().additional_properties;
     let number = |key: &str| summary.get(key).and_then(|text| text.parse().ok());
-    let is_append = snapshot.summary().operation == iceberg::spec::Operation::Append;
+    use iceberg::spec::Operation::{Append, Overwrite};
+    let told = matches!(snapshot.summary().operation, Append | Overwrite);
     SnapshotFacts {
         id: snapshot.snapshot_id(),
         parent: snapshot.parent_snapshot_id(),
         at: snapshot.timestamp_ms().saturating_mul(1_000),
         operation: snapshot.summary().operation.as_str().to_owned(),
-        // An append that adds nothing (a fence) has no such entries.
-        added_rows: number("added-records").or(is_append.then_some(0)),
-        added_files: number("added-data-files").or(is_append.then_some(0)),
+        // One that adds nothing (a fence) or removes nothing has no such entries.
+        added_rows: number("added-records").or(told.then_some(0)),
+        added_files: number("added-data-files").or(told.then_some(0)),
+        removed_rows: number("deleted-records").or(told.then_some(0)),
+        removed_files: number("deleted-data-files").or(told.then_some(0)),
         total_rows: number("total-records"),
         markers: markers(summary),
         committed_through: summary.get(COMMITTED_THROUGH).cloned(),
@@ -144,10 +151,10 @@ fn markers(properties: &std::collections::HashMap<String, String>) -> BTreeMap<S
     found.map(|(key, marker)| (key.clone(), marker.clone())).collect()
 }
 
-/// Every data file of the table as it is now, one entry for each time that a manifest names it.
-pub async fn live_files(table: &LoadedTable) -> Result<Vec<LiveFile>, SinkError> {
+/// Every data file of `branch` as it is now, one entry for each time that a manifest names it.
+pub async fn live_files(table: &LoadedTable, branch: &str) -> Result<Vec<LiveFile>, SinkError> {
     let metadata = table.metadata();
-    let Some(snapshot) = metadata.current_snapshot() else { return Ok(Vec::new()) };
+    let Some(snapshot) = metadata.snapshot_for_ref(branch) else { return Ok(Vec::new()) };
     let doing = || format!("table {}: read {}", table.table().identifier(), snapshot.manifest_list());
     let list = table.table().manifest_list_reader(snapshot).load().await.map_err(SinkError::lake(doing()))?;
     let mut files = Vec::new();

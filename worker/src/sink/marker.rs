@@ -8,13 +8,26 @@ use iceberg::spec::TableMetadataRef;
 use iceberg::util::snapshot::ancestors_of;
 use tidegate_proto::v1;
 
+/// The branch that readers see.
+pub const MAIN: &str = "main";
+
+/// The branch that a staged backfill commits to until it is published.
+pub fn staging_branch(backfill: &str) -> String {
+    format!("tidegate_{backfill}")
+}
+
 /// The name of the marker of `backfill` on `branch`: of the property and of the entry in a snapshot's summary.
 /// Markers are kept per branch, as intents are.
 pub fn key(backfill: &str, branch: &str) -> String {
     match branch {
-        "main" => format!("tidegate.{backfill}"),
+        MAIN => format!("tidegate.{backfill}"),
         branch => format!("tidegate.{backfill}@{branch}"),
     }
+}
+
+/// The digest of the fence that the coordinator of `term` asks for.
+pub fn fence_digest(term: u64) -> String {
+    format!("cancelled:{term}")
 }
 
 /// The marker that an intent's commit leaves.
@@ -71,7 +84,10 @@ pub enum Verdict {
 /// will fork.
 pub fn read(table: &TableMetadataRef, table_uuid: &str, branch: &str, key: &str) -> Facts {
     let head = table.snapshot_for_ref(branch).or_else(|| table.current_snapshot());
-    let ancestry: Vec<_> = head.map(|head| ancestors_of(table, head.snapshot_id()).collect()).unwrap_or_default();
+    // Once around, where somebody's parents go in a circle.
+    let most = table.snapshots().len();
+    let ancestry: Vec<_> =
+        head.map(|head| ancestors_of(table, head.snapshot_id()).take(most).collect()).unwrap_or_default();
     let marked = |snapshot: &iceberg::spec::Snapshot| snapshot.summary().additional_properties.get(key).cloned();
     let property = table.properties().get(key).cloned();
     let carries = |snapshot: &&iceberg::spec::SnapshotRef| property.is_some() && marked(snapshot) == property;
@@ -98,6 +114,7 @@ pub fn read(table: &TableMetadataRef, table_uuid: &str, branch: &str, key: &str)
 /// | same | predecessor | in the ancestry, or expired | any | go |
 /// | same | any readable | off the ancestry | any | rolled back |
 /// | same | none | – | predecessor, or none where there is no predecessor | go |
+/// | same | none | – | own | already done |
 /// | same | anything else | | | fenced |
 pub fn judge(facts: &Facts, own: &str, predecessor: &str) -> Verdict {
     if !facts.same_table {
@@ -106,6 +123,7 @@ pub fn judge(facts: &Facts, own: &str, predecessor: &str) -> Verdict {
     let Some(property) = facts.property.as_deref() else {
         return match facts.newest.as_deref() {
             newest if newest.unwrap_or_default() == predecessor => Verdict::Go,
+            Some(newest) if newest == own => Verdict::AlreadyDone { snapshot: None },
             newest => Verdict::Fenced(format!(
                 "the table carries no marker property, and the newest marker in the branch's ancestry is {}, not {}",
                 named(newest.unwrap_or_default()),
@@ -128,6 +146,69 @@ pub fn judge(facts: &Facts, own: &str, predecessor: &str) -> Verdict {
             named(predecessor)
         )),
     }
+}
+
+/// The fence that stands where the intent `sequence` would: no commit of it can land any more.
+///
+/// | table | property | its snapshot | newest marker in the ancestry | fence |
+/// |---|---|---|---|---|
+/// | another | any | any | any | none |
+/// | same | `<sequence>:cancelled:<term>` | in the ancestry, or expired | any | the property |
+/// | same | none | – | `<sequence>:cancelled:<term>` | that marker |
+/// | same | anything else | | | none |
+pub fn standing_fence(facts: &Facts, sequence: u64) -> Option<&str> {
+    let standing = match (&facts.property, facts.property_snapshot) {
+        (Some(_), MarkerSnapshot::OffAncestry(_)) => None,
+        (Some(property), _) => Some(property),
+        (None, _) => facts.newest.as_ref(),
+    };
+    let standing = standing.filter(|_| facts.same_table)?;
+    (fenced_sequence(standing) == Some(sequence)).then_some(standing)
+}
+
+/// The sequence number of the intent that a marker fences off, where it is a fence's.
+fn fenced_sequence(marker: &str) -> Option<u64> {
+    let (sequence, rest) = marker.split_once(':')?;
+    rest.strip_prefix("cancelled:")?.parse::<u64>().ok()?;
+    sequence.parse().ok()
+}
+
+/// Judges a discard, whose marker is `own`, of the branch that [`read`] was given: `Go` drops the branch where it is
+/// there, and makes `own` its property. Where the marker's snapshot is does not matter: what is on the branch goes.
+///
+/// | table | property, else newest in the ancestry | verdict |
+/// |---|---|---|
+/// | another | any | fenced |
+/// | same | own | already done |
+/// | same | predecessor, or none where there is no predecessor | go |
+/// | same | a fence of this sequence or an earlier one | go |
+/// | same | anything else | fenced |
+pub fn judge_discard(facts: &Facts, own: &str, predecessor: &str, sequence: u64) -> Verdict {
+    if !facts.same_table {
+        return Verdict::Fenced("the table is another one than the intent names: its uuid differs".to_owned());
+    }
+    let standing = facts.property.as_deref().or(facts.newest.as_deref()).unwrap_or_default();
+    if standing == own {
+        Verdict::AlreadyDone { snapshot: None }
+    } else if standing == predecessor || fenced_sequence(standing).is_some_and(|fenced| fenced <= sequence) {
+        Verdict::Go
+    } else {
+        Verdict::Fenced(format!(
+            "the branch's marker is {}, neither {} nor a fence before the discard",
+            named(standing),
+            named(predecessor)
+        ))
+    }
+}
+
+/// The snapshot that shows, without a marker, that snapshot `id` is in `table` or was: itself, or else a child of it.
+///
+/// An expired snapshot that were committed again under its id would become its own ancestor.
+pub fn trace_of(table: &TableMetadataRef, id: i64) -> Option<i64> {
+    let shows = |snapshot: &&iceberg::spec::SnapshotRef| {
+        snapshot.snapshot_id() == id || snapshot.parent_snapshot_id() == Some(id)
+    };
+    table.snapshots().find(shows).map(|snapshot| snapshot.snapshot_id())
 }
 
 fn named(marker: &str) -> &str {
@@ -178,7 +259,9 @@ mod tests {
             (None,             Expired,        None,           "",          "go"),
             (None,             Expired,        None,           before,      "fenced"),
             (None,             Expired,        Some("9:zz"),   before,      "fenced"),
-            (None,             Expired,        Some(own),      before,      "fenced"),
+            (None,             Expired,        Some(own),      before,      "done"),
+            (None,             Expired,        Some(own),      "",          "done"),
+            (None,             Expired,        Some("2:cancelled:5"), before, "fenced"),
             (None,             Expired,        Some(before),   "",          "fenced"),
             (Some(before),     InAncestry(7),  Some(before),   "",          "fenced"),
             (Some("9:zz"),     InAncestry(7),  Some("9:zz"),   before,      "fenced"),
@@ -196,6 +279,65 @@ mod tests {
         for property in [None, Some("2:bb".to_owned()), Some("1:aa".to_owned())] {
             let facts = Facts { same_table: false, property, property_snapshot: InAncestry(1), newest: None };
             assert_eq!(word(&judge(&facts, "2:bb", "1:aa")), "fenced");
+        }
+    }
+
+    fn facts(property: Option<&str>, at: MarkerSnapshot, newest: Option<&str>) -> Facts {
+        let (property, newest) = (property.map(str::to_owned), newest.map(str::to_owned));
+        Facts { same_table: true, property, property_snapshot: at, newest }
+    }
+
+    #[test]
+    fn the_rows_of_the_fences_table() {
+        let (fence, own, before) = ("2:cancelled:5", "2:bb", "1:aa");
+        #[rustfmt::skip]
+        let rows = [
+            // property        its snapshot    newest           fence
+            (Some(fence),      InAncestry(7),  Some(fence),     Some(fence)),
+            (Some(fence),      Expired,        None,            Some(fence)),
+            (Some(fence),      OffAncestry(7), Some(before),    None),
+            (None,             Expired,        Some(fence),     Some(fence)),
+            (None,             Expired,        Some(before),    None),
+            (Some(own),        InAncestry(7),  Some(own),       None),
+            (Some(before),     InAncestry(7),  Some(fence),     None),
+            (Some("3:cancelled:5"), InAncestry(7), None,        None),
+            (Some("2:cancelled:"),  InAncestry(7), None,        None),
+            (Some("2:cancelled"),   InAncestry(7), None,        None),
+        ];
+        for (property, at, newest, expected) in rows {
+            let facts = facts(property, at, newest);
+            assert_eq!(standing_fence(&facts, 2), expected, "{property:?} {at:?} {newest:?}");
+            assert_eq!(standing_fence(&Facts { same_table: false, ..facts }, 2), None);
+        }
+    }
+
+    #[test]
+    fn the_rows_of_the_discards_table() {
+        let (own, before) = ("2:bb", "1:aa");
+        #[rustfmt::skip]
+        let rows = [
+            // property                newest          predecessor  verdict
+            (None,                     None,           "",          "go"),
+            (None,                     None,           before,      "fenced"),
+            (None,                     Some(before),   before,      "go"),
+            (None,                     Some(before),   "",          "fenced"),
+            (None,                     Some("9:zz"),   before,      "fenced"),
+            (Some(before),             Some("9:zz"),   before,      "go"),
+            (Some(own),                None,           before,      "done"),
+            (Some("2:cancelled:5"),    Some(before),   before,      "go"),
+            (Some("1:cancelled:5"),    None,           before,      "go"),
+            (Some("3:cancelled:5"),    None,           before,      "fenced"),
+            (Some("2:cc"),             None,           before,      "fenced"),
+            (Some("rubbish"),          None,           before,      "fenced"),
+        ];
+        for (property, newest, predecessor, expected) in rows {
+            for at in [InAncestry(7), OffAncestry(7), Expired] {
+                let facts = facts(property, at, newest);
+                let found = judge_discard(&facts, own, predecessor, 2);
+                assert_eq!(word(&found), expected, "{property:?} {newest:?} after {predecessor:?}");
+                let other = Facts { same_table: false, ..facts };
+                assert_eq!(word(&judge_discard(&other, own, predecessor, 2)), "fenced");
+            }
         }
     }
 }

@@ -8,24 +8,33 @@ mod cast;
 mod catalog;
 mod commit;
 mod data_file;
+mod discard;
 mod durable;
 mod error;
+mod fence;
 pub mod inspect;
+mod intent;
 pub mod marker;
+mod occupied;
 mod partition;
 mod produce;
+mod replace;
 mod schema;
+mod scope;
 mod sqlite;
 mod stats;
 mod table;
+mod window;
 mod writer;
 
 pub use cast::Caster;
 pub use catalog::{CatalogConfig, Catalogs, LoadedTable, Swap, TableCommitter};
-pub use commit::{COMMITTED_THROUGH, commit, digest};
+pub use commit::{COMMITTED_THROUGH, cancel, commit, digest};
 pub use error::{Cause, SinkError};
+pub use replace::left_over;
+pub use scope::{Scope, TimeColumn};
 pub use sqlite::SqliteCatalog;
-pub use table::{OutputTarget, load, prepare};
+pub use table::{OutputTarget, load, prepare, replaced};
 pub use writer::{ClosedFiles, OutputWriter, WriterSettings};
 
 #[cfg(test)]

@@ -3,14 +3,17 @@
 use std::collections::{BTreeMap, HashMap};
 
 use arrow::datatypes::Schema as ArrowSchema;
-use iceberg::spec::{FormatVersion, ManifestContentType, Schema};
+use iceberg::spec::{FormatVersion, Schema, SchemaRef, Transform};
 use iceberg::{NamespaceIdent, TableCreation, TableIdent};
 use tidegate_proto::v1;
 
 use super::partition;
+use super::replace::{self, Found};
 use super::schema::{misfits, table_schema};
+use super::scope::Scope;
+use super::window::Placer;
 use super::writer::WriterSettings;
-use super::{Catalogs, LoadedTable, SinkError, marker};
+use super::{Catalogs, LoadedTable, SinkError, marker, occupied};
 
 /// The table that an output goes to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -52,6 +55,11 @@ impl OutputTarget {
         SinkError::Preflight { table: self.full_name(), what }
     }
 
+    /// The table is not there where it must be.
+    pub(super) fn gone(&self) -> SinkError {
+        self.preflight("it does not exist (any more)".to_owned())
+    }
+
     fn spec(&self, what: impl std::fmt::Display) -> SinkError {
         SinkError::Spec { subject: format!("table {}", self.full_name()), what: what.to_string() }
     }
@@ -60,34 +68,35 @@ impl OutputTarget {
 /// Loads the table of an output, which must be there.
 pub async fn load(catalogs: &Catalogs, target: &OutputTarget) -> Result<LoadedTable, SinkError> {
     let loaded = catalogs.get(&target.catalog).await?.load(&target.ident()?).await?;
-    loaded.ok_or_else(|| target.preflight("it does not exist (any more)".to_owned()))
+    loaded.ok_or_else(|| target.gone())
 }
 
 /// Creates the table for a query whose result is `query` where it is missing and `create` allows it, checks it where
-/// it is there, and pins it. Without `create` a missing table is described with an empty uuid.
+/// it is there, and pins it. Without `create` a missing table is described with an empty uuid. Where `scope` replaces
+/// its window, whole partitions must make that up.
 ///
 /// # Errors
 /// [`SinkError::Spec`] for what the spec asks of a table and cannot have, [`SinkError::Preflight`] with a line for
-/// each column that does not fit.
+/// each column that does not fit, and for a window that cannot be replaced.
 pub async fn prepare(
     catalogs: &Catalogs,
     target: &OutputTarget,
     query: &ArrowSchema,
     create: bool,
-    backfill: &str,
+    scope: &Scope,
 ) -> Result<v1::PreparedOutput, SinkError> {
     let committer = catalogs.get(&target.catalog).await?;
     let ident = target.ident()?;
     if let Some(table) = committer.load(&ident).await? {
-        return check(&table, target, query, backfill).await;
+        return check(&table, target, query, scope).await;
     }
-    let creation = creation(target, query)?;
+    let creation = creation(target, query, scope)?;
     if !create {
         let columns = columns(&creation.schema);
         return Ok(v1::PreparedOutput { table: target.full_name(), created: true, columns, ..Default::default() });
     }
     let table = committer.create(&ident, creation).await?;
-    let prepared = check(&table, target, query, backfill).await?;
+    let prepared = check(&table, target, query, scope).await?;
     Ok(v1::PreparedOutput { created: true, ..prepared })
 }
 
@@ -96,7 +105,7 @@ async fn check(
     table: &LoadedTable,
     target: &OutputTarget,
     query: &ArrowSchema,
-    backfill: &str,
+    scope: &Scope,
 ) -> Result<v1::PreparedOutput, SinkError> {
     let metadata = table.metadata();
     let lines = misfits(query, metadata.current_schema());
@@ -104,6 +113,10 @@ async fn check(
         return Err(target.preflight(format!("the query's columns do not fit it:\n  {}", lines.join("\n  "))));
     }
     check_partition(target, table)?;
+    if scope.replaces {
+        check_replaces(target, table, scope).await?;
+    }
+    let marked = |branch: &str| metadata.properties().get(&marker::key(&scope.backfill, branch)).cloned();
     WriterSettings::of(table, metadata.current_schema_id(), metadata.default_partition_spec_id())?;
     Ok(v1::PreparedOutput {
         table: target.full_name(),
@@ -112,12 +125,12 @@ async fn check(
         schema_id: metadata.current_schema_id(),
         spec_id: metadata.default_partition_spec_id(),
         created: false,
-        marker: metadata.properties().get(&marker::key(backfill, "main")).cloned().unwrap_or_default(),
+        marker: marked(marker::MAIN).unwrap_or_default(),
         columns: columns(metadata.current_schema()),
         source: Vec::new(),
-        rows_before: rows(table).await?,
+        rows_before: occupied::rows(table, scope).await?,
         sequence_before: metadata.last_sequence_number(),
-        branch_marker: String::new(),
+        branch_marker: marked(&marker::staging_branch(&scope.backfill)).unwrap_or_default(),
     })
 }
 
@@ -140,7 +153,49 @@ fn check_partition(target: &OutputTarget, table: &LoadedTable) -> Result<(), Sin
     )))
 }
 
-fn creation(target: &OutputTarget, query: &ArrowSchema) -> Result<TableCreation, SinkError> {
+/// Checks that the window of `scope` can be replaced in a table that is there, and by which files that is proven.
+async fn check_replaces(target: &OutputTarget, table: &LoadedTable, scope: &Scope) -> Result<(), SinkError> {
+    let metadata = table.metadata();
+    if metadata.format_version() == FormatVersion::V1 {
+        return Err(target.preflight(V1_CANNOT.to_owned()));
+    }
+    let schema = metadata.current_schema();
+    let fields = metadata.default_partition_spec().fields().iter().map(|field| (field.source_id, field.transform));
+    whole_partitions(scope, schema, &fields.collect::<Vec<_>>()).map_err(|what| target.preflight(what))?;
+    to_be_replaced(table, scope, schema).await.map(|_| ())
+}
+
+const V1_CANNOT: &str = "mode: replace_window needs a table of format version 2 or later, whose files say when they \
+                         were written: upgrade it, or append after removing the window's rows";
+
+/// The data files that a replacement of the window of `scope` removes from the table's main branch as it is, and their
+/// rows.
+///
+/// # Errors
+/// [`SinkError::Preflight`] where nothing proves whether a file lies in the window.
+pub async fn replaced(table: &LoadedTable, scope: &Scope) -> Result<(u64, u64), SinkError> {
+    to_be_replaced(table, scope, table.metadata().current_schema()).await
+}
+
+async fn to_be_replaced(table: &LoadedTable, scope: &Scope, schema: &SchemaRef) -> Result<(u64, u64), SinkError> {
+    let metadata = table.metadata();
+    match replace::find(table, metadata.current_snapshot(), scope, schema, i64::MAX).await? {
+        Found::Removal(removal) => Ok(removal.data()),
+        Found::Conflict(what) => Err(SinkError::Preflight { table: table.table().identifier().to_string(), what }),
+    }
+}
+
+/// Whether whole partitions of `fields` make up the window of `scope`; the error says why not, and the way out.
+fn whole_partitions(scope: &Scope, schema: &Schema, fields: &[(i32, Transform)]) -> Result<(), String> {
+    let no_time = || {
+        "mode: replace_window finds the window's rows by their event time, and the query passes no event-time column \
+         of its source on as it is: select it, under whatever name, or use mode: append"
+            .to_owned()
+    };
+    Placer::new(scope, schema).ok_or_else(no_time)?.whole_partitions(fields)
+}
+
+fn creation(target: &OutputTarget, query: &ArrowSchema, scope: &Scope) -> Result<TableCreation, SinkError> {
     let mut properties: HashMap<String, String> = target.properties.clone().into_iter().collect();
     let forbidden = |key: &&String| {
         *key == "location"
@@ -162,6 +217,13 @@ fn creation(target: &OutputTarget, query: &ArrowSchema) -> Result<TableCreation,
     };
     let schema = table_schema(query, version).map_err(|what| target.preflight(what))?;
     let spec = partition::parse(&target.partition_by, &schema).map_err(|what| target.spec(what))?;
+    if scope.replaces {
+        let fields = spec.fields().iter().map(|field| (field.source_id, field.transform));
+        whole_partitions(scope, &schema, &fields.collect::<Vec<_>>()).map_err(|what| target.spec(what))?;
+        if version == FormatVersion::V1 {
+            return Err(target.spec(V1_CANNOT));
+        }
+    }
     super::writer::parquet_properties(&properties).map_err(|what| target.spec(what))?;
     // Stated in the table, so that every other writer follows.
     properties.entry("write.parquet.compression-codec".to_owned()).or_insert_with(|| "zstd".to_owned());
@@ -177,24 +239,4 @@ fn creation(target: &OutputTarget, query: &ArrowSchema) -> Result<TableCreation,
 
 fn columns(schema: &Schema) -> Vec<String> {
     schema.as_struct().fields().iter().map(|field| format!("{} {}", field.name, field.field_type)).collect()
-}
-
-/// Rows in the table's current snapshot, by its manifests; rows that delete files take away are counted.
-async fn rows(table: &LoadedTable) -> Result<u64, SinkError> {
-    let metadata = table.metadata();
-    let Some(snapshot) = metadata.current_snapshot() else { return Ok(0) };
-    let doing = || format!("table {}: read {}", table.table().identifier(), snapshot.manifest_list());
-    let list = table.table().manifest_list_reader(snapshot).load().await.map_err(SinkError::lake(doing()))?;
-    let mut rows = 0;
-    for manifest in list.entries().iter().filter(|manifest| manifest.content == ManifestContentType::Data) {
-        rows += match (manifest.added_rows_count, manifest.existing_rows_count) {
-            (Some(added), Some(existing)) => added + existing,
-            _ => {
-                let loaded = manifest.load_manifest(table.io()).await.map_err(SinkError::lake(doing()))?;
-                let alive = loaded.entries().iter().filter(|entry| entry.is_alive());
-                alive.map(|entry| entry.record_count()).sum()
-            }
-        };
-    }
-    Ok(rows)
 }

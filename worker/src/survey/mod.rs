@@ -17,6 +17,7 @@ use prost::Message as _;
 use sha2::{Digest, Sha256};
 use tidegate_common::clock;
 use tidegate_common::ids::{BackfillId, OutputIx, SourceIx};
+use tidegate_common::spec::model::Publish;
 use tidegate_common::spec::{self, EventTimeOf, Resolved, ResolvedSource};
 use tidegate_common::time::{Bounds, EventTime, Span};
 use tidegate_proto::v1;
@@ -26,7 +27,7 @@ pub use self::parallelism::{Busy, PlannedUnit, simulate};
 use self::sample::Sample;
 pub use self::sample::Sampled;
 use crate::access::Access;
-use crate::sink::{self, Catalogs};
+use crate::sink::{self, Catalogs, Scope};
 use crate::task::opened::{Opened, Reach, Shelf};
 use crate::task::{TaskError, dead_letter, enumerate, kinds};
 
@@ -94,6 +95,10 @@ pub struct OutputSurvey {
     pub keeps_dead_letters: bool,
     /// The table as it is; with an empty uuid, as it would be created.
     pub table: v1::PreparedOutput,
+    /// The branch that it stages on until it is published; `None` where it commits to main.
+    pub branch: Option<String>,
+    /// Data files and rows that are there now and that it will replace; `None` where it appends.
+    pub replaces: Option<(u64, u64)>,
     /// Partition fields of the spec.
     pub partition_by: Vec<String>,
     /// How many partitions the bounds suggest; `None` where they do not tell.
@@ -134,10 +139,10 @@ pub struct Estimate {
 /// What prepare and enumerate fail with: a source that cannot be read, a query that cannot be planned, a table that
 /// does not fit.
 pub async fn survey(spec: &Resolved, id: &BackfillId, means: &Means) -> Result<Survey, TaskError> {
-    kinds::refuse_not_yet(spec)?;
     let opened = open(spec, id, means)?;
     opened.queries(clock::processing_time_micros()).await?;
     let tables = tables(&opened, id, means).await?;
+    let branch = sink::marker::staging_branch(id.as_str());
     let mut sources = Vec::with_capacity(opened.resolved.sources.len());
     let mut tasks = Vec::new();
     for ix in (0..).map(SourceIx::new).take(opened.resolved.sources.len()) {
@@ -157,7 +162,7 @@ pub async fn survey(spec: &Resolved, id: &BackfillId, means: &Means) -> Result<S
     });
     let estimate = estimate(&micros, &sources, spec.max_drift, means.slots);
     Ok(Survey {
-        outputs: outputs(&opened, tables, &sources, &sample),
+        outputs: outputs(&opened, tables, &branch, &sources, &sample),
         overlap_depth: enumerate::overlap_depth(units().map(|unit| (unit.low, unit.high)).collect()),
         tightest_drift: tightest,
         drifts: drifts(&bytes, tightest, spec.max_drift, means.slots),
@@ -192,20 +197,28 @@ fn open(spec: &Resolved, id: &BackfillId, means: &Means) -> Result<Arc<Opened>, 
     Ok(Shelf::new(Reach { access, catalogs, default_catalog }).open(id, &Arc::new(info))?)
 }
 
-/// The tables as they are, or as they would be created.
-async fn tables(opened: &Opened, id: &BackfillId, means: &Means) -> Result<Vec<v1::PreparedOutput>, TaskError> {
+/// A table as it is or would be created, and the data files and rows of it that are to be replaced.
+type Table = (v1::PreparedOutput, Option<(u64, u64)>);
+
+async fn tables(opened: &Opened, id: &BackfillId, means: &Means) -> Result<Vec<Table>, TaskError> {
     let queries = opened.queries(0).await?;
     let mut tables = Vec::with_capacity(queries.len());
     for (ix, query) in (0..).map(OutputIx::new).zip(queries) {
         let target = opened.target(ix)?;
-        let found = sink::prepare(&means.catalogs, &target, &query.schema(), false, id.as_str()).await?;
-        tables.push(v1::PreparedOutput { source: vec![query.source().to_owned()], ..found });
+        let scope = kinds::scope(opened, id, ix, 0).await?;
+        let found = sink::prepare(&means.catalogs, &target, &query.schema(), false, &scope).await?;
+        let replaces = match (scope.replaces, found.uuid.is_empty()) {
+            (false, _) => None,
+            (true, true) => Some((0, 0)),
+            (true, false) => Some(sink::replaced(&sink::load(&means.catalogs, &target).await?, &scope).await?),
+        };
+        tables.push((v1::PreparedOutput { source: vec![query.source().to_owned()], ..found }, replaces));
     }
     for (ix, source) in opened.keepers() {
         let (target, schema) = (opened.target(ix)?, dead_letter::schema());
-        let found = sink::prepare(&means.catalogs, &target, &schema, false, id.as_str()).await?;
+        let found = sink::prepare(&means.catalogs, &target, &schema, false, &Scope::of(id.as_str())).await?;
         let source = opened.resolved.source(source).map(|source| source.name.clone());
-        tables.push(v1::PreparedOutput { source: source.into_iter().collect(), ..found });
+        tables.push((v1::PreparedOutput { source: source.into_iter().collect(), ..found }, None));
     }
     Ok(tables)
 }
@@ -314,12 +327,13 @@ fn estimate(
 
 fn outputs(
     opened: &Opened,
-    tables: Vec<v1::PreparedOutput>,
+    tables: Vec<Table>,
+    branch: &str,
     sources: &[SourceSurvey],
     sample: &Sample,
 ) -> Vec<OutputSurvey> {
     let all = opened.resolved.outputs.iter().zip(tables).zip(&sample.outputs);
-    all.map(|((output, table), sampled)| {
+    all.map(|((output, (table, replaces)), sampled)| {
         let name = table.source.first().cloned().unwrap_or_default();
         let found = sources.iter().find(|source| source.name == name).map(|source| &source.found);
         let described = opened.resolved.sources.iter().find(|source| source.name == name);
@@ -334,6 +348,8 @@ fn outputs(
             name: output.name.clone(),
             source: name,
             keeps_dead_letters: output.dead_letters.is_some(),
+            branch: (output.publish == Publish::Staged).then(|| branch.to_owned()),
+            replaces,
             partition_by: output.partition_by.iter().map(ToString::to_string).collect(),
             partitions: found
                 .and_then(|found| partitions::partitions(&output.partition_by, column, found.low, found.high)),

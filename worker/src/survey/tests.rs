@@ -89,12 +89,27 @@ async fn what_prepare_refuses_a_survey_refuses_with_the_same_exit_code() {
     let folder = tempfile::tempdir().unwrap();
     for (from, to, code) in [
         ("SELECT * FROM a", "SELECT nothing FROM a", 3),
-        ("{table: t.a,", "{table: t.a, publish: staged,", 3),
+        ("{table: t.a,", "{table: t.a, mode: replace_window, partition_by: [kind],", 3),
         ("{table: t.a,", "{table: t.a, partition_by: [nothing],", 3),
     ] {
-        let failed = surveyed(&SPEC.replace(from, to), folder.path()).await.unwrap_err();
+        let spec = SPEC.replace("alignment:", "window: {from: 2024-01-01, to: 2024-01-02}\nalignment:");
+        let failed = surveyed(&spec.replace(from, to), folder.path()).await.unwrap_err();
         assert_eq!(failed.evidence().exit_code, code, "{to}: {failed:?}");
     }
+}
+
+#[tokio::test]
+async fn what_is_staged_or_replaced_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let plain = surveyed(SPEC, folder.path()).await.unwrap();
+    assert!(plain.outputs.iter().all(|output| output.branch.is_none() && output.replaces.is_none()));
+    let spec =
+        SPEC.replace("{table: t.a,", "{table: t.a, mode: replace_window, publish: staged, partition_by: [day(ts)],");
+    let spec = spec.replace("alignment:", "window: {from: 2024-01-01, to: 2024-01-02}\nalignment:");
+    let (_, id) = resolved(&spec);
+    let survey = surveyed(&spec, folder.path()).await.unwrap();
+    assert_eq!(survey.outputs[0].branch, Some(format!("tidegate_{id}")));
+    assert_eq!(survey.outputs[0].replaces, Some((0, 0)), "the table is yet to be created");
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ mod commit;
 mod enumerate;
 mod prepare;
 mod read;
+mod scope;
 
 use std::sync::Arc;
 
@@ -16,8 +17,8 @@ use tidegate_proto::v1::assign::Work;
 use tonic::transport::Channel;
 
 pub(crate) use self::enumerate::packing;
-pub(crate) use self::prepare::refuse_not_yet;
 pub(crate) use self::read::projected;
+pub(crate) use self::scope::scope;
 use super::budget::Budget;
 use super::opened::{BackfillError, Opened, Shelf};
 use super::{TaskBody, TaskContext, TaskEnd, TaskError};

@@ -76,6 +76,16 @@ impl Program {
         }
     }
 
+    /// The places in the result of the columns that are `column` of the source as it is.
+    pub(super) fn copies_of(&self, column: &str) -> Vec<usize> {
+        let Ok(index) = self.input.index_of(column) else { return Vec::new() };
+        let stages = self.stages.as_deref().unwrap_or_default();
+        stages.iter().fold(vec![index], |copies, stage| {
+            let is_copy = |index: usize| stage.copied(index).is_some_and(|from| copies.contains(&from));
+            (0..stage.exprs.len()).filter(|index| is_copy(*index)).collect()
+        })
+    }
+
     fn run(&self, batch: RecordBatch) -> Result<RecordBatch> {
         let Some(stages) = &self.stages else { return Ok(self.no_rows()) };
         let mut batch = batch;
@@ -223,6 +233,12 @@ impl Stage {
         }
         let columns = self.exprs.iter().map(|expr| expr.evaluate(&batch)?.into_array(rows));
         with_rows(&self.schema, columns.collect::<Result<_>>()?, rows)
+    }
+
+    /// The place before this stage of the column that stands at `index` behind it as it was.
+    fn copied(&self, index: usize) -> Option<usize> {
+        let place = self.exprs.get(index)?.as_any().downcast_ref::<Column>()?.index();
+        if self.predicate.is_some() { self.kept.get(place).copied() } else { Some(place) }
     }
 
     /// The rows for which `predicate` is true, of the kept columns.

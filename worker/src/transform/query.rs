@@ -75,6 +75,13 @@ impl Query {
         Arc::clone(&self.program.schema)
     }
 
+    /// The columns of the result that are the source's column `column` as it is, under whatever name.
+    pub fn copies_of(&self, column: &str) -> Vec<String> {
+        let names = self.program.schema.fields();
+        let copies = self.program.copies_of(column);
+        copies.into_iter().filter_map(|at| names.get(at)).map(|field| field.name().clone()).collect()
+    }
+
     /// Conditions on the source's own columns, without qualifiers: a row for which one of them is not true is in no
     /// result. They serve to skip what need not be read; [`Running::push`] applies them all the same.
     pub fn filters(&self) -> &[Expr] {

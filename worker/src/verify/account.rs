@@ -92,10 +92,48 @@ impl OutputBook {
         self.table.as_ref().map_or(&self.name, |table| &table.table)
     }
 
-    /// The intents that are in the table.
+    /// The intents whose files stand in the table: on main, or on the staging branch as long as nothing is on main.
     pub fn committed(&self) -> impl Iterator<Item = (&v1::Intent, &v1::CommitResult)> {
+        let stages = self.stages();
+        self.landed().filter(move |(intent, _)| intent.branch.is_empty() != stages && self.stands(intent))
+    }
+
+    /// Those that stand on the staging branch, published since or not.
+    pub fn staged(&self) -> impl Iterator<Item = (&v1::Intent, &v1::CommitResult)> {
+        self.landed().filter(|(intent, _)| !intent.branch.is_empty() && self.stands(intent))
+    }
+
+    /// Whether its files stand on the staging branch, and not on main.
+    pub fn stages(&self) -> bool {
+        !self.landed().any(|(intent, _)| intent.branch.is_empty()) && self.staged().next().is_some()
+    }
+
+    /// The intents that were fenced off.
+    pub fn cancelled(&self) -> impl Iterator<Item = (&v1::Intent, &v1::CommitResult)> {
+        self.ended(v1::CommitEnd::Cancelled)
+    }
+
+    /// Whether anything was to be committed at all.
+    pub fn is_touched(&self) -> bool {
+        !self.intents.is_empty()
+    }
+
+    fn ended(&self, end: v1::CommitEnd) -> impl Iterator<Item = (&v1::Intent, &v1::CommitResult)> {
         let ended = self.intents.values().filter_map(|(intent, result)| Some((intent, result.as_ref()?)));
-        ended.filter(|(_, result)| result.end() == v1::CommitEnd::Committed)
+        ended.filter(move |(_, result)| result.end() == end)
+    }
+
+    /// Those that added or replaced files.
+    fn landed(&self) -> impl Iterator<Item = (&v1::Intent, &v1::CommitResult)> {
+        let adds = |kind| matches!(kind, v1::CommitKind::Append | v1::CommitKind::Replace);
+        self.ended(v1::CommitEnd::Committed).filter(move |(intent, _)| adds(intent.kind()))
+    }
+
+    /// Whether no discard of its branch came after it.
+    fn stands(&self, intent: &v1::Intent) -> bool {
+        let discards =
+            |(other, _): &(&v1::Intent, _)| other.kind() == v1::CommitKind::Discard && other.branch == intent.branch;
+        !self.ended(v1::CommitEnd::Committed).filter(discards).any(|(other, _)| other.sequence > intent.sequence)
     }
 
     /// The files of `intent`.

@@ -6,7 +6,7 @@
 //! | ledger of an output | read of its source = read for it = passed + filtered + late + dead letter; passed = rows in its files = committed |
 //! | ledger of a table of dead letters | and: dead letters of its source = passed |
 //! | units | each hand-in covers the next units of its task, and all units of a plan that succeeded are accepted |
-//! | files | no path was handed in twice, and each is in exactly one intent |
+//! | files | no path was handed in twice, and each is in exactly one intent of main or, before it is published, of the staging branch; what was published is what was staged |
 
 use std::collections::BTreeMap;
 
@@ -24,8 +24,9 @@ pub fn check_account(account: &Account) -> Vec<Check> {
     checks
 }
 
+/// Whether all was read and committed, be it to a branch.
 fn succeeded(account: &Account) -> bool {
-    account.phase == v1::Phase::Succeeded
+    matches!(account.phase, v1::Phase::Succeeded | v1::Phase::Staged)
 }
 
 /// A sum that must be reached by a backfill that succeeded, and never passed by any.
@@ -58,13 +59,14 @@ fn output_ledger(account: &Account, output: &OutputBook) -> Check {
     let in_files: u64 = output.files.iter().map(|file| file.rows).sum();
     let OutputBook { read, passed, filtered, late, dead_letter, .. } = output;
     let text = format!(
-        "{} read = {} passed + {} filtered + {} late + {} dead letter; {} committed",
+        "{} read = {} passed + {} filtered + {} late + {} dead letter; {} {}",
         count(*read),
         count(*passed),
         count(*filtered),
         count(*late),
         count(*dead_letter),
-        count(committed)
+        count(committed),
+        if output.stages() { "staged" } else { "committed" }
     );
     let mut details = Vec::new();
     if *read != passed + filtered + late + dead_letter {
@@ -137,10 +139,25 @@ fn files(account: &Account, output: &OutputBook) -> Check {
         }
         through = through.max(intent.log_to);
     }
+    details.extend(published_otherwise(output));
     let all = output.files.len() as u64;
     if succeeded(account) && in_intents != all {
         details.push(format!("{all} files were handed in, and {in_intents} are in intents that committed"));
     }
     let text = format!("{}/{} files handed in are in exactly one committed intent", count(in_intents), count(all));
     Check::new("files", output.title(), text).broken_by(details).untold_if(in_intents < all)
+}
+
+/// How what was published differs from what was staged and could be audited.
+fn published_otherwise(output: &OutputBook) -> Option<String> {
+    let (published, _) = output.committed().find(|(intent, _)| !intent.drop_branch.is_empty())?;
+    let sum = |of: fn(&v1::Intent) -> u64| output.staged().map(|(intent, _)| of(intent)).sum::<u64>();
+    let staged = (sum(|intent| intent.files), sum(|intent| intent.rows));
+    (staged != (published.files, published.rows)).then(|| {
+        let (files, rows) = staged;
+        format!(
+            "intent #{} published {} files of {} rows, and {files} of {rows} were staged",
+            published.sequence, published.files, published.rows
+        )
+    })
 }

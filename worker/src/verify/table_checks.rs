@@ -2,21 +2,26 @@
 //!
 //! | check | holds when |
 //! |---|---|
-//! | snapshots | every committed intent's snapshot is an ancestor of the table, carries its marker, adds its rows and files, and rows before + added = rows after |
+//! | snapshots | every committed intent's snapshot is an ancestor of the table, carries its marker, adds its rows and files, and rows before + added - removed = rows after |
 //! | manifests | every file of a committed intent is in the table once, with its rows, and nothing else is there in the backfill's name |
+//! | cancelled | no intent that was fenced off is in the table; asked where there is one |
+//! | replaced | no file that the window held before it was replaced is left in it; asked of what replaces |
 //! | contents | each of these files can be read and holds the rows that its manifest says |
 //! | coverage | never broken: hours of the window without rows are listed, the longest first, for nobody knows that there should be some |
+//!
+//! The table is main, or the staging branch as long as what is on it is not published.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use tidegate_common::ids::SourceIx;
 use tidegate_common::spec::EventTimeOf;
 use tidegate_common::time::{EventTime, Window};
+use tidegate_proto::v1;
 
 use super::account::{Account, CommittedFile, OutputBook};
 use super::{Check, Verdict, count};
 use crate::sink::inspect::{self, Contents, LiveFile, SnapshotFacts, TableHistory};
-use crate::sink::{self, Catalogs, OutputTarget, SinkError, marker};
+use crate::sink::{self, Catalogs, LoadedTable, OutputTarget, Scope, SinkError, TimeColumn, marker};
 
 const MICROS_AN_HOUR: i64 = 3_600_000_000;
 /// Windows of more hours than this are not listed hour by hour.
@@ -25,6 +30,8 @@ const MOST_HOURS: i64 = 1_000_000;
 /// A table, read anew for one output of a backfill.
 #[derive(Clone, Debug, Default)]
 pub struct TableFacts {
+    /// The branch that holds what the backfill committed.
+    pub branch: String,
     /// Its snapshots and markers.
     pub history: TableHistory,
     /// Its files.
@@ -33,6 +40,8 @@ pub struct TableFacts {
     pub contents: Contents,
     /// The column whose hours were counted.
     pub column: Option<String>,
+    /// Files that should have been replaced and were not; `None` where that cannot be told, or nothing was replaced.
+    pub left_over: Option<Vec<String>>,
 }
 
 /// Reads the table of an output: all manifests, and the files that the backfill committed.
@@ -46,8 +55,9 @@ pub async fn read_table(
     output: &OutputBook,
 ) -> Result<TableFacts, SinkError> {
     let table = sink::load(catalogs, target).await?;
-    let history = inspect::history_of(&table, target);
-    let files = inspect::live_files(&table).await?;
+    let branch = branch(account, output);
+    let history = inspect::history_of(&table, target, &branch);
+    let files = inspect::live_files(&table, &branch).await?;
     let own: BTreeSet<&str> = committed_files(output).map(|file| file.path.as_str()).collect();
     let mut seen = BTreeSet::new();
     let to_read: Vec<LiveFile> = files
@@ -57,7 +67,33 @@ pub async fn read_table(
         .collect();
     let column = time_column(account, output);
     let contents = inspect::contents(&table, &to_read, column.as_deref()).await;
-    Ok(TableFacts { history, files, contents, column })
+    let left_over = left_over(account, output, &table, &branch, column.as_deref()).await?;
+    Ok(TableFacts { branch, history, files, contents, column, left_over })
+}
+
+/// The branch that an output's rows stand on.
+fn branch(account: &Account, output: &OutputBook) -> String {
+    if output.stages() { marker::staging_branch(&account.id) } else { marker::MAIN.to_owned() }
+}
+
+/// The files that the window held before its first replacement and still holds.
+async fn left_over(
+    account: &Account,
+    output: &OutputBook,
+    table: &LoadedTable,
+    branch: &str,
+    column: Option<&str>,
+) -> Result<Option<Vec<String>>, SinkError> {
+    let mut replaces = output.committed().filter(|(intent, _)| intent.kind() == v1::CommitKind::Replace);
+    let asked = replaces.next().zip(account.spec.as_ref()).zip(column);
+    let Some((((intent, _), spec), column)) = asked else { return Ok(None) };
+    let source = output.table.iter().flat_map(|table| &table.source).next();
+    let source = spec.sources.iter().find(|one| Some(&one.name) == source);
+    let zone = source.and_then(|source| source.event_time.as_ref()).map(|event_time| event_time.time_zone.clone());
+    let zone = zone.unwrap_or(jiff::tz::TimeZone::UTC);
+    let time = Some(TimeColumn { name: column.to_owned(), unit: None, zone });
+    let scope = Scope { window: spec.window, time, replaces: true, ..Scope::of(&account.id) };
+    sink::left_over(table, branch, &scope, intent.replaces_through).await.map(Some)
 }
 
 fn committed_files(output: &OutputBook) -> impl Iterator<Item = &CommittedFile> {
@@ -84,14 +120,43 @@ pub fn check_table(account: &Account, output: &OutputBook, facts: &TableFacts) -
             format!("uuid {}, and the backfill wrote to {pinned}: it was dropped and created anew", facts.history.uuid);
         return vec![Check::new("snapshots", of, text).broken_if(true)];
     }
-    let mut checks = vec![snapshots(account, output, facts), manifests(output, facts), contents(output, facts)];
+    let fenced_off = cancelled(account, output, facts);
+    if output.committed().next().is_none() {
+        return fenced_off.into_iter().collect();
+    }
+    let mut checks = vec![snapshots(account, output, facts), manifests(output, facts)];
+    checks.extend(fenced_off);
+    checks.extend(facts.left_over.as_ref().map(|left| replaced(facts, left)));
+    checks.push(contents(output, facts));
     // Dead letters have no event time.
     checks.extend(account.kept_by(output).is_none().then(|| coverage(account, facts)));
     checks
 }
 
+/// That no intent that was fenced off landed all the same.
+fn cancelled(account: &Account, output: &OutputBook, facts: &TableFacts) -> Option<Check> {
+    let (mut fenced, mut details) = (0, Vec::new());
+    for (intent, _) in output.cancelled() {
+        fenced += 1;
+        let branch = if intent.branch.is_empty() { marker::MAIN } else { &intent.branch };
+        let (key, own) = (marker::key(&account.id, branch), marker::of(intent));
+        let landed = facts.history.snapshots.iter().filter(|one| one.markers.get(&key) == Some(&own));
+        details
+            .extend(landed.map(|one| format!("intent #{} was fenced off and is snapshot {}", intent.sequence, one.id)));
+    }
+    let text = format!("{} intents fenced off, and none of them in the table", count(fenced));
+    (fenced > 0).then(|| Check::new("cancelled", &facts.history.table, text).broken_by(details))
+}
+
+/// That nothing is left of what the window held.
+fn replaced(facts: &TableFacts, left: &[String]) -> Check {
+    let details = left.iter().map(|path| format!("{path} was in the window before, and still is")).collect();
+    let text = format!("{} files are left of what the window held before", count(left.len() as u64));
+    Check::new("replaced", &facts.history.table, text).broken_by(details)
+}
+
 fn snapshots(account: &Account, output: &OutputBook, facts: &TableFacts) -> Check {
-    let key = marker::key(&account.id, "main");
+    let key = marker::key(&account.id, &facts.branch);
     let by_id: BTreeMap<i64, &SnapshotFacts> = facts.history.snapshots.iter().map(|one| (one.id, one)).collect();
     let (mut details, mut expired, mut known) = (Vec::new(), 0, BTreeSet::new());
     let mut last = None;
@@ -122,11 +187,15 @@ fn snapshots(account: &Account, output: &OutputBook, facts: &TableFacts) -> Chec
         }
         details.extend(before_and_after(found, &by_id).map(wrong));
     }
-    let foreign = facts.history.snapshots.iter().filter(|one| one.in_ancestry && one.operation == "append");
+    let foreign = facts.history.snapshots.iter().filter(|one| one.in_ancestry);
+    let is_fence = |marker: &str| {
+        let fences = output.cancelled().map(|(intent, _)| format!("{}:cancelled:", intent.sequence));
+        fences.into_iter().any(|fence| marker.starts_with(&fence))
+    };
     for (snapshot, marker) in foreign.filter_map(|one| Some((one, one.markers.get(&key)?))) {
         let ended = output.intents.values().any(|(intent, _)| marker::of(intent) == *marker);
         // One that goes on may have committed since its journal was read.
-        if account.is_over() && !known.contains(marker) && !ended {
+        if account.is_over() && !known.contains(marker) && !ended && !is_fence(marker) {
             details.push(format!("snapshot {}: its marker {marker} is of no intent of the journal", snapshot.id));
         }
     }
@@ -134,8 +203,13 @@ fn snapshots(account: &Account, output: &OutputBook, facts: &TableFacts) -> Chec
         details.push(format!("the table's property {key} is gone"));
     }
     let commits = output.committed().count();
+    let (of, removed) = match (output.stages(), facts.left_over.is_some()) {
+        (true, of_all) => (format!("branch {}'s", facts.branch), if of_all { " - removed" } else { "" }),
+        (false, true) => ("the table's".to_owned(), " - removed"),
+        (false, false) => ("the table's".to_owned(), ""),
+    };
     let text = format!(
-        "{}/{commits} commits in the table's ancestry, each with its marker; rows before + added = after",
+        "{}/{commits} commits in {of} ancestry, each with its marker; rows before + added{removed} = after",
         commits - expired
     );
     let check = Check::new("snapshots", &facts.history.table, text).broken_by(details).untold_if(expired > 0);
@@ -146,14 +220,18 @@ fn snapshots(account: &Account, output: &OutputBook, facts: &TableFacts) -> Chec
     }
 }
 
-/// What is wrong with the counts of an append; `None` where nothing is, or where they are not all stated.
+/// What is wrong with the counts of a snapshot; `None` where nothing is, or where they are not all stated.
 fn before_and_after(snapshot: &SnapshotFacts, all: &BTreeMap<i64, &SnapshotFacts>) -> Option<String> {
     let before = match snapshot.parent {
         None => 0,
         Some(parent) => all.get(&parent)?.total_rows?,
     };
-    let (added, after) = (snapshot.added_rows?, snapshot.total_rows?);
-    (before + added != after).then(|| format!("{before} rows before + {added} added != {after} after"))
+    let (added, removed, after) = (snapshot.added_rows?, snapshot.removed_rows?, snapshot.total_rows?);
+    let sum = || match removed {
+        0 => format!("{before} rows before + {added} added != {after} after"),
+        _ => format!("{before} rows before + {added} added - {removed} removed != {after} after"),
+    };
+    (before + added != after + removed).then(sum)
 }
 
 fn manifests(output: &OutputBook, facts: &TableFacts) -> Check {
@@ -198,7 +276,7 @@ fn manifests(output: &OutputBook, facts: &TableFacts) -> Check {
     match (missing.is_empty(), rewritten) {
         (false, Some(by)) => {
             let note = format!(
-                "{} files were rewritten since by a compaction (snapshot {by}): their rows cannot be told apart",
+                "{} files were rewritten or removed since by others ({by}): their rows cannot be told apart",
                 missing.len()
             );
             check.broken_by(details).untold_if(true).with(vec![note])
@@ -207,11 +285,13 @@ fn manifests(output: &OutputBook, facts: &TableFacts) -> Check {
     }
 }
 
-/// A compaction behind the backfill's first commit.
-fn rewritten_after(output: &OutputBook, facts: &TableFacts) -> Option<i64> {
+/// The last snapshot of others behind the backfill's first commit that may have taken files away.
+fn rewritten_after(output: &OutputBook, facts: &TableFacts) -> Option<String> {
+    let ours: BTreeSet<i64> = output.committed().map(|(_, result)| result.snapshot_id).collect();
     let first = output.committed().next()?.1.snapshot_id;
     let since = facts.history.snapshots.iter().skip_while(|one| one.id != first);
-    since.filter(|one| one.in_ancestry && one.operation == "replace").map(|one| one.id).last()
+    let takes = |one: &&SnapshotFacts| one.in_ancestry && one.operation != "append" && !ours.contains(&one.id);
+    since.filter(takes).map(|one| format!("{} {}", one.operation, one.id)).last()
 }
 
 fn contents(output: &OutputBook, facts: &TableFacts) -> Check {

@@ -66,10 +66,21 @@ struct Output {
     partition_by: Vec<String>,
     partitions: Option<u64>,
     rows_before: u64,
+    /// The branch that it stages on; null where it commits to main.
+    branch: Option<String>,
+    /// What it will replace; null where it appends.
+    replaces: Option<Replaces>,
     /// What this backfill has committed before.
     marker: Option<String>,
     rows: Option<u64>,
     bytes: Option<u64>,
+}
+
+/// What is in the window now, and will be removed.
+#[derive(Debug, Serialize)]
+struct Replaces {
+    files: u64,
+    rows: u64,
 }
 
 /// Reading, SQL and encoding; commits and slow storage come on top.
@@ -183,6 +194,8 @@ fn output(output: &OutputSurvey) -> Output {
         partition_by: output.partition_by.clone(),
         partitions: output.partitions,
         rows_before: output.table.rows_before,
+        branch: output.branch.clone(),
+        replaces: output.replaces.map(|(files, rows)| Replaces { files, rows }),
         marker: text(&output.table.marker),
         rows: output.rows,
         bytes: output.bytes,

@@ -152,12 +152,19 @@ fn table(output: &OutputSurvey, wide: bool) -> String {
     } else if there.rows_before > 0 && output.keeps_dead_letters {
         let _ =
             writeln!(text, "              it holds {} of other runs, and they stay", plural(there.rows_before, "row"));
-    } else if there.rows_before > 0 {
+    } else if there.rows_before > 0 && output.replaces.is_none() {
         let rows = count(there.rows_before);
         let _ = writeln!(
             text,
             "              it holds {rows} rows already: applying is refused unless --allow-existing is given"
         );
+    }
+    if let Some((files, rows)) = output.replaces {
+        let (files, rows) = (plural(files, "file"), count(rows));
+        let _ = writeln!(text, "              {files} with {rows} rows are removed from the window when these come");
+    }
+    if let Some(branch) = &output.branch {
+        let _ = writeln!(text, "              staged on branch {branch} until it is published");
     }
     if wide {
         there.columns.iter().for_each(|column| text.push_str(&format!("                {}\n", plain(column))));

@@ -25,6 +25,7 @@ pub(super) struct Bench {
     plan: BTreeMap<(SourceIx, SegmentIx), Vec<v1::ReadTask>>,
     pub(super) micros: u64,
     present: Vec<u64>,
+    refusal: Option<Refusal>,
 }
 
 /// A task of units with these bounds, of ten rows each.
@@ -64,18 +65,34 @@ pub(super) fn poison() -> v1::Evidence {
 impl Bench {
     /// A backfill of `sources` sources whose output reads the first, with nobody to run it.
     pub(super) fn new(sources: usize, max_drift: Option<i64>, allow_wide: bool) -> Self {
-        let every = Duration::from_secs(60);
-        let output =
-            CoreOutput { name: "out".to_owned(), commit_every: every, commit_bytes: u64::MAX, dead_letters: None };
+        Self::of(&[(false, false)], sources, max_drift, allow_wide, true)
+    }
+
+    /// One with these outputs, each `(staged, replaces)`; all of them read the first source.
+    pub(super) fn of(
+        outputs: &[(bool, bool)],
+        sources: usize,
+        max_drift: Option<i64>,
+        allow_wide: bool,
+        allow_existing: bool,
+    ) -> Self {
+        let output = |(staged, replaces): &(bool, bool)| CoreOutput {
+            name: "out".to_owned(),
+            commit_every: Duration::from_secs(60),
+            commit_bytes: u64::MAX,
+            staged: *staged,
+            replaces: *replaces,
+            dead_letters: None,
+        };
         let spec = CoreSpec {
             name: "b".to_owned(),
             window: Window::new(EventTime::from_micros(0), EventTime::from_micros(1_000_000)).unwrap(),
             max_drift: max_drift.map(Span::from_micros),
             allow_wide,
             sources: (0..sources).map(|at| format!("s{at}")).collect(),
-            outputs: vec![output],
+            outputs: outputs.iter().map(output).collect(),
         };
-        Self::submitted(spec, true)
+        Self::submitted(spec, allow_existing)
     }
 
     /// A backfill of `spec`, with nobody to run it.
@@ -83,18 +100,36 @@ impl Bench {
         let id = BackfillId::from_digest(&[7; 32]);
         let mut bench = Self {
             core: Core::new(Config::default()),
-            id: id.clone(),
-            spec: spec.clone(),
+            id,
+            spec,
             journal: Vec::new(),
             sent: Vec::new(),
             asked: Vec::new(),
             plan: BTreeMap::new(),
             micros: 1,
             present: Vec::new(),
+            refusal: None,
         };
-        let (spec_json, reason) = (String::new(), String::new());
-        let submission = Submission { id, spec, spec_json, reason, allow_existing };
-        bench.step(Event::Submit(RequestId(1), submission));
+        bench.submit(allow_existing);
+        bench
+    }
+
+    /// The spec is applied, for the first time or once more.
+    pub(super) fn submit(&mut self, allow_existing: bool) {
+        let (id, spec) = (self.id.clone(), self.spec.clone());
+        let submission = Submission { id, spec, spec_json: String::new(), reason: String::new(), allow_existing };
+        self.step(Event::Submit(RequestId(1), submission));
+    }
+
+    /// A backfill that runs, with these outputs, each `(staged, replaces)`.
+    pub(super) fn running_to(
+        outputs: &[(bool, bool)],
+        plan: &[Vec<Vec<v1::ReadTask>>],
+        max_drift: Option<i64>,
+    ) -> Self {
+        let mut bench = Self::of(outputs, plan.len(), max_drift, true, true);
+        bench.join(1, 4, Vec::new());
+        bench.plan(plan);
         bench
     }
 
@@ -102,11 +137,15 @@ impl Bench {
     pub(super) fn running(plan: &[Vec<Vec<v1::ReadTask>>], max_drift: Option<i64>, slots: u32) -> Self {
         let mut bench = Self::new(plan.len(), max_drift, true);
         bench.join(1, slots, Vec::new());
-        bench.prepare();
-        for (source, segments) in (0u32..).zip(plan) {
-            bench.enumerate(source, segments);
-        }
+        bench.plan(plan);
         bench
+    }
+
+    fn plan(&mut self, plan: &[Vec<Vec<v1::ReadTask>>]) {
+        self.prepare();
+        for (source, segments) in (0u32..).zip(plan) {
+            self.enumerate(source, segments);
+        }
     }
 
     pub(super) fn step(&mut self, event: Event) {
@@ -123,6 +162,7 @@ impl Bench {
                         let tasks = self.plan.get(&(source, segment)).cloned();
                         events.push(Event::SegmentLoaded(id, source, segment, tasks));
                     }
+                    Action::Reply(_, answer) => self.refusal = answer.err(),
                     _ => {}
                 }
             }
@@ -157,6 +197,15 @@ impl Bench {
         self.step(Event::Change(RequestId(2), self.id.clone(), change, String::new()));
     }
 
+    /// Why a change cannot be made.
+    pub(super) fn refused(&mut self, change: v1::Change) -> String {
+        let journal = self.journal.len();
+        self.refusal = None;
+        self.change(change);
+        assert_eq!(self.journal.len(), journal, "{change:?} changes nothing");
+        self.refusal.take().map(|refusal| refusal.to_string()).unwrap_or_default()
+    }
+
     pub(super) fn lease(&self, held: Held) -> LeaseRef {
         LeaseRef { session: held.0, id: self.id.clone(), task: held.1, token: held.2 }
     }
@@ -175,15 +224,26 @@ impl Bench {
     }
 
     pub(super) fn prepare(&mut self) {
-        self.prepare_over(&vec![0; self.spec.outputs.len()]);
+        self.prepare_with(|_| {});
     }
 
-    /// Prepares over tables that hold so many rows of others.
-    pub(super) fn prepare_over(&mut self, rows: &[u64]) {
+    /// The tables are prepared, and `look` like this; their markers are those that the core believes in.
+    pub(super) fn prepare_with(&mut self, look: impl Fn(&mut v1::PreparedOutput)) {
         let held = self.grant(TaskId::Prepare).unwrap();
-        let source = self.spec.sources.first().cloned().into_iter().collect();
-        let output = v1::PreparedOutput { uuid: "u".to_owned(), source, ..Default::default() };
-        let outputs = rows.iter().map(|rows| v1::PreparedOutput { rows_before: *rows, ..output.clone() }).collect();
+        let source: Vec<String> = self.spec.sources.first().cloned().into_iter().collect();
+        let output = |known: &super::super::output::Output| {
+            let mut table = v1::PreparedOutput {
+                uuid: "u".to_owned(),
+                source: source.clone(),
+                marker: known.marker.clone(),
+                branch_marker: known.branch_marker.clone(),
+                sequence_before: 7,
+                ..Default::default()
+            };
+            look(&mut table);
+            table
+        };
+        let outputs = self.core.backfill(&self.id).unwrap().outputs.iter().map(output).collect();
         let prepared = v1::Prepared { version: 1, outputs, now: 0, sources: vec![] };
         self.step(Event::Done(self.lease(held), done::Result::Prepared(prepared)));
     }
@@ -244,17 +304,39 @@ impl Bench {
         self.step(Event::Failed(self.lease(held), evidence));
     }
 
-    /// The intent that is prepared is committed.
-    pub(super) fn commit(&mut self) {
-        let task = self.sent.iter().rev().find_map(|(_, kind)| match kind {
-            Kind::Assign(assign) => {
-                convert::task_id(assign.task).ok().filter(|task| matches!(task, TaskId::Commit(..)))
-            }
-            _ => None,
-        });
-        let held = self.grant(task.unwrap()).unwrap();
-        let result = v1::CommitResult { end: v1::CommitEnd::Committed.into(), ..Default::default() };
+    /// The commit that was granted last of those whose intent is still prepared.
+    pub(super) fn commit_work(&self) -> Option<(Held, v1::CommitWork)> {
+        let outputs = &self.core.backfill(&self.id).unwrap().outputs;
+        let open = |intent: &v1::Intent| {
+            let of = outputs[intent.output as usize].prepared_intent();
+            of.is_some_and(|open| open.sequence == intent.sequence)
+        };
+        self.sent.iter().rev().find_map(|(session, kind)| {
+            let Kind::Assign(assign) = kind else { return None };
+            let Some(v1::assign::Work::Commit(work)) = &assign.work else { return None };
+            let held = (*session, convert::task_id(assign.task).unwrap(), convert::token(assign.token).unwrap());
+            work.intent.as_ref().is_some_and(open).then(|| (held, work.clone()))
+        })
+    }
+
+    /// A worker says how its commit ended.
+    pub(super) fn commit_ends(&mut self, held: Held, end: v1::CommitEnd) {
+        let result = v1::CommitResult { end: end.into(), ..Default::default() };
         self.step(Event::Done(self.lease(held), done::Result::Commit(result)));
+    }
+
+    /// An intent that is prepared is committed.
+    pub(super) fn commit(&mut self) {
+        let (held, work) = self.commit_work().unwrap();
+        assert_eq!(work.cancel, 0, "it is not to be fenced off");
+        self.commit_ends(held, v1::CommitEnd::Committed);
+    }
+
+    pub(super) fn was_revoked(&self, held: Held) -> bool {
+        self.sent.iter().any(|(_, kind)| match kind {
+            Kind::Revoke(revoke) => convert::token(revoke.token).is_ok_and(|token| token == held.2),
+            _ => false,
+        })
     }
 
     /// Another process folds the journal and takes the backfill up; whoever was there has to come again.
@@ -275,6 +357,15 @@ impl Bench {
     pub(super) fn said(&self, session: u64) -> impl Iterator<Item = &Kind> {
         self.sent.iter().filter(move |(to, _)| *to == worker(session)).map(|(_, kind)| kind)
     }
+}
+
+/// Every intent that was sealed, in order.
+pub(super) fn sealed(bench: &Bench) -> Vec<v1::Intent> {
+    let sealed = bench.journal.iter().filter_map(|record| match &record.kind {
+        Some(v1::record::Kind::Sealed(intent)) => Some(intent.clone()),
+        _ => None,
+    });
+    sealed.collect()
 }
 
 pub(super) fn token(term: u64, epoch: u64) -> Token {

@@ -1,5 +1,6 @@
 //! The table that keeps a source's dead letters: an output like any other, but for what is asked of it.
 
+use std::cell::RefCell;
 use std::time::Duration;
 
 use tidegate_common::spec::DeadLetterLimit;
@@ -15,6 +16,8 @@ fn submitted(allow_existing: bool) -> Bench {
         name: "s0__dead_letter".to_owned(),
         commit_every: every,
         commit_bytes: u64::MAX,
+        staged: false,
+        replaces: false,
         dead_letters: Some(DeadLetterLimit::PartsPerMillion(100_000)),
     };
     let outputs = spec.outputs.into_iter().chain([keeper]).collect();
@@ -60,14 +63,20 @@ fn a_hand_in_whose_dead_letters_are_not_all_kept_is_refused() {
     assert_eq!(status.outputs[0].dead_letters_expected, None);
 }
 
+/// Prepares over tables that hold so many rows of others.
+fn prepare_over(bench: &mut Bench, rows: [u64; 2]) {
+    let rows = RefCell::new(rows.into_iter());
+    bench.prepare_with(|table| table.rows_before = rows.borrow_mut().next().unwrap());
+}
+
 #[test]
 fn dead_letters_of_other_runs_are_no_reason_to_refuse() {
     let mut bench = submitted(false);
     bench.join(1, 1, Vec::new());
-    bench.prepare_over(&[0, 7]);
+    prepare_over(&mut bench, [0, 7]);
     assert_eq!(bench.phase(), v1::Phase::Enumerating);
     let mut bench = submitted(false);
     bench.join(1, 1, Vec::new());
-    bench.prepare_over(&[7, 0]);
+    prepare_over(&mut bench, [7, 0]);
     assert_eq!(bench.phase(), v1::Phase::Failed);
 }

@@ -2,7 +2,7 @@
 
 use tidegate_proto::v1::from_coordinator::Kind;
 
-use super::bench::{Bench, hand_in, poison, read, task, worker};
+use super::bench::{Bench, hand_in, poison, read, sealed, task, worker};
 use crate::core::*;
 
 fn yields(bench: &Bench) -> Vec<TaskId> {
@@ -174,11 +174,7 @@ fn an_intent_starts_where_the_last_one_ended_and_waits_for_its_end() {
     bench.hand_in(held, hand_in("a", 0, 0, 1), false).unwrap();
     bench.wait(std::time::Duration::from_secs(60));
     let intents = |bench: &Bench| -> Vec<(u64, u64, u64, String)> {
-        let sealed = bench.journal.iter().filter_map(|record| match &record.kind {
-            Some(v1::record::Kind::Sealed(intent)) => Some(intent),
-            _ => None,
-        });
-        sealed.map(|i| (i.sequence, i.log_from, i.log_to, i.predecessor.clone())).collect()
+        sealed(bench).into_iter().map(|i| (i.sequence, i.log_from, i.log_to, i.predecessor)).collect()
     };
     assert_eq!(intents(&bench), [(1, 0, 1, String::new())]);
     bench.hand_in(held, hand_in("b", 0, 1, 3), false).unwrap();

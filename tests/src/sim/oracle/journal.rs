@@ -1,11 +1,15 @@
 //! What the oracle thinks of each durable record.
 
+use std::collections::BTreeSet;
+
 use sha2::{Digest, Sha256};
 use tidegate_common::ids::{BackfillId, TaskId};
 use tidegate_proto::{convert, v1};
+use tidegate_worker::sink::marker;
 use v1::record::{self, Kind};
 
-use super::{Invariant, Oracle};
+use super::{Invariant, Oracle, OutputBook};
+use crate::sim::committing::marker_key;
 
 impl Oracle {
     /// A record has become durable.
@@ -19,12 +23,12 @@ impl Oracle {
             Some(Kind::Planned(_)) => {}
             Some(Kind::HandIn(accepted)) => self.hand_in(ix, accepted),
             Some(Kind::Sealed(intent)) => self.sealed(ix, intent),
-            Some(Kind::Publishing(publishing)) => publishing.intents.iter().for_each(|intent| self.sealed(ix, intent)),
+            Some(Kind::Publishing(publishing)) => self.publishing(ix, publishing),
             Some(Kind::Ended(ended)) => self.intent_ended(ix, ended),
             Some(Kind::Parked(parked)) => self.parked(ix, parked),
-            Some(Kind::Wish(changed)) => self.books[ix].wish = changed.wish(),
+            Some(Kind::Wish(changed)) => self.wished(ix, changed.wish()),
             Some(Kind::Phase(changed)) => self.phase(ix, changed),
-            Some(Kind::Retried(_)) => self.retried(ix),
+            Some(Kind::Retried(retried)) => self.retried(ix, retried),
             None => {}
         }
     }
@@ -77,10 +81,43 @@ impl Oracle {
         }
     }
 
+    fn publishing(&mut self, ix: usize, publishing: &record::Publishing) {
+        let book = &mut self.books[ix];
+        let ready = book.phase == v1::Phase::Staged || book.publishing;
+        (book.publishing, book.phase) = (true, v1::Phase::Running);
+        let id = book.order.id.clone();
+        self.require(ready, Invariant::StagedApart, || format!("{id:?} is published before it was staged"));
+        publishing.intents.iter().for_each(|intent| self.sealed(ix, intent));
+    }
+
+    fn wished(&mut self, ix: usize, wish: v1::Wish) {
+        let book = &mut self.books[ix];
+        book.wish = wish;
+        let (publishing, term, id) = (book.publishing, book.term, book.order.id.clone());
+        if wish != v1::Wish::Cancel {
+            return;
+        }
+        let open = |output: &&mut OutputBook| !output.ended && output.intent.kind() != v1::CommitKind::Discard;
+        book.outputs.iter_mut().filter(open).for_each(|output| output.doomed = output.doomed.or(Some(term)));
+        if [v1::Phase::Staged, v1::Phase::Partial, v1::Phase::Failed].contains(&book.phase) {
+            book.phase = v1::Phase::Running;
+        }
+        self.require(!publishing, Invariant::StagedApart, || format!("{id:?} is published, and was cancelled"));
+    }
+
     fn sealed(&mut self, ix: usize, intent: &v1::Intent) {
         let book = &self.books[ix];
         let Some(output) = book.outputs.get(intent.output as usize) else { return };
         let (sequence, to, ended, log) = (output.sequence, output.sealed_to, output.ended, book.log);
+        let published = output.staged && book.publishing;
+        // A publish is everything that was sealed, a discard nothing.
+        let stretch = match (published, intent.kind()) {
+            (true, _) => (0, to),
+            (_, v1::CommitKind::Discard) => (to, to),
+            _ => (to, intent.log_to.max(to)),
+        };
+        let place = (intent.branch.is_empty(), intent.drop_branch.is_empty());
+        let apart = place == (!output.staged || published, !published);
         let (through, honest) = (output.through, self.lowest_unaccepted_of(ix, intent.output));
         let mut hash = Sha256::new();
         let (mut files, mut rows) = (0u64, 0u64);
@@ -98,8 +135,12 @@ impl Oracle {
         self.require(ended, Invariant::OneIntent, || {
             format!("#{} sealed before the end of #{sequence}", intent.sequence)
         });
-        self.require(intent.log_from == to && intent.log_to <= log, Invariant::OneIntent, || {
+        let found = (intent.log_from, intent.log_to);
+        self.require(found == stretch && intent.log_to <= log, Invariant::OneIntent, || {
             format!("#{} is [{}, {}) after {to}, of {log}", intent.sequence, intent.log_from, intent.log_to)
+        });
+        self.require(apart, Invariant::StagedApart, || {
+            format!("#{} goes to {:?} and drops {:?}", intent.sequence, intent.branch, intent.drop_branch)
         });
         self.require(named == (files, rows, digest), Invariant::OneIntent, || {
             format!("#{} names {named:?}, and its stretch holds {files} files of {rows} rows", intent.sequence)
@@ -116,6 +157,7 @@ impl Oracle {
         output.sealed_to = intent.log_to;
         output.through = intent.committed_through;
         output.intent = intent.clone();
+        output.doomed = None;
     }
 
     fn lowest_unaccepted_of(&self, ix: usize, output: u32) -> i64 {
@@ -126,17 +168,29 @@ impl Oracle {
     fn intent_ended(&mut self, ix: usize, ended: &record::IntentEnded) {
         let end = ended.result.as_ref().map(v1::CommitResult::end).unwrap_or_default();
         let landed = self.has_landed(ix, ended.output);
+        let stands = self.fence_stands(ix, ended.output);
         let tampered = self.is_tampered(ix);
         let Some(output) = self.books[ix].outputs.get_mut(ended.output as usize) else { return };
         let open = !std::mem::replace(&mut output.ended, true) && output.sequence == ended.sequence;
-        if end == v1::CommitEnd::Fenced {
-            output.fenced.insert(tidegate_worker::sink::marker::of(&output.intent));
+        let given_up = output.doomed.take().is_some();
+        if [v1::CommitEnd::Fenced, v1::CommitEnd::Cancelled].contains(&end) {
+            output.fenced.insert(marker::of(&output.intent));
+        }
+        match (end, output.intent.kind()) {
+            (v1::CommitEnd::Cancelled, _) if output.intent.drop_branch.is_empty() => {
+                output.sealed_to = output.intent.log_from;
+            }
+            (v1::CommitEnd::Committed, v1::CommitKind::Discard) => output.sealed_to = 0,
+            _ => {}
         }
         let what = || format!("#{} ended as {end:?}, and it is {landed} that it is in the table", ended.sequence);
         self.require(open, Invariant::OneIntent, || format!("#{} ended twice", ended.sequence));
         self.require(end != v1::CommitEnd::Committed || landed, Invariant::EndsAreTrue, what);
         self.require(end != v1::CommitEnd::Fenced || !landed || tampered, Invariant::EndsAreTrue, what);
-        self.require(end == v1::CommitEnd::Committed || tampered, Invariant::Health, what);
+        let cancelled = end == v1::CommitEnd::Cancelled;
+        self.require(!cancelled || (stands && !landed) || tampered, Invariant::EndsAreTrue, what);
+        let cause = end == v1::CommitEnd::Committed || (cancelled && given_up);
+        self.require(cause || tampered, Invariant::Health, what);
     }
 
     fn parked(&mut self, ix: usize, parked: &record::Parked) {
@@ -151,8 +205,15 @@ impl Oracle {
         self.require(poisoned, Invariant::Health, || format!("{task} is parked: {}", evidence.message));
     }
 
-    fn retried(&mut self, ix: usize) {
+    fn retried(&mut self, ix: usize, retried: &record::Retried) {
         let book = &mut self.books[ix];
+        let (term, anew) = (book.term, retried.allow_existing);
+        let open = |output: &&mut OutputBook| !output.ended && output.intent.kind() == v1::CommitKind::Replace;
+        book.outputs
+            .iter_mut()
+            .filter(|_| anew)
+            .filter(open)
+            .for_each(|output| output.doomed = output.doomed.or(Some(term)));
         for (task, of) in book.tasks.iter_mut().filter(|(_, of)| of.parked) {
             of.parked = false;
             let units = of.units.iter().zip(0u32..).skip(of.next as usize);
@@ -169,19 +230,42 @@ impl Oracle {
         let book = &self.books[ix];
         let evidence = changed.evidence.clone().unwrap_or_default().message;
         let cause = match phase {
-            v1::Phase::Failed => book.order.too_wide || self.is_tampered(ix),
+            v1::Phase::Failed => book.order.too_wide || self.is_tampered(ix) || self.is_intruded(ix),
             v1::Phase::Partial => book.tasks.values().any(|task| task.parked),
             v1::Phase::Cancelled => book.wish == v1::Wish::Cancel,
             _ => true,
         };
         let id = book.order.id.clone();
         self.require(cause, Invariant::Health, || format!("{id:?} is {phase:?}: {evidence}"));
-        if phase == v1::Phase::Succeeded {
-            self.succeeded(ix);
+        match phase {
+            v1::Phase::Succeeded => self.succeeded(ix),
+            v1::Phase::Staged | v1::Phase::Cancelled => self.staged_or_not(ix, phase),
+            _ => {}
         }
         let open = self.books[ix].outputs.iter().any(|output| !output.ended);
         self.require(!open || phase == v1::Phase::Failed, Invariant::CompleteAtSuccess, || {
             format!("{id:?} is {phase:?} while an intent is open")
+        });
+    }
+
+    /// All that is staged is on its branch when it waits to be published, and nothing of it anywhere when it was cancelled.
+    fn staged_or_not(&mut self, ix: usize, phase: v1::Phase) {
+        let book = &self.books[ix];
+        let id = book.order.id.clone();
+        let key = marker_key(&id, &marker::staging_branch(id.as_str()));
+        let mut wrong = Vec::new();
+        for (output, table) in book.outputs.iter().zip(&book.order.tables).filter(|(output, _)| output.staged) {
+            let history = &self.history[*table];
+            let files: BTreeSet<String> = output.log.values().flatten().map(|file| file.path.clone()).collect();
+            let there = history.branches.get(&key).cloned().unwrap_or_default();
+            let expected = if phase == v1::Phase::Staged { files.clone() } else { BTreeSet::new() };
+            if there != expected || !history.files.is_disjoint(&files) {
+                wrong.push(format!("{there:?} of {expected:?} on the branch"));
+            }
+        }
+        let tampered = self.is_tampered(ix);
+        self.require(wrong.is_empty() || tampered, Invariant::StagedApart, || {
+            format!("{id:?} is {phase:?}: {wrong:?}")
         });
     }
 

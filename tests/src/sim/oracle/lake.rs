@@ -7,8 +7,9 @@ use tidegate_proto::v1;
 use tidegate_worker::sink::marker;
 
 use super::{AttemptBook, FileBook, Invariant, Oracle};
-use crate::sim::committing::marker_key;
+use crate::sim::committing::{branch_of, marker_key};
 use crate::sim::scenario::Micros;
+use crate::sim::table::Table;
 
 impl Oracle {
     /// An attempt begins.
@@ -70,7 +71,36 @@ impl Oracle {
         let book = &self.books[ix];
         let at = output as usize;
         let (Some(of), Some(table)) = (book.outputs.get(at), book.order.tables.get(at)) else { return false };
-        self.history[*table].markers.contains(&(marker_key(&book.order.id), marker::of(&of.intent)))
+        let key = marker_key(&book.order.id, branch_of(&of.intent));
+        self.history[*table].markers.contains_key(&(key, marker::of(&of.intent)))
+    }
+
+    /// Whether the fence of an output's last intent is in its table's history.
+    pub(super) fn fence_stands(&self, ix: usize, output: u32) -> bool {
+        let book = &self.books[ix];
+        let at = output as usize;
+        let (Some(of), Some(table)) = (book.outputs.get(at), book.order.tables.get(at)) else { return false };
+        let Some(term) = of.doomed else { return false };
+        let fence = format!("{}:{}", of.intent.sequence, marker::fence_digest(term));
+        self.history[*table].fences.contains(&(marker_key(&book.order.id, branch_of(&of.intent)), fence))
+    }
+
+    /// A fence lands in a table.
+    pub(in super::super) fn fence_landed(&mut self, ix: usize, intent: &v1::Intent, fence: &str) {
+        let book = &self.books[ix];
+        let Some(table) = book.order.tables.get(intent.output as usize).copied() else { return };
+        let key = marker_key(&book.order.id, branch_of(intent));
+        let landed = self.history[table].markers.contains_key(&(key.clone(), marker::of(intent)));
+        let tampered = self.is_tampered(ix);
+        let again = !self.history[table].fences.insert((key, fence.to_owned()));
+        self.require((!landed && !again) || tampered, Invariant::OnceInTable, || {
+            format!("fence {fence} lands, again is {again}, and its intent has landed: {landed}")
+        });
+    }
+
+    /// Somebody else wrote into the backfills' windows.
+    pub(in super::super) fn intruded(&mut self, table: usize) {
+        self.history[table].intruded = true;
     }
 
     /// A commit lands in a table with these files.
@@ -78,23 +108,39 @@ impl Oracle {
         let book = &self.books[ix];
         let at = intent.output as usize;
         let (Some(of), Some(table)) = (book.outputs.get(at), book.order.tables.get(at).copied()) else { return };
-        let name = (marker_key(&book.order.id), marker::of(intent));
+        let name = (marker_key(&book.order.id, branch_of(intent)), marker::of(intent));
+        let branch = marker_key(&book.order.id, &marker::staging_branch(book.order.id.as_str()));
+        let apart = !of.staged || !intent.branch.is_empty() || book.publishing;
         let fenced = of.fenced.contains(&name.1);
         let source = book.order.reads.get(at).copied().unwrap_or(0);
         let open = book.lowest_unaccepted(source);
         let missing = of.log.range(..intent.log_from).flat_map(|(_, files)| files);
-        let missing = missing.filter(|file| !self.history[table].files.contains(&file.path)).count();
+        let there = match intent.branch.is_empty() {
+            true => self.history[table].files.clone(),
+            false => self.history[table].branches.get(&branch).cloned().unwrap_or_default(),
+        };
+        let discards = intent.kind() == v1::CommitKind::Discard;
+        let missing = missing.filter(|file| !discards && !there.contains(&file.path)).count();
         let deleted = files.iter().find(|file| self.files.get(&file.path).is_none_or(|book| book.deleted)).cloned();
         let tampered = self.is_tampered(ix);
         let history = &mut self.history[table];
-        let blinded = history.blinded;
-        let again = !history.markers.insert(name.clone());
-        let twice: Vec<&v1::DataFile> = files.iter().filter(|file| !history.files.insert(file.path.clone())).collect();
+        // The hole that ADR 5 tells of: a first commit of which no trace is left may land again, and only that.
+        let forgotten = history.forgotten.remove(&name) && intent.predecessor.is_empty();
+        let again = history.markers.insert(name.clone(), intent.snapshot_id).is_some();
+        if discards || !intent.drop_branch.is_empty() {
+            history.branches.remove(&branch);
+        }
+        let on = match intent.branch.is_empty() {
+            true => &mut history.files,
+            false => history.branches.entry(branch).or_default(),
+        };
+        let twice: Vec<&v1::DataFile> = files.iter().filter(|file| !on.insert(file.path.clone())).collect();
         let what = format!("{} of {:?}", name.1, self.books[ix].order.id);
         let twice = twice.len();
-        self.require((!again && twice == 0) || blinded, Invariant::OnceInTable, || {
+        self.require((!again && twice == 0) || (again && forgotten), Invariant::OnceInTable, || {
             format!("{what} lands, again is {again}, and {twice} of its files are there already")
         });
+        self.require(apart, Invariant::StagedApart, || format!("{what} lands on main, and is staged"));
         self.require(!fenced || tampered, Invariant::EndsAreTrue, || format!("{what} lands after it ended as fenced"));
         self.require(missing == 0 || tampered, Invariant::HonestThrough, || {
             format!("{what} lands before {missing} files of earlier intents")
@@ -105,10 +151,15 @@ impl Oracle {
         self.require(deleted.is_none(), Invariant::NothingLostToGarbage, || format!("{what} lands with {deleted:?}"));
     }
 
-    /// Somebody took commits or markers out of a table: its backfills may fail. Where they took both the property and
-    /// every snapshot that carries a marker, no reader can tell what has landed.
-    pub(in super::super) fn tampered(&mut self, table: usize, blinded: bool) {
+    /// Somebody took commits or markers out of a table: its backfills may fail.
+    pub(in super::super) fn tampered(&mut self, table: usize) {
         self.history[table].tampered = true;
-        self.history[table].blinded |= blinded;
+    }
+
+    /// Somebody removed properties or snapshots: notes of which markers that had landed `table` has no trace left.
+    pub(in super::super) fn forgets(&mut self, at: usize, table: &Table) {
+        let history = &mut self.history[at];
+        let gone = history.markers.iter().filter(|((key, _), id)| table.forgets(key, **id));
+        history.forgotten.extend(gone.map(|(name, _)| name.clone()));
     }
 }

@@ -10,6 +10,7 @@ mod reading;
 use std::collections::{BTreeMap, BTreeSet};
 
 use tidegate_common::ids::{BackfillId, TaskId, Token};
+use tidegate_coordinator::core::CoreOutput;
 use tidegate_proto::v1;
 
 use super::invariants::{Invariant, Violation};
@@ -46,8 +47,12 @@ struct OutputBook {
     log: BTreeMap<u64, Vec<v1::DataFile>>,
     passed: u64,
     read: u64,
-    /// Markers of the intents that were journalled as fenced.
+    /// Markers of the intents that were journalled as fenced or cancelled.
     fenced: BTreeSet<String>,
+    staged: bool,
+    replaces: bool,
+    /// The term in which the last intent was given up, while it is open.
+    doomed: Option<u64>,
     /// The last intent.
     intent: v1::Intent,
 }
@@ -68,6 +73,8 @@ pub(super) struct Book {
     pub(super) created: bool,
     pub(super) phase: v1::Phase,
     pub(super) wish: v1::Wish,
+    /// Whether what is staged goes to main.
+    publishing: bool,
     complete: i64,
     throughs: Vec<i64>,
     /// How many records are durable, and what the core said of itself then.
@@ -97,11 +104,18 @@ struct AttemptBook {
 /// What a table's history holds.
 #[derive(Clone, Debug, Default)]
 struct History {
-    markers: BTreeSet<(String, String)>,
+    /// The snapshot of each marker (its key and itself) that has landed.
+    markers: BTreeMap<(String, String), i64>,
     files: BTreeSet<String>,
     tampered: bool,
-    /// Somebody removed the property, and then also every snapshot that carried a marker: nobody can know what landed.
-    blinded: bool,
+    /// Whether somebody else wrote into the backfills' windows.
+    intruded: bool,
+    /// Fences that landed, and the branch that each stands on, by the names of the markers.
+    fences: BTreeSet<(String, String)>,
+    /// The files on each staging branch, by the marker's key.
+    branches: BTreeMap<String, BTreeSet<String>>,
+    /// Those of which somebody has since removed every trace: the property and the snapshots.
+    forgotten: BTreeSet<(String, String)>,
 }
 
 /// The oracle.
@@ -148,7 +162,7 @@ impl Oracle {
 
     /// Whether a backfill has ended, durably.
     pub(super) fn is_over(&self, ix: usize) -> bool {
-        let running = [v1::Phase::Preparing, v1::Phase::Enumerating, v1::Phase::Running];
+        let running = [v1::Phase::Preparing, v1::Phase::Enumerating, v1::Phase::Running, v1::Phase::Staged];
         self.books[ix].created && !running.contains(&self.books[ix].phase)
     }
 
@@ -198,6 +212,13 @@ impl Oracle {
         }
     }
 
+    /// Whether somebody has written into a window that a backfill replaces, so that it may fail.
+    pub(super) fn is_intruded(&self, ix: usize) -> bool {
+        let book = &self.books[ix];
+        let tables = book.outputs.iter().zip(&book.order.tables).filter(|(output, _)| output.replaces);
+        book.created && tables.into_iter().any(|(_, table)| self.history[*table].intruded)
+    }
+
     /// Whether somebody has tampered with a table of a backfill, so that it may fail.
     fn is_tampered(&self, ix: usize) -> bool {
         self.books[ix].order.tables.iter().any(|table| self.history[*table].tampered)
@@ -228,7 +249,10 @@ impl Book {
             tasks(&order.sources).into_iter().map(|(id, task)| (id, book(task))).collect();
         let units =
             tasks.iter().flat_map(|(id, task)| task.units.iter().zip(0u32..).map(|(unit, at)| (unit.low, *id, at)));
-        let output = |_: &u32| OutputBook {
+        let output = |spec: &CoreOutput| OutputBook {
+            staged: spec.staged,
+            replaces: spec.replaces,
+            doomed: None,
             sequence: 0,
             ended: true,
             sealed_to: 0,
@@ -244,13 +268,14 @@ impl Book {
             tasks,
             tokens: BTreeSet::new(),
             hand_ins: BTreeSet::new(),
-            outputs: order.reads.iter().map(output).collect(),
+            outputs: order.spec.outputs.iter().map(output).collect(),
             read_through: BTreeSet::new(),
             term: 0,
             log: 0,
             created: false,
             phase: v1::Phase::Preparing,
             wish: v1::Wish::Run,
+            publishing: false,
             complete: i64::MIN,
             throughs: vec![i64::MIN; order.reads.len()],
             fingerprint: (0, String::new()),

@@ -13,7 +13,7 @@ fn end(result: &v1::CommitResult) -> v1::CommitEnd {
 }
 
 /// Rows `from..to` as an intent and its parts.
-async fn work(
+pub(super) async fn work(
     lake: &Lake,
     target: &OutputTarget,
     prepared: &v1::PreparedOutput,
@@ -31,18 +31,18 @@ async fn given_a_new_table_when_two_intents_are_committed_then_their_rows_are_th
     let target = target("t", &["day(at)"]);
     let prepared = prepared(&lake.catalogs, &target).await;
     let (first, parts) = work(&lake, &target, &prepared, 1, "", (0, 100)).await;
-    let result = commit(&lake.catalogs, &target, "main", "bf-a", &first, parts.clone()).await.unwrap();
+    let result = commit(&lake.catalogs, &target, &Scope::of("bf-a"), &first, parts.clone()).await.unwrap();
     assert_eq!(
         (end(&result), result.snapshot_id, result.already_done, result.tries),
         (v1::CommitEnd::Committed, first.snapshot_id, false, 1)
     );
-    let again = commit(&lake.catalogs, &target, "main", "bf-a", &first, parts).await.unwrap();
+    let again = commit(&lake.catalogs, &target, &Scope::of("bf-a"), &first, parts).await.unwrap();
     assert_eq!(
         (end(&again), again.snapshot_id, again.already_done),
         (v1::CommitEnd::Committed, first.snapshot_id, true)
     );
     let (second, parts) = work(&lake, &target, &prepared, 2, &marker::of(&first), (100, 150)).await;
-    commit(&lake.catalogs, &target, "main", "bf-a", &second, parts).await.unwrap();
+    commit(&lake.catalogs, &target, &Scope::of("bf-a"), &second, parts).await.unwrap();
     assert_eq!(ids(&lake.catalogs, &target).await, (0..150).collect::<Vec<_>>());
 
     let table = load(&lake.catalogs, &target).await.unwrap();
@@ -52,13 +52,15 @@ async fn given_a_new_table_when_two_intents_are_committed_then_their_rows_are_th
     assert_eq!(summary["tidegate.bf-a"], marker::of(&second));
     assert_eq!(summary[COMMITTED_THROUGH], "2023-11-14T22:13:20Z");
     assert_eq!(metadata.properties()["tidegate.bf-a"], marker::of(&second));
-    let found = prepare(&lake.catalogs, &target, &rows(0, 1).schema(), true, "bf-a").await.unwrap();
-    assert_eq!((found.created, found.rows_before, found.marker), (false, 150, marker::of(&second)));
+    let found = prepare(&lake.catalogs, &target, &rows(0, 1).schema(), true, &Scope::of("bf-a")).await.unwrap();
+    assert_eq!((found.created, found.rows_before, found.marker), (false, 0, marker::of(&second)), "none of another");
+    let other = prepare(&lake.catalogs, &target, &rows(0, 1).schema(), true, &Scope::of("bf-b")).await.unwrap();
+    assert_eq!((other.rows_before, other.marker.as_str()), (150, ""));
 }
 
 /// What a catalog does to a commit that reaches it.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Fault {
+pub(super) enum Fault {
     /// Applies it, and loses the reply.
     LostReply,
     /// Loses the request: nothing is applied, and nobody knows.
@@ -70,20 +72,20 @@ enum Fault {
 }
 
 /// A catalog that does `fault` to its first `times` commits.
-struct Faulty {
+pub(super) struct Faulty {
     inner: Arc<dyn TableCommitter>,
     fault: Fault,
     left: AtomicU32,
 }
 
 impl Faulty {
-    async fn over(lake: &Lake, fault: Fault, times: u32) -> (Arc<Self>, Catalogs) {
+    pub(super) async fn over(lake: &Lake, fault: Fault, times: u32) -> (Arc<Self>, Catalogs) {
         let inner = lake.catalogs.get("lake").await.unwrap();
         let faulty = Arc::new(Self { inner, fault, left: AtomicU32::new(times) });
         (faulty.clone(), Catalogs::default().with("lake", faulty))
     }
 
-    fn fired(&self) -> bool {
+    pub(super) fn fired(&self) -> bool {
         self.left.load(Ordering::SeqCst) == 0
     }
 }
@@ -133,7 +135,7 @@ async fn given_a_fault_of_the_catalog_when_committed_then_the_rows_land_once() {
         let prepared = prepared(&lake.catalogs, &target).await;
         let (intent, parts) = work(&lake, &target, &prepared, 1, "", (0, 10)).await;
         let (faulty, catalogs) = Faulty::over(&lake, fault, times).await;
-        let result = commit(&catalogs, &target, "main", "bf-a", &intent, parts).await.unwrap();
+        let result = commit(&catalogs, &target, &Scope::of("bf-a"), &intent, parts).await.unwrap();
         assert!(faulty.fired(), "{fault:?}");
         assert_eq!(
             (end(&result), result.already_done, result.tries),
@@ -152,7 +154,7 @@ async fn given_a_catalog_that_is_gone_after_a_commit_was_sent_when_committed_the
     let prepared = prepared(&lake.catalogs, &target).await;
     let (intent, parts) = work(&lake, &target, &prepared, 1, "", (0, 10)).await;
     let (_, catalogs) = Faulty::over(&lake, Fault::Gone, 1).await;
-    let error = commit(&catalogs, &target, "main", "bf-a", &intent, parts).await.unwrap_err();
+    let error = commit(&catalogs, &target, &Scope::of("bf-a"), &intent, parts).await.unwrap_err();
     assert_eq!(error.class(), Class::Unknown);
 }
 
@@ -171,7 +173,7 @@ async fn given_many_backfills_racing_for_one_table_when_committed_then_all_land_
             for sequence in 1..=3_u64 {
                 let from = racer * 1_000 + i64::try_from(sequence).unwrap() * 10;
                 let (intent, parts) = work(&lake, &target, &prepared, sequence, &predecessor, (from, from + 10)).await;
-                let result = commit(&catalogs, &target, "main", &backfill, &intent, parts).await.unwrap();
+                let result = commit(&catalogs, &target, &Scope::of(&backfill), &intent, parts).await.unwrap();
                 assert_eq!((end(&result), result.already_done), (v1::CommitEnd::Committed, false));
                 predecessor = marker::of(&intent);
             }
@@ -200,7 +202,7 @@ async fn given_the_same_intent_in_two_hands_when_both_commit_then_it_lands_once(
                 (lake.clone(), target.clone(), intent.clone(), parts.clone(), backfill.clone());
             tokio::spawn(async move {
                 let catalogs = Catalogs::new([("lake".to_owned(), config(lake.folder.path()))]);
-                commit(&catalogs, &target, "main", &backfill, &intent, parts).await.unwrap()
+                commit(&catalogs, &target, &Scope::of(&backfill), &intent, parts).await.unwrap()
             })
         });
         let mut already_done = Vec::new();
@@ -216,20 +218,20 @@ async fn given_the_same_intent_in_two_hands_when_both_commit_then_it_lands_once(
 }
 
 /// Changes the table as another program would, by `updates`.
-async fn meddle(lake: &Lake, target: &OutputTarget, updates: Vec<TableUpdate>) {
+pub(super) async fn meddle(lake: &Lake, target: &OutputTarget, updates: Vec<TableUpdate>) {
     let table = load(&lake.catalogs, target).await.unwrap();
     let committer = lake.catalogs.get("lake").await.unwrap();
     assert!(matches!(committer.compare_and_swap(&table, updates, Vec::new()).await.unwrap(), Swap::Done(_)));
 }
 
-fn head(snapshot_id: i64) -> TableUpdate {
+pub(super) fn head(snapshot_id: i64) -> TableUpdate {
     use iceberg::spec::{SnapshotReference, SnapshotRetention};
     let reference = SnapshotReference::new(snapshot_id, SnapshotRetention::branch(Some(3), Some(1_000), None));
     TableUpdate::SetSnapshotRef { ref_name: MAIN_BRANCH.to_owned(), reference }
 }
 
 /// A table with two intents committed, and the third's work.
-async fn two_committed(
+pub(super) async fn two_committed(
     lake: &Lake,
     target: &OutputTarget,
 ) -> (v1::PreparedOutput, [v1::Intent; 3], [Vec<v1::OutputPart>; 3]) {
@@ -237,8 +239,8 @@ async fn two_committed(
     let (first, one) = work(lake, target, &prepared, 1, "", (0, 10)).await;
     let (second, two) = work(lake, target, &prepared, 2, &marker::of(&first), (10, 20)).await;
     let (third, three) = work(lake, target, &prepared, 3, &marker::of(&second), (20, 30)).await;
-    commit(&lake.catalogs, target, "main", "bf-a", &first, one.clone()).await.unwrap();
-    commit(&lake.catalogs, target, "main", "bf-a", &second, two.clone()).await.unwrap();
+    commit(&lake.catalogs, target, &Scope::of("bf-a"), &first, one.clone()).await.unwrap();
+    commit(&lake.catalogs, target, &Scope::of("bf-a"), &second, two.clone()).await.unwrap();
     (prepared, [first, second, third], [one, two, three])
 }
 
@@ -249,7 +251,7 @@ async fn given_a_rollback_by_another_when_committed_then_rolled_back() {
     let (_, [first, second, third], [_, two, three]) = two_committed(&lake, &target).await;
     meddle(&lake, &target, vec![head(first.snapshot_id)]).await;
     for (intent, parts) in [(second, two), (third, three)] {
-        let result = commit(&lake.catalogs, &target, "main", "bf-a", &intent, parts).await.unwrap();
+        let result = commit(&lake.catalogs, &target, &Scope::of("bf-a"), &intent, parts).await.unwrap();
         assert_eq!(end(&result), v1::CommitEnd::RolledBack);
         assert!(result.evidence.contains("no longer descends"), "{}", result.evidence);
     }
@@ -263,11 +265,29 @@ async fn given_the_property_was_removed_when_committed_then_the_ancestry_decides
     let (_, [first, _, third], [one, _, three]) = two_committed(&lake, &target).await;
     let removal = TableUpdate::RemoveProperties { removals: vec!["tidegate.bf-a".to_owned()] };
     meddle(&lake, &target, vec![removal]).await;
-    let stale = commit(&lake.catalogs, &target, "main", "bf-a", &first, one).await.unwrap();
+    let stale = commit(&lake.catalogs, &target, &Scope::of("bf-a"), &first, one).await.unwrap();
     assert_eq!(end(&stale), v1::CommitEnd::Fenced);
-    let next = commit(&lake.catalogs, &target, "main", "bf-a", &third, three).await.unwrap();
+    let next = commit(&lake.catalogs, &target, &Scope::of("bf-a"), &third, three).await.unwrap();
     assert_eq!(end(&next), v1::CommitEnd::Committed);
     assert_eq!(ids(&lake.catalogs, &target).await, (0..30).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn given_no_marker_is_left_and_a_child_of_its_snapshot_is_when_committed_again_then_fenced() {
+    let lake = Lake::new();
+    let target = target("t", &[]);
+    let prepared = prepared(&lake.catalogs, &target).await;
+    let (first, one) = work(&lake, &target, &prepared, 1, "", (0, 10)).await;
+    let (other, parts) = work(&lake, &target, &prepared, 1, "", (100, 110)).await;
+    commit(&lake.catalogs, &target, &Scope::of("bf-a"), &first, one.clone()).await.unwrap();
+    commit(&lake.catalogs, &target, &Scope::of("bf-b"), &other, parts).await.unwrap();
+    let removal = TableUpdate::RemoveProperties { removals: vec!["tidegate.bf-a".to_owned()] };
+    let expiry = TableUpdate::RemoveSnapshots { snapshot_ids: vec![first.snapshot_id] };
+    meddle(&lake, &target, vec![removal, expiry]).await;
+    let again = commit(&lake.catalogs, &target, &Scope::of("bf-a"), &first, one).await.unwrap();
+    assert_eq!(end(&again), v1::CommitEnd::Fenced);
+    assert!(again.evidence.contains(&other.snapshot_id.to_string()), "{}", again.evidence);
+    assert_eq!(ids(&lake.catalogs, &target).await, (0..10).chain(100..110).collect::<Vec<_>>());
 }
 
 #[tokio::test]
@@ -276,11 +296,11 @@ async fn given_the_markers_snapshot_expired_when_committed_again_then_still_alre
     let target = target("t", &[]);
     let (prepared, [_, second, third], [_, two, three]) = two_committed(&lake, &target).await;
     let (other, parts) = work(&lake, &target, &prepared, 1, "", (100, 110)).await;
-    commit(&lake.catalogs, &target, "main", "bf-b", &other, parts).await.unwrap();
+    commit(&lake.catalogs, &target, &Scope::of("bf-b"), &other, parts).await.unwrap();
     meddle(&lake, &target, vec![TableUpdate::RemoveSnapshots { snapshot_ids: vec![second.snapshot_id] }]).await;
-    let again = commit(&lake.catalogs, &target, "main", "bf-a", &second, two).await.unwrap();
+    let again = commit(&lake.catalogs, &target, &Scope::of("bf-a"), &second, two).await.unwrap();
     assert_eq!((end(&again), again.already_done), (v1::CommitEnd::Committed, true));
-    let next = commit(&lake.catalogs, &target, "main", "bf-a", &third, three).await.unwrap();
+    let next = commit(&lake.catalogs, &target, &Scope::of("bf-a"), &third, three).await.unwrap();
     assert_eq!(end(&next), v1::CommitEnd::Committed);
     assert_eq!(ids(&lake.catalogs, &target).await, (0..30).chain(100..110).collect::<Vec<_>>());
 }
@@ -296,9 +316,9 @@ async fn given_a_fence_when_it_lands_then_the_intent_it_cancels_never_does() {
         predecessor: marker::of(&second),
         ..intent(&prepared, 3, "", &[])
     };
-    let fenced = commit(&lake.catalogs, &target, "main", "bf-a", &fence, Vec::new()).await.unwrap();
+    let fenced = commit(&lake.catalogs, &target, &Scope::of("bf-a"), &fence, Vec::new()).await.unwrap();
     assert_eq!(end(&fenced), v1::CommitEnd::Cancelled);
-    let late = commit(&lake.catalogs, &target, "main", "bf-a", &third, three).await.unwrap();
+    let late = commit(&lake.catalogs, &target, &Scope::of("bf-a"), &third, three).await.unwrap();
     assert_eq!(end(&late), v1::CommitEnd::Fenced);
     assert!(late.evidence.contains("3:cancelled:4"), "{}", late.evidence);
     assert_eq!(ids(&lake.catalogs, &target).await, (0..20).collect::<Vec<_>>());
@@ -311,7 +331,7 @@ async fn given_a_table_dropped_and_made_anew_when_committed_then_fenced() {
     let prepared = prepared(&lake.catalogs, &target).await;
     let (mut intent, parts) = work(&lake, &target, &prepared, 1, "", (0, 10)).await;
     intent.table_uuid = Uuid::new_v4().to_string();
-    let result = commit(&lake.catalogs, &target, "main", "bf-a", &intent, parts).await.unwrap();
+    let result = commit(&lake.catalogs, &target, &Scope::of("bf-a"), &intent, parts).await.unwrap();
     assert_eq!(end(&result), v1::CommitEnd::Fenced);
 }
 
@@ -325,7 +345,7 @@ async fn given_parts_that_the_intent_does_not_name_when_committed_then_refused()
     let mut mixed = parts.clone();
     mixed[0].iceberg = others[0].iceberg.clone();
     for wrong in [others, Vec::new(), [parts.clone(), parts].concat(), mixed] {
-        let refused = commit(&lake.catalogs, &target, "main", "bf-a", &intent, wrong).await;
+        let refused = commit(&lake.catalogs, &target, &Scope::of("bf-a"), &intent, wrong).await;
         assert!(matches!(refused, Err(SinkError::Intent { .. })), "{refused:?}");
     }
     assert_eq!(ids(&lake.catalogs, &target).await, Vec::<i64>::new());
@@ -337,9 +357,10 @@ async fn given_retention_settings_and_a_branch_when_committed_then_both_stay_and
     let target = target("t", &[]);
     let (prepared, [_, second, third], [.., three]) = two_committed(&lake, &target).await;
     meddle(&lake, &target, vec![head(second.snapshot_id)]).await;
-    commit(&lake.catalogs, &target, "main", "bf-a", &third, three).await.unwrap();
+    commit(&lake.catalogs, &target, &Scope::of("bf-a"), &third, three).await.unwrap();
     let (staged, parts) = work(&lake, &target, &prepared, 1, "", (100, 110)).await;
-    let result = commit(&lake.catalogs, &target, "tidegate_bf-b", "bf-b", &staged, parts).await.unwrap();
+    let staged = v1::Intent { branch: "tidegate_bf-b".to_owned(), ..staged };
+    let result = commit(&lake.catalogs, &target, &Scope::of("bf-b"), &staged, parts).await.unwrap();
     assert_eq!(end(&result), v1::CommitEnd::Committed);
 
     let table = load(&lake.catalogs, &target).await.unwrap();
@@ -373,7 +394,7 @@ async fn given_a_reader_that_holds_a_transaction_when_committed_then_the_commit_
         };
         assert_eq!(count(&reader), 1);
         let catalogs = Catalogs::new([("lake".to_owned(), config(lake.folder.path()))]);
-        let committed = commit(&catalogs, &target, "main", "bf-a", &intent, parts).await;
+        let committed = commit(&catalogs, &target, &Scope::of("bf-a"), &intent, parts).await;
         let there = ids(&catalogs, &target).await.len();
         match committed {
             Ok(result) => assert_eq!((wal, end(&result), there), (true, v1::CommitEnd::Committed, 10)),

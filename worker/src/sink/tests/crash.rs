@@ -5,6 +5,7 @@ use std::process::Command;
 use super::*;
 
 const FOLDER: &str = "TIDEGATE_TEST_CRASH_FOLDER";
+const DEED: &str = "TIDEGATE_TEST_CRASH_DEED";
 
 /// Commits one intent in the folder that the environment names; its id and digest depend on nothing but that folder.
 async fn one_commit(folder: &std::path::Path) -> v1::CommitResult {
@@ -22,23 +23,103 @@ async fn one_commit(folder: &std::path::Path) -> v1::CommitResult {
     };
     let parts = vec![part];
     let intent = v1::Intent { snapshot_id: 77, ..intent(&prepared, 1, "", &parts) };
-    commit(&catalogs, &target, "main", "bf-a", &intent, parts).await.unwrap()
+    commit(&catalogs, &target, &Scope::of("bf-a"), &intent, parts).await.unwrap()
 }
 
 /// What the crashing process does; on its own it does nothing.
 #[tokio::test]
 async fn the_process_that_crashes() {
     if let Some(folder) = std::env::var_os(FOLDER) {
-        one_commit(folder.as_ref()).await;
+        match std::env::var(DEED).as_deref() {
+            Ok("replace") => drop(one_replacement(folder.as_ref()).await),
+            Ok("fence") => drop(one_fence(folder.as_ref()).await),
+            Ok("discard") => drop(one_discard(folder.as_ref()).await),
+            _ => drop(one_commit(folder.as_ref()).await),
+        }
+    }
+}
+
+fn lake(folder: &std::path::Path) -> Catalogs {
+    Catalogs::new([("lake".to_owned(), config(folder))])
+}
+
+/// A table in `folder` that is there already, as the last prepare saw it.
+async fn known(folder: &std::path::Path, target: &OutputTarget) -> v1::PreparedOutput {
+    let scope = hours("bf-a", 24, 48, true);
+    prepare(&lake(folder), target, &rows(0, 1).schema(), true, &scope).await.unwrap()
+}
+
+fn days() -> OutputTarget {
+    target("t", &["day(at)"])
+}
+
+/// Replaces the second of three days by nothing.
+async fn one_replacement(folder: &std::path::Path) -> v1::CommitResult {
+    let prepared = known(folder, &days()).await;
+    let kind = v1::CommitKind::Replace.into();
+    let intent = v1::Intent { kind, snapshot_id: 77, replaces_through: 1, ..intent(&prepared, 1, "", &[]) };
+    commit(&lake(folder), &days(), &hours("bf-a", 24, 48, true), &intent, Vec::new()).await.unwrap()
+}
+
+/// Fences off an intent that nobody committed.
+async fn one_fence(folder: &std::path::Path) -> v1::CommitResult {
+    let prepared = known(folder, &days()).await;
+    cancel(&lake(folder), &days(), &Scope::of("bf-a"), &intent(&prepared, 1, "", &[]), 5).await.unwrap()
+}
+
+/// Drops a branch with one fence on it.
+async fn one_discard(folder: &std::path::Path) -> v1::CommitResult {
+    let prepared = known(folder, &days()).await;
+    let (branch, kind) = (marker::staging_branch("bf-a"), v1::CommitKind::Discard.into());
+    let intent = v1::Intent { branch, kind, ..intent(&prepared, 2, "1:cancelled:5", &[]) };
+    commit(&lake(folder), &days(), &Scope::of("bf-a"), &intent, Vec::new()).await.unwrap()
+}
+
+#[tokio::test]
+async fn given_a_crash_at_any_point_of_a_replacement_fence_or_discard_when_done_again_then_once() {
+    use v1::CommitEnd::{Cancelled, Committed};
+    let all = ["commit.before-manifests", "commit.after-manifests", "commit.before-metadata", "commit.before-swap"];
+    let deeds = [("replace", &["commit.after-rewrite"][..], Committed), ("fence", &[], Cancelled)];
+    let staged = deeds.iter().flat_map(|(deed, more, end)| all.iter().chain(*more).map(|point| (*deed, *point, *end)));
+    let discard = all[2..].iter().map(|point| ("discard", *point, Committed));
+    let lost = [("replace", Committed), ("fence", Cancelled), ("discard", Committed)];
+    let lost = lost.map(|(deed, end)| (deed, "commit.after-swap", end));
+    for (deed, point, end) in staged.chain(discard).chain(lost) {
+        let folder = TempDir::new().unwrap();
+        by_another(&lake(folder.path()), &days(), rows(0, 72)).await;
+        if deed == "discard" {
+            let prepared = known(folder.path(), &days()).await;
+            let staged = v1::Intent { branch: marker::staging_branch("bf-a"), ..intent(&prepared, 1, "", &[]) };
+            cancel(&lake(folder.path()), &days(), &Scope::of("bf-a"), &staged, 5).await.unwrap();
+        }
+        let (lived, fired) = run_deed(folder.path(), deed, &format!("{point}=abort@1"));
+        assert_eq!((lived, fired), (false, format!("{point}\n")), "{deed} at {point}");
+        let result = match deed {
+            "replace" => one_replacement(folder.path()).await,
+            "fence" => one_fence(folder.path()).await,
+            _ => one_discard(folder.path()).await,
+        };
+        let already_done = point == "commit.after-swap";
+        assert_eq!((result.end(), result.already_done), (end, already_done), "{deed} at {point}");
+        let expected: Vec<_> = if deed == "replace" { (0..24).chain(48..72).collect() } else { (0..72).collect() };
+        assert_eq!(ids(&lake(folder.path()), &days()).await, expected, "{deed} at {point}");
+        let table = load(&lake(folder.path()), &days()).await.unwrap();
+        assert_eq!(table.metadata().snapshots().len(), 2, "{deed} at {point}");
+        assert!(table.metadata().snapshot_for_ref(&marker::staging_branch("bf-a")).is_none());
     }
 }
 
 /// Runs [`the_process_that_crashes`] with a fault; says whether it lived, and what fired.
 fn run(folder: &std::path::Path, fault: &str) -> (bool, String) {
+    run_deed(folder, "commit", fault)
+}
+
+fn run_deed(folder: &std::path::Path, deed: &str, fault: &str) -> (bool, String) {
     let log = folder.join("fired");
     let status = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "sink::tests::crash::the_process_that_crashes", "--nocapture"])
         .env(FOLDER, folder)
+        .env(DEED, deed)
         .env("TIDEGATE_FAILPOINTS", fault)
         .env("TIDEGATE_FAILPOINTS_LOG", &log)
         .output()

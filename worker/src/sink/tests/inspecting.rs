@@ -13,7 +13,7 @@ async fn given_two_commits_when_inspected_then_each_snapshot_file_and_hour_is_to
     let one = intent(&prepared, 1, "", &first);
     let two = intent(&prepared, 2, &marker::of(&one), &second);
     for (intent, parts) in [(&one, first), (&two, second)] {
-        commit(&lake.catalogs, &target, "main", "bf-a", intent, parts).await.unwrap();
+        commit(&lake.catalogs, &target, &Scope::of("bf-a"), intent, parts).await.unwrap();
     }
 
     let told = history(&lake.catalogs, &target).await.unwrap();
@@ -27,7 +27,7 @@ async fn given_two_commits_when_inspected_then_each_snapshot_file_and_hour_is_to
     assert_eq!(told.snapshots[1].committed_through.as_deref(), Some("2023-11-14T22:13:20Z"));
 
     let table = load(&lake.catalogs, &target).await.unwrap();
-    let mut files = live_files(&table).await.unwrap();
+    let mut files = live_files(&table, "main").await.unwrap();
     files.sort_by_key(|file| file.rows);
     assert_eq!(files.iter().map(|file| file.rows).collect::<Vec<_>>(), [10, 20]);
     assert_eq!(files[0].snapshot, Some(one.snapshot_id));
@@ -49,9 +49,9 @@ async fn given_no_catalog_file_when_it_is_only_read_then_there_are_no_tables_and
     let catalogs = Catalogs::to_read([("lake".to_owned(), config(folder.path()))]);
     let target = target("t", &[]);
     let query = rows(0, 1).schema();
-    let described = prepare(&catalogs, &target, &query, false, "bf-a").await.unwrap();
+    let described = prepare(&catalogs, &target, &query, false, &Scope::of("bf-a")).await.unwrap();
     assert!(described.created && described.uuid.is_empty());
-    assert!(matches!(prepare(&catalogs, &target, &query, true, "bf-a").await, Err(SinkError::Spec { .. })));
+    assert!(matches!(prepare(&catalogs, &target, &query, true, &Scope::of("bf-a")).await, Err(SinkError::Spec { .. })));
     assert!(matches!(history(&catalogs, &target).await, Err(SinkError::Preflight { .. })));
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }

@@ -4,7 +4,11 @@
 mod committing;
 mod crash;
 mod inspecting;
+mod occupying;
+mod placing;
 mod preparing;
+mod replacing;
+mod staging;
 mod writing;
 
 use std::collections::BTreeMap;
@@ -61,8 +65,40 @@ pub(super) fn rows(from: i64, to: i64) -> RecordBatch {
     RecordBatch::try_from_iter(columns).unwrap()
 }
 
+/// Rows of these ids, each at its hour since 1970.
+pub(super) fn rows_at(rows: &[(i64, i64)]) -> RecordBatch {
+    let ids = Int64Array::from_iter_values(rows.iter().map(|row| row.0));
+    let names = StringArray::from_iter_values(rows.iter().map(|row| format!("name {}", row.0 % 7)));
+    let times = TimestampMicrosecondArray::from_iter_values(rows.iter().map(|row| row.1 * HOUR));
+    let columns: [(&str, ArrayRef); 3] =
+        [("id", Arc::new(ids)), ("name", Arc::new(names)), ("at", Arc::new(times.with_timezone("UTC")))];
+    RecordBatch::try_from_iter(columns).unwrap()
+}
+
+/// Microseconds.
+pub(super) const HOUR: i64 = 3_600_000_000;
+
+/// What covers the hours `from..to` by the column `at`.
+pub(super) fn hours(backfill: &str, from: i64, to: i64, replaces: bool) -> Scope {
+    use tidegate_common::time::{EventTime, Window};
+    let at = |hour: i64| EventTime::from_micros(hour * HOUR);
+    let time = TimeColumn { name: "at".to_owned(), unit: None, zone: jiff::tz::TimeZone::UTC };
+    Scope { window: Window::new(at(from), at(to)).unwrap(), time: Some(time), replaces, ..Scope::of(backfill) }
+}
+
+/// Commits rows as another backfill would, in one snapshot.
+pub(super) async fn by_another(catalogs: &Catalogs, target: &OutputTarget, rows: RecordBatch) -> i64 {
+    let prepared = prepared(catalogs, target).await;
+    let parts = vec![part(catalogs, target, rows).await];
+    let intent = intent(&prepared, 1, "", &parts);
+    let other = format!("bf-{}", Uuid::new_v4());
+    let result = commit(catalogs, target, &Scope::of(&other), &intent, parts).await.unwrap();
+    assert_eq!(result.end(), v1::CommitEnd::Committed);
+    intent.snapshot_id
+}
+
 pub(super) async fn prepared(catalogs: &Catalogs, target: &OutputTarget) -> v1::PreparedOutput {
-    prepare(catalogs, target, &rows(0, 1).schema(), true, "bf-a").await.unwrap()
+    prepare(catalogs, target, &rows(0, 1).schema(), true, &Scope::of("bf-a")).await.unwrap()
 }
 
 pub(super) async fn writer(catalogs: &Catalogs, target: &OutputTarget) -> OutputWriter {
@@ -106,7 +142,16 @@ pub(super) fn intent(
 /// The table's ids, sorted, read by Iceberg's own scan.
 pub(super) async fn ids(catalogs: &Catalogs, target: &OutputTarget) -> Vec<i64> {
     let table = load(catalogs, target).await.unwrap();
-    let scan = table.table().scan().build().unwrap();
+    if table.metadata().current_snapshot().is_none() {
+        return Vec::new();
+    }
+    ids_of(&table, "main").await
+}
+
+/// The ids on a branch of a table, sorted.
+pub(super) async fn ids_of(table: &LoadedTable, branch: &str) -> Vec<i64> {
+    let head = table.metadata().snapshot_for_ref(branch).unwrap().snapshot_id();
+    let scan = table.table().scan().snapshot_id(head).build().unwrap();
     let batches: Vec<RecordBatch> = scan.to_arrow().await.unwrap().try_collect().await.unwrap();
     let mut ids: Vec<i64> = batches
         .iter()

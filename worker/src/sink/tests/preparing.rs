@@ -15,13 +15,13 @@ async fn given_no_table_when_prepared_then_only_create_makes_it() {
     let mut target = target("t", &["month(at)", "bucket(4, id)", "name"]);
     target.properties.insert("write.parquet.compression-codec".to_owned(), "snappy".to_owned());
     let query = rows(0, 1).schema();
-    let planned = prepare(&lake.catalogs, &target, &query, false, "bf-a").await.unwrap();
+    let planned = prepare(&lake.catalogs, &target, &query, false, &Scope::of("bf-a")).await.unwrap();
     assert_eq!((planned.uuid.as_str(), planned.created), ("", true));
     assert_eq!(planned.columns, ["id long", "name string", "at timestamptz"]);
     assert!(load(&lake.catalogs, &target).await.is_err());
-    let made = prepare(&lake.catalogs, &target, &query, true, "bf-a").await.unwrap();
+    let made = prepare(&lake.catalogs, &target, &query, true, &Scope::of("bf-a")).await.unwrap();
     assert_eq!((made.created, made.table.as_str(), made.rows_before), (true, "lake.ns.t", 0));
-    let again = prepare(&lake.catalogs, &target, &query, true, "bf-a").await.unwrap();
+    let again = prepare(&lake.catalogs, &target, &query, true, &Scope::of("bf-a")).await.unwrap();
     assert_eq!(again, v1::PreparedOutput { created: false, ..made });
     let table = load(&lake.catalogs, &target).await.unwrap();
     let spec = table.metadata().default_partition_spec().clone();
@@ -73,7 +73,7 @@ async fn given_every_type_that_arrow_has_when_a_table_is_created_then_its_iceber
     for (number, (r#type, expected)) in known.into_iter().enumerate() {
         let query = schema(&[("c", r#type.clone())]);
         let target = target(&format!("t{number}"), &[]);
-        let made = prepare(&lake.catalogs, &target, &query, true, "bf-a").await.unwrap();
+        let made = prepare(&lake.catalogs, &target, &query, true, &Scope::of("bf-a")).await.unwrap();
         assert_eq!(made.columns, [format!("c {expected}")], "{type}");
         // What was created for a query takes that query's batches.
         let table = load(&lake.catalogs, &target).await.unwrap();
@@ -87,7 +87,8 @@ async fn given_every_type_that_arrow_has_when_a_table_is_created_then_its_iceber
         ("w", DataType::Decimal256(60, 2)),
         ("fine", DataType::Int8),
     ]);
-    let error = prepare(&lake.catalogs, &target("u", &[]), &unknown, true, "bf-a").await.unwrap_err().to_string();
+    let error =
+        prepare(&lake.catalogs, &target("u", &[]), &unknown, true, &Scope::of("bf-a")).await.unwrap_err().to_string();
     for part in ["column n", "CAST", "column d", "column w", "decimal(38)"] {
         assert!(error.contains(part), "{error}");
     }
@@ -104,7 +105,7 @@ async fn given_a_table_that_does_not_fit_when_prepared_then_each_column_is_named
         ("at", DataType::Timestamp(TimeUnit::Microsecond, None)),
         ("extra", DataType::Int32),
     ]);
-    let error = prepare(&lake.catalogs, &target, &query, true, "bf-a").await.unwrap_err().to_string();
+    let error = prepare(&lake.catalogs, &target, &query, true, &Scope::of("bf-a")).await.unwrap_err().to_string();
     for part in [
         "lake.ns.t",
         "column id: the query's Utf8",
@@ -117,7 +118,7 @@ async fn given_a_table_that_does_not_fit_when_prepared_then_each_column_is_named
         assert!(error.contains(part), "{part}: {error}");
     }
     let narrower = schema(&[("id", DataType::Int16)]);
-    prepare(&lake.catalogs, &target, &narrower, true, "bf-a").await.unwrap();
+    prepare(&lake.catalogs, &target, &narrower, true, &Scope::of("bf-a")).await.unwrap();
 }
 
 #[tokio::test]
@@ -145,10 +146,11 @@ async fn given_what_a_spec_must_not_ask_when_prepared_then_refused() {
         OutputTarget { namespace: Vec::new(), ..target("t", &[]) },
         OutputTarget { catalog: "other".to_owned(), ..target("t", &[]) },
     ] {
-        let refused = prepare(&lake.catalogs, &asked, &query, true, "bf-a").await;
+        let refused = prepare(&lake.catalogs, &asked, &query, true, &Scope::of("bf-a")).await;
         assert!(matches!(refused, Err(SinkError::Spec { .. })), "{asked:?}: {refused:?}");
     }
     prepared(&lake.catalogs, &target("t", &["day(at)"])).await;
-    let other = prepare(&lake.catalogs, &target("t", &["month(at)"]), &query, true, "bf-a").await.unwrap_err();
+    let other =
+        prepare(&lake.catalogs, &target("t", &["month(at)"]), &query, true, &Scope::of("bf-a")).await.unwrap_err();
     assert!(other.to_string().contains("partitioned by [day(at)]"), "{other}");
 }

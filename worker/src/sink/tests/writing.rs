@@ -27,7 +27,7 @@ async fn committed(lake: &Lake, target: &OutputTarget, prepared: &v1::PreparedOu
         })
         .collect();
     let intent = intent(prepared, 1, "", &parts);
-    let result = commit(&lake.catalogs, target, "main", "bf-a", &intent, parts).await.unwrap();
+    let result = commit(&lake.catalogs, target, &Scope::of("bf-a"), &intent, parts).await.unwrap();
     assert_eq!(result.end(), v1::CommitEnd::Committed);
 }
 
@@ -121,7 +121,7 @@ async fn given_long_strings_nans_and_nulls_in_several_row_groups_when_written_th
         RecordBatch::try_from_iter_with_nullable(columns.map(|(name, array)| (name, array, true))).unwrap()
     };
     let query = batch("", None).schema();
-    let prepared = prepare(&lake.catalogs, &target, &query, true, "bf-a").await.unwrap();
+    let prepared = prepare(&lake.catalogs, &target, &query, true, &Scope::of("bf-a")).await.unwrap();
     // With no memory at all every batch is a row group.
     let mut writer = tuned(&lake, &target, |settings| settings.memory_bytes = 0).await;
     for (text, number) in [(short, Some(f64::NAN)), (long_z.as_str(), Some(2.0)), (long_a.as_str(), Some(-0.0))] {

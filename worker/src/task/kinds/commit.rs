@@ -5,15 +5,13 @@ use tidegate_proto::v1;
 use tidegate_proto::v1::workers_client::WorkersClient;
 use tonic::{Code, Status};
 
+use super::scope::scope;
 use super::{Kinds, another_kind};
 use crate::failure::{Class, Classify};
 use crate::session::MAX_MESSAGE;
 use crate::sink;
 use crate::task::opened::Opened;
 use crate::task::{TaskContext, TaskEnd, TaskError};
-
-/// The branch that direct mode commits to.
-const MAIN: &str = "main";
 
 /// The files of an intent could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -43,17 +41,23 @@ impl Kinds {
         let (TaskId::Commit(output, _), Some(intent)) = (context.task, work.intent) else {
             return Err(another_kind());
         };
+        let target = opened.target(output)?;
+        let scope = scope(opened, &context.backfill, output, opened.prepared()?.now).await?;
+        if work.cancel > 0 {
+            context.lease.check()?;
+            let result = sink::cancel(&self.catalogs, &target, &scope, &intent, work.cancel).await?;
+            return Ok(TaskEnd::Done(v1::done::Result::Commit(result)));
+        }
         let parts = match intent.kind() {
             v1::CommitKind::Fence | v1::CommitKind::Discard => Vec::new(),
+            v1::CommitKind::Append | v1::CommitKind::Replace if intent.files == 0 => Vec::new(),
             v1::CommitKind::Append | v1::CommitKind::Replace => self
                 .parts(context, &intent)
                 .await
                 .map_err(|source| NoFiles { output: output.get(), sequence: intent.sequence, source })?,
         };
-        let target = opened.target(output)?;
         context.lease.check()?;
-        let backfill = context.backfill.as_str();
-        let result = sink::commit(&self.catalogs, &target, MAIN, backfill, &intent, parts).await?;
+        let result = sink::commit(&self.catalogs, &target, &scope, &intent, parts).await?;
         Ok(TaskEnd::Done(v1::done::Result::Commit(result)))
     }
 

@@ -131,6 +131,27 @@ fn given_an_end_of_time_that_a_kernel_cannot_count_then_the_error_is_poison() {
 }
 
 #[test]
+fn given_a_column_of_the_source_then_its_copies_are_found_through_aliases_filters_and_inner_selects() {
+    for (sql, expected) in [
+        ("SELECT * FROM clicks", vec!["ts"]),
+        ("SELECT user_id, ts AS at, ts AS again, ts + INTERVAL '1 hour' AS later FROM clicks", vec!["at", "again"]),
+        (
+            "SELECT kind, t AS at FROM (SELECT ts AS t, kind FROM clicks WHERE user_id > 0) WHERE kind <> 'x'",
+            vec!["at"],
+        ),
+        ("SELECT t FROM (SELECT user_id AS ts, ts AS t FROM clicks WHERE user_id > 1)", vec!["t"]),
+        ("SELECT date_trunc('hour', ts) AS ts FROM clicks", vec![]),
+        ("SELECT CAST(ts AS DATE) AS ts, user_id FROM clicks", vec![]),
+        ("SELECT coalesce(ts, now()) AS ts FROM clicks", vec![]),
+        ("SELECT user_id AS ts FROM clicks", vec![]),
+        ("SELECT ts FROM clicks WHERE false", vec![]),
+    ] {
+        assert_eq!(plan(sql).unwrap().copies_of("ts"), expected, "{sql}");
+    }
+    assert!(plan("SELECT * FROM clicks").unwrap().copies_of("nothing").is_empty());
+}
+
+#[test]
 fn given_a_dictionary_then_the_result_has_its_values() {
     let words: ArrayRef = Arc::new(vec!["a", "b", "a"].into_iter().collect::<DictionaryArray<Int32Type>>());
     let batch = RecordBatch::try_from_iter([("word", words)]).unwrap();

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::sink::{
-    CatalogConfig, Catalogs, OutputTarget, OutputWriter, Swap, WriterSettings, commit, digest, load, prepare,
+    CatalogConfig, Catalogs, OutputTarget, OutputWriter, Scope, Swap, WriterSettings, commit, digest, load, prepare,
 };
 
 /// Field ids of positional delete files, by the format.
@@ -48,7 +48,7 @@ impl Lake {
             properties: BTreeMap::from([("write.parquet.row-group-size-bytes".to_owned(), "2000".to_owned())]),
         };
         let lake = Self { folder, catalogs: Catalogs::new([("lake".to_owned(), config)]), target, commits: 0.into() };
-        prepare(&lake.catalogs, &lake.target, &like.schema(), true, "bf").await.unwrap();
+        prepare(&lake.catalogs, &lake.target, &like.schema(), true, &Scope::of("bf")).await.unwrap();
         lake
     }
 
@@ -83,7 +83,7 @@ impl Lake {
             ..Default::default()
         };
         let backfill = format!("bf-{}", self.commits.get());
-        let result = commit(&self.catalogs, &self.target, "main", &backfill, &intent, vec![part]).await.unwrap();
+        let result = commit(&self.catalogs, &self.target, &Scope::of(&backfill), &intent, vec![part]).await.unwrap();
         assert_eq!(result.end(), v1::CommitEnd::Committed);
         intent.snapshot_id
     }

@@ -1,0 +1,179 @@
+//! Folding the journal: how one record changes a backfill's durable state. Nothing else changes it.
+//!
+//! A restarted coordinator folds the same records and has the same state.
+
+use tidegate_common::ids::{LogPosition, Sequence, SourceIx, TaskId, Term};
+use tidegate_proto::convert;
+use tidegate_proto::v1::{self, record};
+
+use super::backfill::{Backfill, Source};
+use super::output::Output;
+
+impl Backfill {
+    /// Folds one journalled record into the state.
+    pub(super) fn apply(&mut self, record: &v1::Record) {
+        use record::Kind;
+        self.updated = record.at;
+        match &record.kind {
+            Some(Kind::Created(created)) => {
+                self.created = record.at;
+                self.spec_json.clone_from(&created.spec_json);
+                self.allow_existing = created.allow_existing;
+            }
+            Some(Kind::Term(raised)) => self.term = Term::new(raised.term),
+            Some(Kind::Prepared(prepared)) => self.apply_prepared(prepared),
+            Some(Kind::Planned(planned)) => self.apply_planned(planned),
+            Some(Kind::HandIn(accepted)) => self.apply_hand_in(accepted),
+            Some(Kind::Sealed(intent)) => self.apply_sealed(intent),
+            Some(Kind::Publishing(publishing)) => self.apply_publishing(publishing),
+            Some(Kind::Ended(ended)) => self.apply_ended(ended),
+            Some(Kind::Parked(parked)) => self.apply_parked(parked),
+            Some(Kind::Wish(changed)) => self.apply_wish(changed.wish()),
+            Some(Kind::Phase(changed)) => {
+                self.phase = changed.phase();
+                self.failure.clone_from(&changed.evidence);
+                self.ended = if self.is_over() { record.at } else { 0 };
+            }
+            Some(Kind::Retried(retried)) => self.apply_retried(retried),
+            None => {}
+        }
+    }
+
+    fn apply_prepared(&mut self, prepared: &v1::Prepared) {
+        if std::mem::take(&mut self.repin)
+            && let Some(pinned) = &mut self.prepared
+        {
+            // The plan stands; only what the windows held is looked at anew.
+            for (pinned, found) in pinned.outputs.iter_mut().zip(&prepared.outputs) {
+                pinned.rows_before = found.rows_before;
+                pinned.sequence_before = found.sequence_before;
+            }
+            return;
+        }
+        for (output, found) in self.outputs.iter_mut().zip(&prepared.outputs) {
+            let reads = found.source.first();
+            let at = self.spec.sources.iter().position(|name| Some(name) == reads);
+            output.source = at.and_then(|at| u32::try_from(at).ok()).map(SourceIx::new);
+        }
+        self.prepared = Some(prepared.clone());
+        self.phase = v1::Phase::Enumerating;
+    }
+
+    fn apply_planned(&mut self, planned: &record::SourcePlanned) {
+        if let (Some(source), Some(found)) = (self.sources.get_mut(planned.source as usize), &planned.found) {
+            source.plan.planned(found.clone(), planned.segments.clone());
+            source.finding = Vec::new();
+        }
+        if self.sources.iter().all(|source| source.plan.found().is_some()) {
+            self.phase = v1::Phase::Running;
+        }
+    }
+
+    fn apply_hand_in(&mut self, accepted: &record::HandInAccepted) {
+        let (Ok(task), Some(hand_in)) = (convert::task_id(accepted.task), &accepted.hand_in) else { return };
+        let TaskId::Read(source, segment, at) = task else { return };
+        let Some(source) = self.sources.get_mut(source.get() as usize) else { return };
+        source.account.book(hand_in, accepted.rows_planned);
+        let total = accepted.units_in_task;
+        source.plan.accept((segment, at), hand_in.end_unit, total, &hand_in.attempt, hand_in.number);
+        for part in &hand_in.outputs {
+            if let Some(output) = self.outputs.get_mut(part.output as usize) {
+                output.book(part);
+            }
+        }
+        self.log = self.log.next();
+        self.parked.remove(&task);
+        self.tries.remove(&task);
+    }
+
+    fn apply_sealed(&mut self, intent: &v1::Intent) {
+        if let Some(output) = self.outputs.get_mut(intent.output as usize) {
+            output.seal(intent);
+        }
+    }
+
+    fn apply_publishing(&mut self, publishing: &record::Publishing) {
+        self.publishing = true;
+        self.phase = v1::Phase::Running;
+        publishing.intents.iter().for_each(|intent| self.apply_sealed(intent));
+        // What has nothing to publish is published with this.
+        let staged = self.outputs.iter_mut().zip(&self.spec.outputs).filter(|(_, spec)| spec.staged);
+        for (output, _) in staged.filter(|(output, _)| output.prepared_intent().is_none()) {
+            output.published = true;
+        }
+    }
+
+    fn apply_ended(&mut self, ended: &record::IntentEnded) {
+        let Some(output) = self.outputs.get_mut(ended.output as usize) else { return };
+        let open = output.prepared_intent().is_some_and(|intent| intent.sequence == ended.sequence);
+        if let Some(result) = ended.result.as_ref().filter(|_| open) {
+            output.end(result);
+        }
+    }
+
+    fn apply_wish(&mut self, wish: v1::Wish) {
+        self.wish = wish;
+        if wish != v1::Wish::Cancel {
+            return;
+        }
+        self.outputs.iter_mut().for_each(|output| output.doom(self.term));
+        self.tries.clear();
+        if matches!(self.phase, v1::Phase::Staged | v1::Phase::Partial | v1::Phase::Failed) {
+            self.phase = v1::Phase::Running;
+            self.ended = 0;
+        }
+    }
+
+    fn apply_parked(&mut self, parked: &record::Parked) {
+        let Ok(task) = convert::task_id(parked.task) else { return };
+        if let Some((plan, place)) = self.read_task(task) {
+            plan.park(place);
+            self.parked.insert(task, parked.evidence.clone().unwrap_or_default());
+        }
+    }
+
+    fn apply_retried(&mut self, retried: &record::Retried) {
+        self.allow_existing |= retried.allow_existing;
+        if retried.allow_existing {
+            self.pin_anew();
+        }
+        for task in std::mem::take(&mut self.parked).into_keys() {
+            if let Some((plan, place)) = self.read_task(task) {
+                plan.unpark(place);
+            }
+        }
+        self.tries.clear();
+        self.failure = None;
+        self.ended = 0;
+        self.wish = v1::Wish::Run;
+        let untouched = |output: &Output| output.sequence == Sequence::default();
+        if self.log == LogPosition::default() && self.outputs.iter().all(untouched) {
+            // Nothing was accepted or sealed, so nothing holds it to what was pinned: it is planned anew.
+            self.prepared = None;
+            self.repin = false;
+            self.sources = self.spec.sources.iter().map(|_| Source::new()).collect();
+        }
+        self.phase = if self.prepared.is_none() {
+            v1::Phase::Preparing
+        } else if self.sources.iter().any(|source| source.plan.found().is_none()) {
+            v1::Phase::Enumerating
+        } else {
+            v1::Phase::Running
+        };
+    }
+
+    /// What is to be replaced and is not yet: an intent that would replace what the window held before is given up, and
+    /// the tables are looked at anew.
+    fn pin_anew(&mut self) {
+        for (output, spec) in self.outputs.iter_mut().zip(&self.spec.outputs) {
+            let done = if spec.staged { output.published } else { output.replaced };
+            if !spec.replaces || done {
+                continue;
+            }
+            self.repin = true;
+            if output.prepared_intent().is_some_and(|intent| intent.kind() == v1::CommitKind::Replace) {
+                output.doom(self.term);
+            }
+        }
+    }
+}

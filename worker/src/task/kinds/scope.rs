@@ -1,0 +1,52 @@
+//! What an output covers: the window, and the event-time column that its query passes on.
+
+use tidegate_common::ids::{BackfillId, OutputIx};
+use tidegate_common::spec::model::Mode;
+use tidegate_common::spec::{EventTimeOf, ResolvedSource, SourceKind};
+
+use crate::sink::{Scope, TimeColumn};
+use crate::task::TaskError;
+use crate::task::opened::{BackfillError, Opened};
+use crate::transform::Query;
+
+/// The event-time column of generated rows.
+const GENERATED: &str = "ts";
+
+/// What the output `ix` of `backfill` covers; `now_micros` as for its queries.
+pub(crate) async fn scope(
+    opened: &Opened,
+    backfill: &BackfillId,
+    ix: OutputIx,
+    now_micros: i64,
+) -> Result<Scope, TaskError> {
+    let no_such = || BackfillError::NoSuch { what: format!("output {ix}") };
+    let output = opened.resolved.output(ix).ok_or_else(no_such)?;
+    if output.dead_letters.is_some() {
+        // They have no event time, and no query.
+        return Ok(Scope::of(backfill.as_str()));
+    }
+    let queries = opened.queries(now_micros).await?;
+    let query = usize::try_from(ix.get()).ok().and_then(|at| queries.get(at)).ok_or_else(no_such)?;
+    let source = opened.resolved.sources.iter().find(|source| source.name == query.source());
+    // Of several copies, the one that the table is partitioned by says the most.
+    let wanted = |copy: &&TimeColumn| output.partition_by.iter().any(|field| field.column == copy.name);
+    let copies = source.map(|source| copies(source, query)).unwrap_or_default();
+    Ok(Scope {
+        window: opened.resolved.window,
+        time: copies.iter().find(wanted).or(copies.first()).cloned(),
+        replaces: output.mode == Mode::ReplaceWindow,
+        ..Scope::of(backfill.as_str())
+    })
+}
+
+/// The columns of a query's result that are its source's event time as it is.
+fn copies(source: &ResolvedSource, query: &Query) -> Vec<TimeColumn> {
+    let (column, unit) = match source.event_time.as_ref().map(|event_time| &event_time.of) {
+        Some(EventTimeOf::Column(column, unit)) => (column.as_str(), *unit),
+        None if matches!(source.kind, SourceKind::Generate(_)) => (GENERATED, None),
+        Some(EventTimeOf::Path(_)) | None => return Vec::new(),
+    };
+    let zone = source.event_time.as_ref().map_or(jiff::tz::TimeZone::UTC, |event_time| event_time.time_zone.clone());
+    let copies = query.copies_of(column).into_iter();
+    copies.map(|name| TimeColumn { name, unit, zone: zone.clone() }).collect()
+}
