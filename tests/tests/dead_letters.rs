@@ -175,7 +175,7 @@ sources:
     event_time: {column: ts}
     on_error: dead_letter
 outputs:
-  pages: {table: lake.NAME, sql: SELECT SQL FROM pages}
+  pages: {table: lake.NAME, sql: 'SELECT SQL FROM pages'}
 ";
 
 #[tokio::test]
@@ -204,16 +204,16 @@ async fn given_rows_without_event_time_when_a_query_needs_few_columns_then_each_
     assert_eq!((&first["raw"], &first["raw_as"]), (&hex(raw).into(), &"row as json".into()));
 
     // A table with such rows, made by a query, is read in turn.
-    let sql = "id, CASE WHEN id % 100 = 3 THEN NULL ELSE ts END AS ts, note";
+    let sql = "id, CASE WHEN id % 200 = 3 THEN NULL ELSE ts END AS ts, note";
     world.write("b.yaml", &spec("torn", "files: {path: pages.parquet}", sql));
     world.run_local("b.yaml", &[]).await.with(0);
     world.write("c.yaml", &spec("again", "iceberg: {table: lake.torn}", "id"));
     let ended = world.run_local("c.yaml", &[]).await.with(0).json();
-    assert_eq!(ended["outputs"][0]["rows_committed"], 986);
+    assert_eq!(ended["outputs"][0]["rows_committed"], 991);
     let raw: Vec<String> = read_table(&world.catalog(), "lake.again__dead_letter")
         .iter()
         .map(|row| row["raw"].as_str().unwrap().to_owned())
         .collect();
-    assert_eq!(raw.len(), 10);
-    assert!(raw.contains(&hex("{\"id\":503,\"ts\":null,\"note\":\"\\\"503\\n\"}")), "{raw:?}");
+    assert_eq!(raw.len(), 5);
+    assert!(raw.contains(&hex("{\"id\":403,\"ts\":null,\"note\":\"\\\"403\\n\"}")), "{raw:?}");
 }
