@@ -66,6 +66,7 @@ impl Run {
                 commit_bytes: u64::MAX,
                 staged: false,
                 replaces: false,
+                dead_letters: None,
             }],
         };
         let submission = Submission { id, spec, spec_json: String::new(), reason: String::new(), allow_existing: true };

@@ -6,6 +6,7 @@
 //! | output, in | rows read of its source = rows it read, of an output of one source |
 //! | output | read = passed + filtered + late + dead letter |
 //! | table | passed = committed; of a staged output, passed = committed + staged |
+//! | dead letters | of a source = rows of the table that keeps them |
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -95,6 +96,11 @@ pub(crate) fn output_edges(backfill: &v1::Backfill, output: &v1::OutputState) ->
     {
         let text = format!("{} read of {only} = {} read for it", count(source.rows_read), count(output.rows_read));
         edges.push(edge(exact(source.rows_read, output.rows_read), text));
+        if output.dead_letters_expected.is_some() {
+            let (dead, kept) = (source.rows_dead_letter, output.rows_passed);
+            let text = format!("{} dead letters of {only} = {} kept", count(dead), count(kept));
+            edges.push(edge(exact(dead, kept), text));
+        }
     }
     let parts = [output.rows_passed, output.rows_filtered, output.rows_late, output.rows_dead_letter];
     let text = format!(
@@ -113,6 +119,11 @@ pub(crate) fn output_edges(backfill: &v1::Backfill, output: &v1::OutputState) ->
     let there = output.rows_committed.saturating_add(output.rows_staged);
     edges.push(edge(judge(backfill, output.rows_passed, there), text));
     edges
+}
+
+/// Whether `output` keeps more dead letters than were expected.
+pub(crate) fn above_limit(output: &v1::OutputState) -> bool {
+    output.dead_letters_expected.is_some_and(|expected| output.rows_passed > expected)
 }
 
 /// Every edge.

@@ -18,13 +18,20 @@ const PARKED_SHOWN: usize = 10;
 /// | the backfill | exit |
 /// |---|---|
 /// | succeeded, or is staged | 0 |
+/// | succeeded or is staged, with more dead letters than expected | 6 |
 /// | is partial | 6 |
 /// | failed | what its evidence says, else 1 |
 /// | was cancelled | 1 |
 /// | goes on | 75 |
 pub(crate) fn exit_code(backfill: &v1::Backfill) -> Exit {
     match backfill.phase() {
-        v1::Phase::Succeeded | v1::Phase::Staged => Exit::Done,
+        v1::Phase::Succeeded | v1::Phase::Staged => {
+            if backfill.outputs.iter().any(ledger::above_limit) {
+                Exit::Partial
+            } else {
+                Exit::Done
+            }
+        }
         v1::Phase::Partial => Exit::Partial,
         v1::Phase::Failed => {
             let said = backfill.failure.as_ref().and_then(|failure| Exit::from_code(failure.exit_code));
@@ -101,8 +108,16 @@ pub(crate) fn next(backfill: &v1::Backfill) -> String {
     let id = short_id(&backfill.id);
     match backfill.phase() {
         v1::Phase::Succeeded => {
-            let tables = backfill.outputs.iter().filter_map(|output| output.table.as_ref());
-            let tables: Vec<&str> = tables.map(|table| table.table.as_str()).collect();
+            let tables = |which: fn(&v1::OutputState) -> bool| -> Vec<&str> {
+                let outputs = backfill.outputs.iter().filter(|output| which(output));
+                outputs.filter_map(|output| output.table.as_ref()).map(|table| table.table.as_str()).collect()
+            };
+            let above = tables(ledger::above_limit);
+            if !above.is_empty() {
+                let above = plain(&above.join(", ")).into_owned();
+                return format!("see what {above} says: it holds more dead letters than `dead_letter.limit`");
+            }
+            let tables = tables(|output| output.dead_letters_expected.is_none() || output.rows_passed > 0);
             if tables.is_empty() { "nothing to do".to_owned() } else { format!("query {}", plain(&tables.join(", "))) }
         }
         v1::Phase::Partial => {
@@ -211,6 +226,14 @@ impl Lines {
         for edge in ledger::output_edges(backfill, output) {
             self.edge(&edge);
         }
+        if let Some(expected) = output.dead_letters_expected {
+            let (mark, word) = match ledger::above_limit(output) {
+                false => (self.paint.good("✓"), "limit kept"),
+                true => (self.paint.warn("✗"), "ABOVE LIMIT"),
+            };
+            let (kept, expected) = (count(output.rows_passed), count(expected));
+            self.put(&format!(" {mark} {word:<11} {kept} dead letters, at most {expected} expected"));
+        }
         let files = plural(output.files_committed, "file");
         let snapshots = match output.commits {
             0 => "no snapshot".to_owned(),
@@ -318,8 +341,21 @@ mod tests {
     }
 
     #[test]
+    fn a_run_with_more_dead_letters_than_expected() {
+        insta::assert_snapshot!(render(&sample::with_dead_letters(20), NOW, Paint::plain()));
+        let within = render(&sample::with_dead_letters(100), NOW, Paint::plain());
+        assert!(within.contains("✓ limit kept  100 dead letters, at most 100 expected"), "{within}");
+        let mut lost = sample::with_dead_letters(100);
+        lost.sources[1].rows_dead_letter = 101;
+        let text = render(&lost, NOW, Paint::plain());
+        assert_eq!(text.matches("✗ WRONG       101 dead letters of weather = 100 kept").count(), 1, "{text}");
+    }
+
+    #[test]
     fn the_phase_decides_the_exit_code() {
         assert_eq!(exit_code(&sample::succeeded()), Exit::Done);
+        assert_eq!(exit_code(&sample::with_dead_letters(100)), Exit::Done);
+        assert_eq!(exit_code(&sample::with_dead_letters(99)), Exit::Partial);
         assert_eq!(exit_code(&sample::partial()), Exit::Partial);
         assert_eq!(exit_code(&sample::staged()), Exit::Done);
         assert_eq!(exit_code(&sample::running()), Exit::Temporary);

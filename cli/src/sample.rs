@@ -84,6 +84,7 @@ fn output(passed: u64, committed: u64) -> v1::OutputState {
         staged_commits: 0,
         staged_snapshot: 0,
         replaces: false,
+        dead_letters_expected: None,
     }
 }
 
@@ -131,6 +132,31 @@ pub(crate) fn succeeded() -> v1::Backfill {
         state: "succeeded".to_owned(),
         ..running()
     }
+}
+
+/// One that is done, and has met a hundred records that it could not use where `expected` were no surprise.
+pub(crate) fn with_dead_letters(expected: u64) -> v1::Backfill {
+    let mut run = succeeded();
+    let kept = v1::OutputState {
+        name: "weather__dead_letter".to_owned(),
+        table: Some(v1::PreparedOutput {
+            table: "default.air.weather__dead_letter".to_owned(),
+            created: true,
+            source: vec!["weather".to_owned()],
+            ..Default::default()
+        }),
+        rows_read: 25_115,
+        rows_filtered: 25_015,
+        files: 1,
+        bytes: 20_000,
+        files_committed: 1,
+        commits: 1,
+        dead_letters_expected: Some(expected),
+        ..output(100, 100)
+    };
+    run.sources[1].rows_dead_letter = 100;
+    run.outputs.push(kept);
+    run
 }
 
 /// One that waits to be published.

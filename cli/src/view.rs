@@ -139,6 +139,8 @@ pub(crate) struct Output {
     pub last_staged_snapshot: Option<String>,
     /// Whether what the window held is replaced.
     pub replaces: bool,
+    /// Of a table that keeps the dead letters of its source: the most that are within the limit. Null for all others.
+    pub dead_letters_expected: Option<u64>,
 }
 
 /// Who works on it.
@@ -309,6 +311,7 @@ fn output(output: &v1::OutputState) -> Output {
         staged_snapshots: output.staged_commits,
         last_staged_snapshot: (output.staged_snapshot != 0).then(|| output.staged_snapshot.to_string()),
         replaces: output.replaces,
+        dead_letters_expected: output.dead_letters_expected,
     }
 }
 

@@ -8,6 +8,7 @@
 //!
 //! Specs are hostile: nothing here reads a file, a clock or an environment; all three are arguments.
 
+mod dead_letter;
 mod error;
 mod identity;
 mod interpolate;
@@ -30,6 +31,7 @@ mod properties;
 #[cfg(test)]
 mod tests;
 
+pub use dead_letter::{DeadLetterLimit, DeadLetters};
 pub use error::{SpecError, SpecErrors};
 pub use identity::{BadCanonicalSpec, backfill_id, canonical_json, differences, from_canonical_json, json_schema};
 pub use location::absolutise;

@@ -78,6 +78,26 @@ pub struct SourceSpec {
     /// Where a row's event time comes from; a generated source brings its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub event_time: Option<EventTimeSpec>,
+    /// What becomes of a record that does not decode, or has no event time. Default fail.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_error: Option<OnError>,
+    /// Where such records are kept, with `on_error: dead_letter`, and how many are expected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dead_letter: Option<DeadLetterSpec>,
+}
+
+/// Where the records of a source that cannot be used are kept, and how many are expected.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DeadLetterSpec {
+    /// `[catalog.]namespace.table`; default `<table>__dead_letter` of the first output, with several sources
+    /// `<source>__dead_letter` beside it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub table: Option<String>,
+    /// How many of them are no surprise: a number of records (`1000`), or a part of those read (`0.1%`). Above it the
+    /// run ends all the same, with exit code 6. Default 1%.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<String>,
 }
 
 /// Files on a local disk or in an object store.
@@ -255,9 +275,6 @@ pub struct EventTimeSpec {
     /// Where a file's bounds come from when it brings no statistics; default is to read it once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bounds: Option<BoundsSpec>,
-    /// What to do with a row whose event time is null or cannot be parsed. Default fail.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub on_error: Option<OnError>,
 }
 
 /// The unit of an integer event time.
@@ -288,9 +305,9 @@ pub enum BoundsSpec {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnError {
-    /// Fail the task, naming the record.
+    /// The task fails, naming the record.
     Fail,
-    /// Keep it raw in the dead-letter table and count it.
+    /// It is kept raw in the dead-letter table, and counted.
     DeadLetter,
 }
 

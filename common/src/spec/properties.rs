@@ -70,18 +70,24 @@ fn source() -> BoxedStrategy<SourceSpec> {
         .boxed();
     let bounds = of(prop_oneof![Just(BoundsSpec::Path), text().prop_map(BoundsSpec::Declared)]);
     let unit = of(Just(TimeUnitSpec::Millis));
-    let event_time = (of(text()), unit, of(text()), bounds, of(Just(OnError::DeadLetter))).prop_map(
-        |(column, unit, path, bounds, on_error)| EventTimeSpec {
-            column,
-            unit,
-            path,
-            time_zone: None,
-            bounds,
+    let event_time = (of(text()), unit, of(text()), bounds).prop_map(|(column, unit, path, bounds)| EventTimeSpec {
+        column,
+        unit,
+        path,
+        time_zone: None,
+        bounds,
+    });
+    let on_error = of(prop_oneof![Just(OnError::Fail), Just(OnError::DeadLetter)]);
+    let dead_letter = of((of(text()), of(text())).prop_map(|(table, limit)| DeadLetterSpec { table, limit }));
+    (of(files), of(iceberg), of(generate), of(event_time), on_error, dead_letter)
+        .prop_map(|(files, iceberg, generate, event_time, on_error, dead_letter)| SourceSpec {
+            files,
+            iceberg,
+            generate,
+            event_time,
             on_error,
-        },
-    );
-    (of(files), of(iceberg), of(generate), of(event_time))
-        .prop_map(|(files, iceberg, generate, event_time)| SourceSpec { files, iceberg, generate, event_time })
+            dead_letter,
+        })
         .boxed()
 }
 

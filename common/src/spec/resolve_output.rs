@@ -10,8 +10,8 @@ use super::quantity::{canonical_bytes, canonical_span, parse_bytes};
 use super::resolve::{Findings, positive_span};
 use super::resolved::ResolvedOutput;
 
-const COMMIT_EVERY: Duration = Duration::from_secs(60);
-const COMMIT_BYTES: u64 = 4 << 30;
+pub(super) const COMMIT_EVERY: Duration = Duration::from_secs(60);
+pub(super) const COMMIT_BYTES: u64 = 4 << 30;
 const MAX_SQL: usize = 64 << 10;
 const MAX_FIELDS: usize = 16;
 const MAX_PROPERTIES: usize = 256;
@@ -43,6 +43,7 @@ pub(super) fn output(
         publish: spec.publish,
         commit_every,
         commit_bytes,
+        dead_letters: None,
     })
 }
 

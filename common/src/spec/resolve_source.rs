@@ -51,7 +51,23 @@ pub(super) fn source(name: &str, spec: &mut SourceSpec, findings: &mut Findings)
         }
         (Some(given), None) => Some(findings.within("event_time", |findings| event_time(given, is_files, findings))?),
     };
-    Some(ResolvedSource { name: name.to_owned(), kind: kind?, event_time })
+    let on_error = on_error(spec, findings)?;
+    Some(ResolvedSource { name: name.to_owned(), kind: kind?, event_time, on_error })
+}
+
+fn on_error(spec: &mut SourceSpec, findings: &mut Findings) -> Option<OnError> {
+    // What is left out and what is given as it would be anyway is one meaning, and has one id.
+    let on_error = spec.on_error.take_if(|given| *given == OnError::Fail).or(spec.on_error).unwrap_or(OnError::Fail);
+    if on_error == OnError::DeadLetter && spec.generate.is_some() {
+        findings.add("on_error", SpecError::new("generated rows are all sound").hint("take it away"));
+        return None;
+    }
+    if on_error == OnError::Fail && spec.dead_letter.is_some() {
+        let error = SpecError::new("there are no dead letters while a bad record fails the run");
+        findings.add("dead_letter", error.hint("write `on_error: dead_letter` beside it, or take it away"));
+        return None;
+    }
+    Some(on_error)
 }
 
 fn files(spec: &mut FilesSpec, findings: &mut Findings) -> Option<SourceKind> {
@@ -176,7 +192,7 @@ fn event_time(spec: &mut EventTimeSpec, is_files: bool, findings: &mut Findings)
     if let Some(EventTimeBounds::Declared(span)) = bounds {
         spec.bounds = Some(BoundsSpec::Declared(canonical_span(span)));
     }
-    Some(ResolvedEventTime { of: of?, time_zone: zone?, bounds, on_error: spec.on_error.unwrap_or(OnError::Fail) })
+    Some(ResolvedEventTime { of: of?, time_zone: zone?, bounds })
 }
 
 /// A pattern names a year and goes down without a gap: year, month, day, hour, minute.

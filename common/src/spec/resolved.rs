@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
+use super::dead_letter::DeadLetters;
 use super::error::SpecError;
 use super::model::{BoundsSpec, FilesSpec, Mode, OnError, Publish, Spec, TimeUnitSpec};
 use super::names::TableName;
@@ -26,7 +27,8 @@ pub struct Resolved {
     pub allow_wide: bool,
     /// The sources in the order of their names: [`SourceIx`] counts them.
     pub sources: Vec<ResolvedSource>,
-    /// The outputs in the order of their names: [`OutputIx`] counts them.
+    /// The outputs in the order of their names, then the tables of dead letters in the order of their sources:
+    /// [`OutputIx`] counts them.
     pub outputs: Vec<ResolvedOutput>,
 }
 
@@ -52,6 +54,8 @@ pub struct ResolvedSource {
     pub kind: SourceKind,
     /// Where event times come from; always there for files and Iceberg, never for generated rows.
     pub event_time: Option<ResolvedEventTime>,
+    /// What becomes of a record that does not decode, or has no event time.
+    pub on_error: OnError,
 }
 
 /// What a source reads.
@@ -102,8 +106,6 @@ pub struct ResolvedEventTime {
     pub time_zone: TimeZone,
     /// Where a file's bounds come from when it brings no statistics; `None` is to read it once.
     pub bounds: Option<EventTimeBounds>,
-    /// What becomes of a row without event time.
-    pub on_error: OnError,
 }
 
 /// What an event time is taken from.
@@ -155,4 +157,6 @@ pub struct ResolvedOutput {
     pub commit_every: Duration,
     /// Bytes of data files between two commits, above zero; default 4 GiB.
     pub commit_bytes: u64,
+    /// Whose dead letters it keeps, where that is what it is for: it then has no query.
+    pub dead_letters: Option<DeadLetters>,
 }

@@ -1,5 +1,7 @@
 //! What a spec may say, what it may not, and what a user then reads.
 
+mod dead_letters;
+
 use super::model::*;
 use super::*;
 use crate::time::{EventTime, Span};
@@ -102,7 +104,7 @@ fn the_example_of_the_manual_resolves() {
 #[test]
 fn errors_of_form_name_place_and_way_out() {
     insta::assert_snapshot!(bad("window:", "windw:"), @"spec.yaml:4:1: unknown key `windw`; did you mean `window`?");
-    insta::assert_snapshot!(bad("files: {path: flights", "kafka: {path: flights"), @"spec.yaml:8:5: sources.flights: unknown key `kafka`; expected one of files, iceberg, generate, event_time");
+    insta::assert_snapshot!(bad("files: {path: flights", "kafka: {path: flights"), @"spec.yaml:8:5: sources.flights: unknown key `kafka`; expected one of files, iceberg, generate, event_time, on_error, dead_letter");
     insta::assert_snapshot!(bad("version: 1", "version: 2"), @"spec.yaml:1:10: the version is `2`, and this release reads version 1; write `version: 1`");
     insta::assert_snapshot!(bad("version: 1\n", ""), @"spec.yaml:1:1: `version` is missing; begin with `version: 1`");
     insta::assert_snapshot!(bad("name: flights-weather-2013\n", ""), @"spec.yaml:1:1: the key `name` is missing");

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tidegate_common::gate::Gate;
 use tidegate_common::ids::{BackfillId, Epoch, LogPosition, SessionId, TaskId, Term, Token};
+use tidegate_common::spec::DeadLetterLimit;
 use tidegate_common::time::{EventTime, Span, Window};
 use tidegate_proto::v1::{self, record};
 
@@ -45,6 +46,8 @@ pub struct CoreOutput {
     pub staged: bool,
     /// Whether what the window held goes when its rows come.
     pub replaces: bool,
+    /// How many dead letters of its source are expected, where it is the table that keeps them.
+    pub dead_letters: Option<DeadLetterLimit>,
 }
 
 impl CoreOutput {
@@ -264,6 +267,12 @@ impl Backfill {
         Token { term: self.term, epoch: self.epoch }
     }
 
+    /// The outputs that keep dead letters.
+    pub(super) fn dead_letter_outputs(&self) -> Vec<u32> {
+        let outputs = (0..).zip(&self.spec.outputs);
+        outputs.filter(|(_, spec)| spec.dead_letters.is_some()).map(|(at, _)| at).collect()
+    }
+
     /// The edges of the ledger that do not balance.
     pub fn imbalances(&self) -> Vec<String> {
         let mut wrong = Vec::new();
@@ -274,6 +283,7 @@ impl Backfill {
             if let Some(source) = output.source.and_then(|at| self.sources.get(at.get() as usize)) {
                 let staged = spec.staged && !output.published;
                 wrong.extend(output.account.imbalances(&spec.name, &source.account, staged));
+                wrong.extend(spec.dead_letters.and_then(|_| output.account.unkept(&spec.name, &source.account)));
             }
         }
         wrong

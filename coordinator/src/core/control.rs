@@ -281,8 +281,9 @@ fn unfit(backfill: &Backfill, prepared: &v1::Prepared) -> Option<v1::Evidence> {
     if let Some((table, _)) = prepared.outputs.iter().zip(pinned).find(|(table, pinned)| table.uuid != pinned.uuid) {
         return Some(fatal(format!("table {} is another one than was prepared: its uuid differs", table.table), 4));
     }
+    // Dead letters of other runs are not doubled by ours: each row names its backfill.
     let taken = |(table, spec): &(&v1::PreparedOutput, &CoreOutput)| {
-        table.rows_before > 0 && table.marker.is_empty() && !spec.replaces
+        table.rows_before > 0 && table.marker.is_empty() && !spec.replaces && spec.dead_letters.is_none()
     };
     let outputs = prepared.outputs.iter().zip(&backfill.spec.outputs);
     let (table, _) = outputs.filter(|_| !backfill.allow_existing).find(taken)?;

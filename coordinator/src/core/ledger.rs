@@ -7,6 +7,7 @@
 //! | output | read = passed + filtered + late + dead letter |
 //! | files | rows in its files = rows passed |
 //! | table | rows committed = rows passed; until they are published, rows staged = rows passed |
+//! | dead letters | of a source = rows passed to the table that keeps them |
 
 use tidegate_proto::v1;
 
@@ -19,7 +20,7 @@ pub struct SourceAccount {
     pub unplanned: u64,
     /// Rows read that lie outside the window.
     pub outside: u64,
-    /// Rows read that have no event time.
+    /// Records read that do not decode, and rows without event time.
     pub dead_letter: u64,
     /// Bytes read.
     pub bytes: u64,
@@ -75,7 +76,7 @@ pub struct OutputAccount {
     pub filtered: u64,
     /// Rows that came too late for their slice.
     pub late: u64,
-    /// Rows without event time.
+    /// Rows that its source could not use; 0 for the table that keeps them.
     pub dead_letter: u64,
     /// Files handed in.
     pub files: u64,
@@ -147,6 +148,12 @@ impl OutputAccount {
         ];
         edges.into_iter().filter(|(ok, _)| !ok).map(|(_, text)| format!("output {name}: {text}")).collect()
     }
+
+    /// The edge between a source's dead letters and this output, the table that keeps them, where it does not balance.
+    pub fn unkept(&self, name: &str, source: &SourceAccount) -> Option<String> {
+        let (dead, kept) = (source.dead_letter, self.passed);
+        (dead != kept).then(|| format!("output {name}: {dead} dead letters of its source != {kept} kept"))
+    }
 }
 
 /// What is wrong with a hand-in's own sums; `None` when they add up.
@@ -170,6 +177,13 @@ pub(super) fn unsound(hand_in: &v1::HandIn, units: &[v1::UnitOfWork]) -> Option<
         }
     }
     None
+}
+
+/// What is wrong with the dead letters of a hand-in; `keepers` are the outputs that keep those of its source.
+pub(super) fn unkept(hand_in: &v1::HandIn, keepers: &[u32]) -> Option<String> {
+    let kept = hand_in.outputs.iter().find(|part| keepers.contains(&part.output)).map(|part| part.rows_passed);
+    let wrong = kept.filter(|kept| *kept != hand_in.rows_dead_letter)?;
+    Some(format!("{} dead letters, {wrong} of them kept", hand_in.rows_dead_letter))
 }
 
 /// Rows that the plan says `units` hold.

@@ -67,6 +67,7 @@ impl Core {
         let Some(backfill) = self.backfills.get_mut(&lease.id) else { return refuse("there is no such backfill") };
         let live = backfill.grants.get(&lease.task).is_some_and(|grant| grant.token == lease.token);
         let (over, cancelled) = (backfill.is_over(), backfill.wish == v1::Wish::Cancel);
+        let keepers = backfill.dead_letter_outputs();
         let Some((plan, place)) = backfill.read_task(lease.task) else { return refuse("it is not a read task") };
         let Some(progress) = plan.progress(place) else { return refuse("there is no such task") };
         if progress.last.as_ref().is_some_and(|last| (&last.0, last.1) == (&hand_in.attempt, hand_in.number)) {
@@ -87,7 +88,7 @@ impl Core {
             return refuse("its units are not the next of the task");
         }
         let units = task.units.get(first as usize..end as usize).unwrap_or_default();
-        match ledger::unsound(hand_in, units) {
+        match ledger::unsound(hand_in, units).or_else(|| ledger::unkept(hand_in, &keepers)) {
             Some(why) => Judgement::Unsound(why),
             None => Judgement::Accept {
                 total: u32::try_from(total).unwrap_or(u32::MAX),

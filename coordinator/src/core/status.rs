@@ -7,7 +7,7 @@ use tidegate_common::time::{EventTime, Span};
 use tidegate_proto::v1;
 
 use super::Core;
-use super::backfill::{Backfill, Source};
+use super::backfill::{Backfill, CoreOutput, Source};
 use super::output::Output;
 
 impl Core {
@@ -32,7 +32,7 @@ impl Core {
             max_drift: backfill.spec.max_drift.map(Span::as_micros),
             promised_skew: backfill.promised_skew().map(Span::as_micros),
             sources: sources.map(|(ix, (source, name))| source_state(backfill, ix, source, name)).collect(),
-            outputs: outputs.map(|(ix, (output, spec))| output_state(backfill, ix, output, &spec.name)).collect(),
+            outputs: outputs.map(|(ix, (output, spec))| output_state(backfill, ix, output, spec)).collect(),
             workers: self.workers(backfill),
             parked: backfill.parked.iter().map(|(task, evidence)| parked(backfill, *task, evidence)).collect(),
             failure: backfill.failure.clone(),
@@ -110,11 +110,10 @@ fn source_state(backfill: &Backfill, ix: usize, source: &Source, name: &str) -> 
     }
 }
 
-fn output_state(backfill: &Backfill, ix: usize, output: &Output, name: &str) -> v1::OutputState {
+fn output_state(backfill: &Backfill, ix: usize, output: &Output, spec: &CoreOutput) -> v1::OutputState {
     let account = &output.account;
-    let spec = backfill.spec.outputs.get(ix);
     v1::OutputState {
-        name: name.to_owned(),
+        name: spec.name.clone(),
         table: backfill.prepared.as_ref().and_then(|prepared| prepared.outputs.get(ix).cloned()),
         rows_read: account.read,
         rows_passed: account.passed,
@@ -128,12 +127,13 @@ fn output_state(backfill: &Backfill, ix: usize, output: &Output, name: &str) -> 
         commits: account.commits,
         last_snapshot: output.last_snapshot,
         committed_through: finite(output.committed_through),
-        branch: spec.filter(|spec| spec.staged).map(|_| backfill.branch()).unwrap_or_default(),
+        branch: if spec.staged { backfill.branch() } else { String::new() },
         rows_staged: account.rows_staged,
         files_staged: account.files_staged,
         staged_commits: account.staged_commits,
         staged_snapshot: output.branch_snapshot,
-        replaces: spec.is_some_and(|spec| spec.replaces),
+        replaces: spec.replaces,
+        dead_letters_expected: spec.dead_letters.map(|limit| limit.most(account.read)),
     }
 }
 

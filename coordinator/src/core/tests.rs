@@ -4,6 +4,7 @@
 mod adoption;
 mod bench;
 mod cancelling;
+mod dead_letters;
 mod hand_in;
 mod journal;
 mod replacing;

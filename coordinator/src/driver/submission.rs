@@ -30,6 +30,7 @@ pub fn core_spec(resolved: &Resolved) -> CoreSpec {
         commit_bytes: output.commit_bytes,
         staged: output.publish == Publish::Staged,
         replaces: output.mode == Mode::ReplaceWindow,
+        dead_letters: output.dead_letters.map(|kept| kept.limit),
     });
     CoreSpec {
         name: resolved.spec.name.clone(),

@@ -21,7 +21,7 @@ pub use binary::{root, tidegate};
 pub use catalog::{Lossy, RestCatalog};
 pub use chance::Chance;
 pub use input::{BEGIN, DAY, Input, write_file};
-pub use oracle::{Check, Verdict, judge, must_be_exact};
+pub use oracle::{Check, Verdict, judge, must_be_exact, read_table};
 pub use process::{Process, Signal};
 pub use scenario::{Scenario, must_balance};
 pub use store::Store;

@@ -1,4 +1,4 @@
-//! What other engines find in the tables: PyIceberg and DuckDB, through `tests/python/check_tables.py`.
+//! What other engines find in the tables: PyIceberg and DuckDB, through the scripts of `tests/python`.
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -56,18 +56,32 @@ pub struct Verdict {
 /// When there is no Python, or the script fails.
 pub fn judge(checks: &[Check]) -> Vec<Verdict> {
     let request: Vec<Value> = checks.iter().map(request).collect();
-    let script = root().join("tests/python/check_tables.py");
+    let found = ask("check_tables.py", &Value::from(request));
+    found.as_array().expect("a list").iter().map(verdict).collect()
+}
+
+/// The rows of a table as PyIceberg reads them, by column; bytes are in hexadecimal.
+///
+/// # Panics
+/// When there is no Python, or no such table.
+pub fn read_table(catalog: &Value, table: &str) -> Vec<Value> {
+    let found = ask("read_table.py", &json!({"catalog": catalog, "table": table}));
+    found.as_array().expect("a list").clone()
+}
+
+/// What a script of `tests/python` answers.
+fn ask(script: &str, request: &Value) -> Value {
+    let script = root().join("tests/python").join(script);
     let mut python = Command::new(python());
     python.arg(&script).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = python.spawn().expect("the python of the tests starts");
     let mut stdin = child.stdin.take().expect("it has a stdin");
     // Ends early only when the script does, and then its own words say why.
-    let _ = stdin.write_all(Value::from(request).to_string().as_bytes());
+    let _ = stdin.write_all(request.to_string().as_bytes());
     drop(stdin);
     let output = child.wait_with_output().expect("the script ends");
     assert!(output.status.success(), "{}: {}", script.display(), String::from_utf8_lossy(&output.stderr));
-    let found: Value = serde_json::from_slice(&output.stdout).expect("the script writes JSON");
-    found.as_array().expect("a list").iter().map(verdict).collect()
+    serde_json::from_slice(&output.stdout).expect("the script writes JSON")
 }
 
 /// Judges tables and wants no problems; gives what was found.

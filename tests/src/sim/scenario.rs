@@ -135,6 +135,7 @@ fn output(chance: &mut Chance, at: u64) -> CoreOutput {
         commit_bytes: if chance.one_in(3) { chance.between(1, 20_000) } else { u64::MAX },
         staged: chance.one_in(4),
         replaces: chance.one_in(5),
+        dead_letters: None,
     }
 }
 

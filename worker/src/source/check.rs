@@ -53,7 +53,7 @@ impl Unit {
                 None if unit.rows != 0 && seen != unit.rows => Some((Err(unit.miscounted(seen)), None)),
                 None => None,
                 Some(Err(e)) => Some((Err(e), None)),
-                Some(Ok(batch)) => match unit.check(&batch.event_time, seen) {
+                Some(Ok(batch)) => match unit.check(&batch.event_time, seen, batch.dead.len() as u64) {
                     Ok(now) => Some((Ok(batch), Some((unit, batches, now)))),
                     Err(e) => Some((Err(e), None)),
                 },
@@ -62,7 +62,7 @@ impl Unit {
         checked.boxed()
     }
 
-    fn check(&self, times: &Int64Array, before: u64) -> Result<u64, SourceError> {
+    fn check(&self, times: &Int64Array, before: u64, dead: u64) -> Result<u64, SourceError> {
         let (from, to) = (self.window.from().as_micros(), self.window.to().as_micros());
         let is_wrong = |at: i64| from <= at && at < to && !(self.low <= at && at <= self.high);
         let wrong = if times.null_count() == 0 {
@@ -82,7 +82,7 @@ impl Unit {
                 way_out: self.way_out,
             });
         }
-        let now = before + times.len() as u64;
+        let now = before + times.len() as u64 + dead;
         if self.rows != 0 && now > self.rows { Err(self.miscounted(now)) } else { Ok(now) }
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures::StreamExt;
-use tidegate_common::spec::model::{EventTimeSpec, FilesSpec, Format};
+use tidegate_common::spec::model::{EventTimeSpec, FilesSpec, Format, OnError};
 
 use super::Source;
 use super::error::SourceError;
@@ -17,6 +17,7 @@ pub(crate) async fn open(
     name: &str,
     spec: &FilesSpec,
     event_time: Option<&EventTimeSpec>,
+    on_error: OnError,
     access: &Access,
 ) -> Result<Arc<dyn Source>, SourceError> {
     let store = Store::open(name, &spec.path, spec.storage.as_ref(), access)?;
@@ -43,7 +44,7 @@ pub(crate) async fn open(
         }
         Format::Parquet => Ok(Arc::new(ParquetSource::open(name, store, &first, event_time).await?)),
         Format::Csv | Format::Json => {
-            Ok(Arc::new(LinesSource::open(name, store, &first, format, spec, event_time).await?))
+            Ok(Arc::new(LinesSource::open(name, store, &first, format, spec, event_time, on_error).await?))
         }
     }
 }

@@ -7,6 +7,7 @@
 mod bounds;
 mod bucket;
 mod check;
+mod dead;
 mod error;
 mod event_time;
 mod files;
@@ -25,11 +26,13 @@ use ::arrow::datatypes::SchemaRef;
 use ::iceberg::table::Table;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
-use tidegate_common::spec::model::SourceSpec;
+use tidegate_common::spec::model::{OnError, SourceSpec};
 use tidegate_common::time::Window;
 use tidegate_proto::v1;
 use tokio::sync::mpsc;
 
+pub(crate) use self::dead::NO_EVENT_TIME;
+pub use self::dead::{DeadRecord, MAX_RAW, RawAs};
 pub use self::error::{Cause, During, SourceError};
 use crate::access::Access;
 use crate::storage::Lake;
@@ -41,6 +44,8 @@ pub struct SourceBatch {
     pub rows: RecordBatch,
     /// Each row's event time in microseconds; null where the row has none, or one that does not fit.
     pub event_time: Int64Array,
+    /// Records of the unit that are no row, where the spec wants them kept.
+    pub dead: Vec<DeadRecord>,
 }
 
 /// What an enumeration found: one split and its units, not yet packed into tasks.
@@ -88,8 +93,8 @@ pub trait Source: Send + Sync {
 /// Reads units of the splits it was opened over; footers and the like are loaded once.
 #[async_trait]
 pub trait UnitReader: Send {
-    /// The rows of one unit. The stream yields exactly `unit.rows` rows, all that lie in the window within the unit's
-    /// bounds, or an error that names the file and the unit.
+    /// The rows of one unit. The stream yields exactly `unit.rows` rows and dead records, all rows that lie in the window
+    /// within the unit's bounds, or an error that names the file and the unit.
     async fn read(
         &mut self,
         unit: &v1::UnitOfWork,
@@ -104,7 +109,10 @@ pub trait UnitReader: Send {
 pub async fn open(name: &str, spec: &SourceSpec, access: &Access) -> Result<Arc<dyn Source>, SourceError> {
     let refuse = |what: &str| SourceError::Spec { source_name: name.to_owned(), what: what.to_owned() };
     match (&spec.files, &spec.iceberg, &spec.generate) {
-        (Some(files), None, None) => files::open(name, files, spec.event_time.as_ref(), access).await,
+        (Some(files), None, None) => {
+            let on_error = spec.on_error.unwrap_or(OnError::Fail);
+            files::open(name, files, spec.event_time.as_ref(), on_error, access).await
+        }
         (None, Some(_), None) => Err(refuse("an Iceberg table is opened by its catalog")),
         (None, None, Some(generated)) => generate::open(name, generated, spec.event_time.as_ref()),
         _ => Err(refuse("exactly one of files, iceberg and generate says what is read")),

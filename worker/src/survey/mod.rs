@@ -27,9 +27,9 @@ pub use self::parallelism::{Busy, PlannedUnit, simulate};
 use self::sample::Sample;
 pub use self::sample::Sampled;
 use crate::access::Access;
-use crate::sink::{self, Catalogs};
+use crate::sink::{self, Catalogs, Scope};
 use crate::task::opened::{Opened, Reach, Shelf};
-use crate::task::{TaskError, enumerate, kinds};
+use crate::task::{TaskError, dead_letter, enumerate, kinds};
 
 /// With what a survey is made.
 #[derive(Clone, Debug)]
@@ -91,6 +91,8 @@ pub struct OutputSurvey {
     pub name: String,
     /// The source it reads.
     pub source: String,
+    /// Whether it keeps the dead letters of its source.
+    pub keeps_dead_letters: bool,
     /// The table as it is; with an empty uuid, as it would be created.
     pub table: v1::PreparedOutput,
     /// The branch that it stages on until it is published; `None` where it commits to main.
@@ -211,6 +213,12 @@ async fn tables(opened: &Opened, id: &BackfillId, means: &Means) -> Result<Vec<T
             (true, false) => Some(sink::replaced(&sink::load(&means.catalogs, &target).await?, &scope).await?),
         };
         tables.push((v1::PreparedOutput { source: vec![query.source().to_owned()], ..found }, replaces));
+    }
+    for (ix, source) in opened.keepers() {
+        let (target, schema) = (opened.target(ix)?, dead_letter::schema());
+        let found = sink::prepare(&means.catalogs, &target, &schema, false, &Scope::of(id.as_str())).await?;
+        let source = opened.resolved.source(source).map(|source| source.name.clone());
+        tables.push((v1::PreparedOutput { source: source.into_iter().collect(), ..found }, None));
     }
     Ok(tables)
 }
@@ -339,6 +347,7 @@ fn outputs(
         OutputSurvey {
             name: output.name.clone(),
             source: name,
+            keeps_dead_letters: output.dead_letters.is_some(),
             branch: (output.publish == Publish::Staged).then(|| branch.to_owned()),
             replaces,
             partition_by: output.partition_by.iter().map(ToString::to_string).collect(),

@@ -205,7 +205,7 @@ async fn drain(
     let mut batches = reader.read(unit).await?;
     while let Some(batch) = batches.next().await {
         let batch = batch?;
-        rows += batch.rows.num_rows() as u64;
+        rows += batch.rows.num_rows() as u64 + batch.dead.len() as u64;
         let kept = inside(&batch, window).map_err(|source| NotCut { name: name.to_owned(), source })?;
         for sink in sinks.iter_mut() {
             sink.push(batch.rows.num_rows() as u64, &kept)?;

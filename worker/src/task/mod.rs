@@ -5,6 +5,7 @@
 //! goes on undisturbed while a connection is lost and found again. Tasks never delete anything.
 
 pub mod budget;
+pub(crate) mod dead_letter;
 pub mod enumerate;
 pub(crate) mod kinds;
 pub mod lease;

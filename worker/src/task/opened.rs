@@ -123,7 +123,18 @@ impl Opened {
         Ok(pins)
     }
 
-    /// The outputs' queries, in the order of the outputs. `now_micros` is what `now()` stands for; the same in every
+    /// The outputs that keep dead letters, behind all others, and the source of each.
+    pub(crate) fn keepers(&self) -> impl Iterator<Item = (OutputIx, SourceIx)> {
+        let outputs = (0..).map(OutputIx::new).zip(&self.resolved.outputs);
+        outputs.filter_map(|(ix, output)| Some((ix, output.dead_letters?.source)))
+    }
+
+    /// The output that keeps the dead letters of `source`.
+    pub(crate) fn keeper_of(&self, source: SourceIx) -> Option<OutputIx> {
+        self.keepers().find(|(_, of)| *of == source).map(|(ix, _)| ix)
+    }
+
+    /// The queries of all outputs but those that keep dead letters, in the order of the outputs. `now_micros` is what `now()` stands for; the same in every
     /// task of the backfill.
     pub(crate) async fn queries(&self, now_micros: i64) -> Result<&[Query], TaskError> {
         let plan = || async {
@@ -132,7 +143,8 @@ impl Opened {
                 schemas.insert(described.name.clone(), self.source(ix).await?.0.schema());
             }
             let plan = |output: &ResolvedOutput| Query::plan(&output.name, Some(&output.sql), &schemas, now_micros);
-            Ok::<_, TaskError>(self.resolved.outputs.iter().map(plan).collect::<Result<Vec<_>, _>>()?)
+            let queried = self.resolved.outputs.iter().filter(|output| output.dead_letters.is_none());
+            Ok::<_, TaskError>(queried.map(plan).collect::<Result<Vec<_>, _>>()?)
         };
         self.queries.get_or_try_init(plan).await.map(Vec::as_slice)
     }

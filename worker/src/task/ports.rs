@@ -1,4 +1,4 @@
-//! An output of a read task: its query and its Iceberg writer.
+//! An output of a read task: its query, unless it keeps dead letters, and its Iceberg writer.
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -31,16 +31,16 @@ impl Classify for OtherTable {
 /// One output's query and writer in one attempt.
 pub(crate) struct IcebergPort {
     output: OutputIx,
-    query: Running,
+    query: Option<Running>,
     writer: OutputWriter,
 }
 
 impl IcebergPort {
-    /// Opens the output for an attempt. `input` is what the reader yields; the writer keeps within `memory` bytes.
+    /// Opens the output for an attempt. `query` comes with what the reader yields; without one, rows are written as they
+    /// are. The writer keeps within `memory` bytes.
     pub(crate) fn open(
         output: OutputIx,
-        query: &Query,
-        input: SchemaRef,
+        query: Option<(&Query, SchemaRef)>,
         table: &LoadedTable,
         pinned: &v1::PreparedOutput,
         attempt: Uuid,
@@ -53,7 +53,8 @@ impl IcebergPort {
         let settings = WriterSettings::of(table, pinned.schema_id, pinned.spec_id)?;
         let memory_bytes = settings.memory_bytes.min(memory);
         let writer = OutputWriter::open(table, output.get(), attempt, WriterSettings { memory_bytes, ..settings })?;
-        Ok(Self { output, query: query.start(input)?, writer })
+        let query = query.map(|(query, input)| query.start(input)).transpose()?;
+        Ok(Self { output, query, writer })
     }
 }
 
@@ -64,7 +65,10 @@ impl OutputPort for IcebergPort {
     }
 
     async fn push(&mut self, rows: &RecordBatch) -> Result<RecordBatch, TaskError> {
-        Ok(self.query.push(rows.clone())?)
+        match &mut self.query {
+            Some(query) => Ok(query.push(rows.clone())?),
+            None => Ok(rows.clone()),
+        }
     }
 
     async fn write(&mut self, rows: RecordBatch) -> Result<(), TaskError> {

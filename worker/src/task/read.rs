@@ -2,8 +2,10 @@
 //!
 //! A unit is begun only if the gate permits it, and the gate is asked between units and nowhere else. What was read is
 //! handed in at unit boundaries: when a file is full, when the coordinator wants the slot, when the memory that all
-//! reads share is used up, and at the end. The loop knows neither SQL nor Iceberg: each output is an [`OutputPort`].
+//! reads share is used up, and at the end. The loop knows neither SQL nor Iceberg: each output is an [`OutputPort`],
+//! that of the dead letters, too.
 
+mod bury;
 mod sift;
 mod tally;
 #[cfg(test)]
@@ -17,14 +19,14 @@ use futures::StreamExt;
 use tidegate_common::clock::Monotonic;
 use tidegate_common::fence::{Fence, Fences};
 use tidegate_common::ids::OutputIx;
-use tidegate_common::spec::model::OnError;
 use tidegate_common::time::{Bounds, EventTime, Window};
 use tidegate_proto::v1;
 
 use super::budget::{Budget, Charge};
 use super::{Cursor, Fenced, TaskContext, TaskEnd, TaskError, Verdict, Wish};
 use crate::failure::{Class, Classify};
-use crate::source::UnitReader;
+use crate::source::{NO_EVENT_TIME, UnitReader};
+pub use bury::DeadLetters;
 use tally::Tally;
 
 /// Where a read task's rows go: one output's query and its writer.
@@ -67,8 +69,6 @@ pub struct ReadJob {
     pub next_unit: u32,
     /// The read window; rows outside it are counted and not passed on.
     pub window: Window,
-    /// What becomes of a row without event time.
-    pub on_error: OnError,
     /// All of them, outside tests.
     pub fences: Fences,
 }
@@ -88,9 +88,11 @@ pub enum ReadError {
     /// The task cannot be read as it is: a unit's bounds are upside down, or its low is below that of the one before.
     #[error("the plan of this task makes no sense: {0}")]
     Plan(String),
-    /// A row has no event time and the spec wants that to fail.
-    #[error("a row has no event time; `event_time: {{on_error: dead_letter}}` counts such rows instead")]
-    NoEventTime {
+    /// A record is no row, or has no event time, and the spec wants that to fail.
+    #[error("a record cannot be used: {what}; `on_error: dead_letter` of its source keeps such records instead")]
+    Unusable {
+        /// What is wrong with it.
+        what: String,
         /// File, unit, row.
         place: String,
     },
@@ -126,6 +128,14 @@ pub enum ReadError {
         /// Rows answered.
         passed: u64,
     },
+    /// Rows without event time could not be written down.
+    #[error("rows without event time cannot be kept as JSON")]
+    Letters {
+        /// File and unit.
+        place: String,
+        /// Why.
+        source: ArrowError,
+    },
     /// A batch could not be filtered.
     #[error("rows outside the window cannot be filtered")]
     Filter {
@@ -140,23 +150,24 @@ impl Classify for ReadError {
     fn class(&self) -> Class {
         match self {
             Self::Refused { .. } => Class::Fenced,
-            Self::Plan(_) | Self::NoEventTime { .. } | Self::OutOfBounds { .. } => Class::Poison,
-            Self::Rows { .. } | Self::Filter { .. } | Self::MoreRows { .. } => Class::Poison,
+            Self::Plan(_) | Self::Unusable { .. } | Self::OutOfBounds { .. } => Class::Poison,
+            Self::Rows { .. } | Self::Filter { .. } | Self::MoreRows { .. } | Self::Letters { .. } => Class::Poison,
         }
     }
 
     fn place(&self) -> String {
         match self {
-            Self::NoEventTime { place }
+            Self::Unusable { place, .. }
             | Self::OutOfBounds { place, .. }
             | Self::Rows { place, .. }
+            | Self::Letters { place, .. }
             | Self::Filter { place, .. } => place.clone(),
             Self::Refused { .. } | Self::Plan(_) | Self::MoreRows { .. } => String::new(),
         }
     }
 }
 
-/// Reads `job` from `source` into `outputs`.
+/// Reads `job` from `source` into `outputs`; without `dead_letters`, a record that is none fails the task.
 ///
 /// # Errors
 /// Whatever the source, the outputs and [`ReadError`] say; an error of class fenced when the right is lost.
@@ -165,11 +176,14 @@ pub async fn read(
     job: ReadJob,
     source: Box<dyn UnitReader>,
     outputs: Vec<Box<dyn OutputPort>>,
+    dead_letters: Option<DeadLetters>,
     budget: &Budget,
 ) -> Result<TaskEnd, TaskError> {
     let units = units(&job.task)?;
-    let tally = Tally::new(job.next_unit, outputs.len());
-    let mut reading = Reading { context, job, units, source, outputs, charge: budget.open(), tally, number: 0 };
+    let keeper = dead_letters.as_ref().map(|kept| kept.output);
+    let tally = Tally::new(job.next_unit, outputs.len(), keeper);
+    let charge = budget.open();
+    let mut reading = Reading { context, job, units, source, outputs, dead_letters, charge, tally, number: 0 };
     reading.run().await
 }
 
@@ -209,6 +223,7 @@ struct Reading {
     units: Vec<Unit>,
     source: Box<dyn UnitReader>,
     outputs: Vec<Box<dyn OutputPort>>,
+    dead_letters: Option<DeadLetters>,
     charge: Charge,
     /// What the next hand-in covers.
     tally: Tally,
@@ -286,23 +301,32 @@ impl Reading {
     async fn read_unit(&mut self, at: u32, watermark: EventTime) -> Result<(), TaskError> {
         let Some(&Unit { unit, bounds, .. }) = self.unit(at) else { return Ok(()) };
         let (began, waited) = (self.now(), self.tally.backpressure);
-        let mut rows = 0;
+        let (mut rows, mut without_time) = (0, 0);
         let mut batches = self.source.read(&unit).await?;
         while let Some(batch) = batches.next().await {
             self.context.lease.check()?;
+            let mut batch = batch?;
+            let dead = std::mem::take(&mut batch.dead);
             let place = || place(&self.job.task, &unit);
-            let sifted = sift::sift(batch?, self.job.window, bounds)
+            let sifted = sift::sift(batch, self.job.window, bounds)
                 .map_err(|source| ReadError::Filter { place: place(), source })?;
             let row = |row: u64| format!("{}, row {}", place(), rows + row);
             if let Some((stray, time)) = sifted.stray {
                 return Err(ReadError::OutOfBounds { at: time, bounds, place: row(stray) }.into());
             }
-            if let (Some(dead), OnError::Fail) = (sifted.first_dead, self.job.on_error) {
-                return Err(ReadError::NoEventTime { place: row(dead) }.into());
+            if let (Some(dead), None) = (sifted.first_dead, &self.dead_letters) {
+                return Err(ReadError::Unusable { what: NO_EVENT_TIME.to_owned(), place: row(dead) }.into());
             }
-            rows += sifted.rows;
-            self.tally.batch(&sifted, watermark);
+            let buried = u64::try_from(dead.len()).unwrap_or(u64::MAX);
+            rows += sifted.rows + buried;
+            without_time += sifted.dead;
+            self.tally.batch(&sifted, buried, watermark);
+            self.bury(&unit, &dead).await?;
             self.pass_on(sifted.kept).await?;
+        }
+        drop(batches);
+        if without_time > 0 {
+            self.bury_rows(&unit, without_time).await?;
         }
         if unit.rows > 0 && rows != unit.rows {
             let place = place(&self.job.task, &unit);
@@ -317,7 +341,9 @@ impl Reading {
     async fn pass_on(&mut self, rows: RecordBatch) -> Result<(), TaskError> {
         let pushed = u64::try_from(rows.num_rows()).unwrap_or(u64::MAX);
         let clock = self.context.lease.clock();
-        for (output, passed) in self.outputs.iter_mut().zip(&mut self.tally.passed).filter(|_| pushed > 0) {
+        let keeper = self.dead_letters.as_ref().map(|kept| kept.output);
+        let outputs = self.outputs.iter_mut().zip(&mut self.tally.passed);
+        for (output, passed) in outputs.filter(|(output, _)| pushed > 0 && keeper != Some(output.output())) {
             let answer = output.push(&rows).await?;
             let answered = u64::try_from(answer.num_rows()).unwrap_or(u64::MAX);
             if answered > pushed {
@@ -355,7 +381,8 @@ impl Reading {
         }
         self.charge.set(0);
         self.tally.backpressure += clock.now().since(began);
-        let fresh = Tally::new(end, self.outputs.len());
+        let keeper = self.dead_letters.as_ref().map(|kept| kept.output);
+        let fresh = Tally::new(end, self.outputs.len(), keeper);
         let tally = std::mem::replace(&mut self.tally, fresh);
         let hand_in = tally.hand_in(self.context.attempt.clone(), self.number, end, closed);
         match self.context.hand_in(hand_in, released).await? {

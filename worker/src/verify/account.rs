@@ -46,6 +46,8 @@ pub struct SourceBook {
     pub read: u64,
     /// Rows read of units whose rows the plan did not know: they are in range with what was read.
     pub unplanned: u64,
+    /// Records that do not decode and rows without event time, of those read.
+    pub dead_letter: u64,
     /// Units accepted.
     pub units: u64,
 }
@@ -65,7 +67,7 @@ pub struct OutputBook {
     pub filtered: u64,
     /// Rows that came too late.
     pub late: u64,
-    /// Rows without event time.
+    /// Rows that its source could not use; 0 for the table that keeps them.
     pub dead_letter: u64,
     /// Every file that was handed in.
     pub files: Vec<CommittedFile>,
@@ -224,6 +226,7 @@ impl Account {
         let book = self.source(source.get())?;
         book.read += hand_in.rows_read;
         book.unplanned += hand_in.rows_read.saturating_sub(accepted.rows_planned);
+        book.dead_letter += hand_in.rows_dead_letter;
         book.units += u64::from(hand_in.end_unit.saturating_sub(hand_in.first_unit));
         for part in hand_in.outputs {
             let book = self.output(part.output)?;
@@ -248,6 +251,12 @@ impl Account {
         output
             .map(|output| target(output, default_catalog))
             .ok_or_else(|| BadJournal(format!("there is no output {at}")))
+    }
+
+    /// The source whose dead letters `output` keeps, where that is what it is for.
+    pub(super) fn kept_by(&self, output: &OutputBook) -> Option<&SourceBook> {
+        let spec = self.spec.as_ref()?.outputs.iter().find(|spec| spec.name == output.name)?;
+        self.sources.get(usize::try_from(spec.dead_letters?.source.get()).ok()?)
     }
 
     /// The source of that number, for the checks.

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | ledger of a source | in range = read + pruned + gaps; less was read only where the backfill did not succeed |
 //! | ledger of an output | read of its source = read for it = passed + filtered + late + dead letter; passed = rows in its files = committed |
+//! | ledger of a table of dead letters | and: dead letters of its source = passed |
 //! | units | each hand-in covers the next units of its task, and all units of a plan that succeeded are accepted |
 //! | files | no path was handed in twice, and each is in exactly one intent of main or, before it is published, of the staging branch; what was published is what was staged |
 
@@ -80,6 +81,16 @@ fn output_ledger(account: &Account, output: &OutputBook) -> Check {
     {
         details.push(format!("{} rows of {only} were read, {read} of them for it", source.read));
     }
+    let text = match account.kept_by(output) {
+        Some(source) => {
+            if source.dead_letter != *passed {
+                let (dead, name) = (source.dead_letter, &source.name);
+                details.push(format!("{name} has {dead} dead letters, and {passed} of them were kept"));
+            }
+            format!("{text}; {} dead letters of {} = {} kept", count(source.dead_letter), source.name, count(*passed))
+        }
+        None => text,
+    };
     let check = Check::new("ledger", output.title(), text);
     let missing = match judge(account, *passed, committed) {
         Verdict::Holds => return check.broken_by(details),

@@ -102,7 +102,7 @@ fn committed_files(output: &OutputBook) -> impl Iterator<Item = &CommittedFile> 
 
 /// The table's column that has the name of the source's event-time column, and is a time.
 fn time_column(account: &Account, output: &OutputBook) -> Option<String> {
-    let table = output.table.as_ref()?;
+    let table = output.table.as_ref().filter(|_| account.kept_by(output).is_none())?;
     let at = account.sources.iter().position(|source| Some(&source.name) == table.source.first())?;
     let source = account.spec_source(SourceIx::new(u32::try_from(at).ok()?))?;
     let EventTimeOf::Column(name, _) = &source.event_time.as_ref()?.of else { return None };
@@ -127,7 +127,9 @@ pub fn check_table(account: &Account, output: &OutputBook, facts: &TableFacts) -
     let mut checks = vec![snapshots(account, output, facts), manifests(output, facts)];
     checks.extend(fenced_off);
     checks.extend(facts.left_over.as_ref().map(|left| replaced(facts, left)));
-    checks.extend([contents(output, facts), coverage(account, facts)]);
+    checks.push(contents(output, facts));
+    // Dead letters have no event time.
+    checks.extend(account.kept_by(output).is_none().then(|| coverage(account, facts)));
     checks
 }
 

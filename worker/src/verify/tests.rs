@@ -44,7 +44,11 @@ impl Ix for u32 {
 }
 
 fn begin() -> Vec<v1::Record> {
-    let mut document = tidegate_common::spec::Document::read(SPEC, "a.yaml", &|_| None).unwrap();
+    begin_with(SPEC)
+}
+
+fn begin_with(spec: &str) -> Vec<v1::Record> {
+    let mut document = tidegate_common::spec::Document::read(spec, "a.yaml", &|_| None).unwrap();
     document.absolutise("/x").unwrap();
     let spec_json = tidegate_common::spec::canonical_json(&document.resolve(0).unwrap().spec);
     let table = v1::PreparedOutput {
@@ -272,6 +276,55 @@ fn given_hours_without_rows_when_checked_then_they_are_listed_and_nothing_is_bro
     assert_eq!(coverage.verdict, Verdict::Holds);
     assert_eq!(coverage.text, "1/24 hours have rows, by column at");
     assert_eq!(coverage.details, ["no rows in [1970-01-01T01:00:00Z, 1970-01-02T00:00:00Z), 23 h"]);
+}
+
+/// The sound backfill with a table of dead letters, to which `kept` of `dead` went.
+fn with_dead_letters(dead: u64, kept: u64) -> Account {
+    let spec = SPEC.replace("event_time:", "on_error: dead_letter, event_time:");
+    let mut records = begin_with(&spec);
+    let Some(Kind::Prepared(prepared)) = &mut records[1].kind else { panic!("prepared") };
+    let keeper = v1::PreparedOutput { table: "default.n.t__dead_letter".to_owned(), ..prepared.outputs[0].clone() };
+    prepared.outputs.push(keeper);
+    let mut all = hand_in(0, 2, 30, &[("f1", 30 - dead)]);
+    let Some(Kind::HandIn(accepted)) = &mut all.kind else { panic!("a hand-in") };
+    let hand_in = accepted.hand_in.as_mut().unwrap();
+    hand_in.rows_dead_letter = dead;
+    (hand_in.outputs[0].rows_passed, hand_in.outputs[0].rows_dead_letter) = (30 - dead, dead);
+    let file = v1::DataFile { path: "d1".to_owned(), rows: kept, bytes: 1 };
+    hand_in.outputs.push(v1::OutputPart {
+        output: 1,
+        rows_read: 30,
+        rows_passed: kept,
+        rows_filtered: 30 - kept,
+        files: vec![file],
+        ..Default::default()
+    });
+    records.push(all);
+    records.extend(commit(1, 0..1, 1, 30 - dead));
+    let mut of_keeper = commit(1, 0..1, 1, kept);
+    for one in &mut of_keeper {
+        match &mut one.kind {
+            Some(Kind::Sealed(intent)) => intent.output = 1,
+            Some(Kind::Ended(ended)) => ended.output = 1,
+            _ => {}
+        }
+    }
+    records.extend(of_keeper);
+    records.push(end());
+    account(records)
+}
+
+#[test]
+fn given_dead_letters_when_checked_then_each_is_in_the_table_that_keeps_them() {
+    let checks = check_account(&with_dead_letters(4, 4));
+    assert_eq!(broken(&checks), Vec::<&str>::new());
+    assert!(checks[2].text.ends_with("4 committed; 4 dead letters of s = 4 kept"), "{}", checks[2].text);
+    let checks = check_account(&with_dead_letters(4, 3));
+    assert_eq!(broken(&checks), ["ledger"]);
+    assert_eq!(checks[2].details, ["s has 4 dead letters, and 3 of them were kept"]);
+    let account = with_dead_letters(4, 4);
+    let of_table = check_table(&account, &account.outputs[1], &facts());
+    assert!(of_table.iter().all(|check| check.what != "coverage"), "dead letters have no event time");
 }
 
 const BRANCH: &str = "tidegate_bf-a";

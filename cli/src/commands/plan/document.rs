@@ -56,6 +56,8 @@ struct Drift {
 struct Output {
     name: String,
     source: String,
+    /// Whether it is the table that keeps what of the source cannot be used.
+    keeps_dead_letters: bool,
     table: String,
     /// Whether the table is there.
     exists: bool,
@@ -184,6 +186,7 @@ fn output(output: &OutputSurvey) -> Output {
     Output {
         name: output.name.clone(),
         source: output.source.clone(),
+        keeps_dead_letters: output.keeps_dead_letters,
         table: output.table.table.clone(),
         exists: !output.table.created,
         table_uuid: text(&output.table.uuid),

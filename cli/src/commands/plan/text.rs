@@ -132,6 +132,7 @@ fn drift(one: &DriftSurvey, tightest: Span) -> Vec<String> {
 fn table(output: &OutputSurvey, wide: bool) -> String {
     let sign = if output.table.created { "+" } else { "~" };
     let mut parts = Vec::new();
+    parts.extend(output.keeps_dead_letters.then(|| format!("the dead letters of {}", output.source)));
     parts.extend(output.rows.map(|rows| format!("~{} rows", short(rows as f64))));
     parts.extend(output.bytes.map(|size| format!("~{}", bytes(size))));
     parts.extend(output.partitions.map(|many| plural(many, "partition")));
@@ -148,6 +149,9 @@ fn table(output: &OutputSurvey, wide: bool) -> String {
             text,
             "              this backfill has committed to it before, #{last}: it goes on from there, or has ended"
         );
+    } else if there.rows_before > 0 && output.keeps_dead_letters {
+        let _ =
+            writeln!(text, "              it holds {} of other runs, and they stay", plural(there.rows_before, "row"));
     } else if there.rows_before > 0 && output.replaces.is_none() {
         let rows = count(there.rows_before);
         let _ = writeln!(

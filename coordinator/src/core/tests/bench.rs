@@ -76,13 +76,13 @@ impl Bench {
         allow_wide: bool,
         allow_existing: bool,
     ) -> Self {
-        let id = BackfillId::from_digest(&[7; 32]);
         let output = |(staged, replaces): &(bool, bool)| CoreOutput {
             name: "out".to_owned(),
             commit_every: Duration::from_secs(60),
             commit_bytes: u64::MAX,
             staged: *staged,
             replaces: *replaces,
+            dead_letters: None,
         };
         let spec = CoreSpec {
             name: "b".to_owned(),
@@ -92,6 +92,12 @@ impl Bench {
             sources: (0..sources).map(|at| format!("s{at}")).collect(),
             outputs: outputs.iter().map(output).collect(),
         };
+        Self::submitted(spec, allow_existing)
+    }
+
+    /// A backfill of `spec`, with nobody to run it.
+    pub(super) fn submitted(spec: CoreSpec, allow_existing: bool) -> Self {
+        let id = BackfillId::from_digest(&[7; 32]);
         let mut bench = Self {
             core: Core::new(Config::default()),
             id,

@@ -10,11 +10,14 @@ use arrow::json::reader::{Decoder as JsonDecoder, ReaderBuilder as JsonBuilder};
 use regex::Regex;
 use tidegate_common::spec::model::{CsvSpec, Format};
 
-use super::records::{Records, line_ends};
+use super::records::{Records, is_open, line_ends};
 use super::{Head, project};
 
 /// Rows of a batch.
 const BATCH_ROWS: usize = 8192;
+
+/// What is wrong with a file that was cut off within a quoted field: the decoder would take what is there.
+pub(super) const OPEN: &str = "the file ends within quotes";
 
 /// How records are written.
 #[derive(Clone, Debug)]
@@ -96,7 +99,21 @@ impl Form {
         Self { dialect: dialect.clone(), schema, wanted, is_strict }
     }
 
-    fn decoder(&self, rows: usize) -> Result<Decoder, ArrowError> {
+    /// What stands between two fields, in CSV.
+    pub(super) fn delimiter(&self) -> Option<u8> {
+        self.dialect.csv().map(|csv| csv.delimiter)
+    }
+
+    /// The columns that are decoded.
+    pub(super) fn decoded(&self) -> SchemaRef {
+        match self.dialect {
+            Dialect::Csv(_) => project(&self.schema, &self.wanted),
+            Dialect::Json => self.schema.clone(),
+        }
+    }
+
+    /// A decoder of up to `rows` records.
+    pub(super) fn decoder(&self, rows: usize) -> Result<Decoder, ArrowError> {
         Ok(match &self.dialect {
             Dialect::Csv(csv) => {
                 let mut builder = CsvBuilder::new(self.schema.clone())
@@ -118,7 +135,8 @@ impl Form {
     }
 }
 
-enum Decoder {
+/// A decoder of either dialect.
+pub(super) enum Decoder {
     Csv(Box<CsvDecoder>),
     Json(Box<JsonDecoder>),
 }
@@ -131,7 +149,7 @@ impl Decoder {
         }
     }
 
-    fn flush(&mut self) -> Result<Option<RecordBatch>, ArrowError> {
+    pub(super) fn flush(&mut self) -> Result<Option<RecordBatch>, ArrowError> {
         match self {
             Self::Csv(decoder) => decoder.flush(),
             Self::Json(decoder) => decoder.flush(),
@@ -197,6 +215,9 @@ impl Decoding {
 
     /// Ends the text, which is at the end of a record or of the file, and adds what remains to `full`.
     pub(super) fn finish(&mut self, full: &mut Vec<RecordBatch>) -> Result<(), BadRecord> {
+        if is_open(&self.pending, self.form.delimiter()) {
+            return Err(self.find(ArrowError::ParseError(OPEN.to_owned())));
+        }
         while let Some(batch) = self.decoder.finish().map_err(|error| self.find(error))? {
             full.push(batch);
         }
@@ -231,6 +252,9 @@ impl Decoding {
     }
 
     fn decode_alone(&self, record: &[u8]) -> Result<(), ArrowError> {
+        if is_open(record, self.form.delimiter()) {
+            return Err(ArrowError::ParseError(OPEN.to_owned()));
+        }
         let mut decoder = self.form.decoder(2)?;
         decoder.decode(record)?;
         decoder.finish()?;

@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, RecordBatch};
+use arrow::array::Array;
 use arrow::compute::{max, min};
 use futures::TryStreamExt;
-use tidegate_common::spec::model::Compression;
+use tidegate_common::spec::model::{Compression, OnError};
 use tidegate_common::time::{Bounds, EventTime, Window};
 use tidegate_proto::v1;
 
-use super::decode::{BadRecord, Decoding, Form};
+use super::decode::{BadRecord, Form};
 use super::records::{MAX_RECORD, Records};
+use super::sort::{Engine, Sorted};
 use super::{Head, Shared};
 use crate::source::FoundSplit;
 use crate::source::bounds::KnownBounds;
@@ -124,7 +125,7 @@ impl Shared {
         let hint = if self.is_inferred {
             " (the columns were inferred from the files' beginning: give them in `schema`)"
         } else {
-            ""
+            " (`on_error: dead_letter` of the source keeps such records and goes on)"
         };
         // The record was decoded alone: the decoder's own count of lines says nothing.
         let source = format!("{}{hint}", bad.error.to_string().replace(" at line 0", "")).into();
@@ -134,7 +135,7 @@ impl Shared {
 
 /// The piece under way.
 struct Open {
-    decoding: Decoding,
+    engine: Engine,
     piece: Piece,
 }
 
@@ -155,8 +156,8 @@ struct Cutter<'a> {
 impl Cutter<'_> {
     fn open(&self) -> Result<Open, SourceError> {
         let known = KnownBounds { bounds: None, has_nulls: false };
-        let decoding = Decoding::new(self.form.clone()).map_err(|bad| self.bad(bad))?;
-        Ok(Open { decoding, piece: Piece { position: self.at, length: 0, rows: 0, known } })
+        let engine = self.shared.engine(self.form.clone(), self.time, self.at).map_err(|bad| self.bad(bad))?;
+        Ok(Open { engine, piece: Piece { position: self.at, length: 0, rows: 0, known } })
     }
 
     fn take(&mut self, mut open: Open, mut text: &[u8]) -> Result<Open, SourceError> {
@@ -178,7 +179,7 @@ impl Cutter<'_> {
     /// A record without an end would be held in memory whole.
     fn check_length(&self, text: &[u8]) -> Result<(), SourceError> {
         let length = self.records.length();
-        if length <= MAX_RECORD {
+        if length <= MAX_RECORD || self.shared.on_error == OnError::DeadLetter {
             return Ok(());
         }
         Err(SourceError::Corrupt {
@@ -191,26 +192,28 @@ impl Cutter<'_> {
 
     fn feed(&mut self, open: &mut Open, text: &[u8]) -> Result<(), SourceError> {
         let mut full = Vec::new();
-        open.decoding.feed(text, &mut full).map_err(|bad| self.bad(bad))?;
+        open.engine.feed(text, &mut full).map_err(|bad| self.bad(bad))?;
         self.at += text.len() as u64;
         open.piece.length += text.len() as u64;
-        full.iter().for_each(|batch| self.count(&mut open.piece, batch));
+        full.iter().for_each(|sorted| self.count(&mut open.piece, sorted));
         Ok(())
     }
 
     fn close(&mut self, mut open: Open) -> Result<(), SourceError> {
         let mut full = Vec::new();
-        open.decoding.finish(&mut full).map_err(|bad| self.bad(bad))?;
-        full.iter().for_each(|batch| self.count(&mut open.piece, batch));
-        self.lines_before += open.decoding.lines();
+        open.engine.finish(&mut full).map_err(|bad| self.bad(bad))?;
+        full.iter().for_each(|sorted| self.count(&mut open.piece, sorted));
+        self.lines_before += open.engine.lines();
         if open.piece.rows > 0 {
             self.pieces.push(open.piece);
         }
         Ok(())
     }
 
-    fn count(&self, piece: &mut Piece, batch: &RecordBatch) {
-        piece.rows += batch.num_rows() as u64;
+    fn count(&self, piece: &mut Piece, sorted: &Sorted) {
+        piece.rows += sorted.records();
+        piece.known.has_nulls |= !sorted.dead.is_empty();
+        let batch = &sorted.rows;
         let Some(time) = self.time else { return };
         let times = self.shared.rule.of_column(batch.column(time));
         piece.known.has_nulls |= times.null_count() > 0;

@@ -2,7 +2,7 @@
 //!
 //! The enumerator reads each file once for exact bounds and counts, unless `event_time.bounds` promises them: such a
 //! unit is its whole file and its `rows` are 0, for not known. It refuses a record that does not decode, naming its
-//! file and line, and guesses no column that the files' beginning did not show.
+//! file and line, unless such records are dead letters, and guesses no column that the files' beginning did not show.
 
 mod bytes;
 mod decode;
@@ -10,6 +10,7 @@ mod enumerator;
 mod reader;
 mod records;
 mod schema;
+mod sort;
 #[cfg(test)]
 mod tests;
 
@@ -20,12 +21,13 @@ use arrow::datatypes::{Schema, SchemaRef};
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
-use tidegate_common::spec::model::{Compression, EventTimeSpec, FilesSpec, Format};
+use tidegate_common::spec::model::{Compression, EventTimeSpec, FilesSpec, Format, OnError};
 use tidegate_common::time::Window;
 use tidegate_proto::v1;
 use tokio::sync::mpsc;
 
-use self::decode::Dialect;
+use self::decode::{BadRecord, Dialect, Form};
+use self::sort::Engine;
 use super::error::{During, SourceError};
 use super::event_time::EventTimeRule;
 use super::store::{PinnedFile, Store};
@@ -35,6 +37,11 @@ use super::{FoundSplit, Source, UnitReader};
 const FILES_AT_A_TIME: usize = 4;
 /// Bytes of a file's beginning from which columns are inferred, and within which its header ends.
 const HEAD_BYTES: usize = 1 << 20;
+
+/// Bytes at the beginning of a file among which there is no NUL, if it is a text.
+const PROBED: usize = 4096;
+const NO_SCHEMA: &str = "on_error: dead_letter needs the columns in `schema`: against inferred ones, nobody can tell a bad \
+                         record from a bad guess";
 
 /// The CSV or JSON files of one source.
 #[derive(Debug)]
@@ -53,6 +60,8 @@ struct Shared {
     /// Whether the columns were inferred: the enumerator then checks every value, and not the times alone.
     is_inferred: bool,
     rule: EventTimeRule,
+    /// What becomes of a record that does not decode.
+    on_error: OnError,
     unit_bytes: u64,
 }
 
@@ -74,11 +83,13 @@ impl LinesSource {
         format: Format,
         spec: &FilesSpec,
         event_time: Option<&EventTimeSpec>,
+        on_error: OnError,
     ) -> Result<Self, SourceError> {
         let refuse = |what: String| SourceError::Spec { source_name: name.to_owned(), what };
         let dialect = Dialect::new(format, spec.csv.as_ref()).map_err(refuse)?;
         let (schema, is_inferred) = match &spec.schema {
             Some(columns) => (schema::given(columns).map_err(refuse)?, false),
+            None if on_error == OnError::DeadLetter => return Err(refuse(NO_SCHEMA.to_owned())),
             None => {
                 let file = store.open_pinned(first).await?;
                 let head = head(&file, bytes::compression_of(spec.compression, &first.path)).await?;
@@ -98,6 +109,7 @@ impl LinesSource {
             schema: Arc::new(schema),
             is_inferred,
             rule,
+            on_error,
             unit_bytes: enumerator::UNIT_BYTES,
         };
         Ok(Self { shared: Arc::new(shared) })
@@ -158,10 +170,24 @@ impl Shared {
         SourceError::Input { source_name: self.name.clone(), what }
     }
 
+    /// Decodes a text of `form` that begins at byte `at`; `time` is the event time's place among its columns.
+    fn engine(&self, form: Arc<Form>, time: Option<usize>, at: u64) -> Result<Engine, BadRecord> {
+        match self.on_error {
+            OnError::Fail => Engine::strict(form),
+            OnError::DeadLetter => Ok(Engine::sorting(form, time.map(|time| (time, self.rule.clone())), at)),
+        }
+    }
+
     /// Reads the beginning of `file`: where its records start, and in what order its columns stand.
     async fn head(&self, file: &PinnedFile) -> Result<Head, SourceError> {
         let all: Vec<usize> = (0..self.schema.fields().len()).collect();
         let bytes = head(file, self.compression_of(file.name())).await?;
+        if self.on_error == OnError::DeadLetter && bytes.iter().take(PROBED).any(|byte| *byte == 0) {
+            return Err(self.input(format!(
+                "{} is not a text: it begins with NUL bytes; set files.format or files.compression, or narrow the path",
+                file.name()
+            )));
+        }
         let mark = bytes.len() - records::without_mark(&bytes).len();
         let Some(csv) = self.dialect.csv().filter(|csv| csv.header) else {
             return Ok(Head { order: all, start: mark as u64 });

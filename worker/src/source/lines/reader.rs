@@ -13,7 +13,8 @@ use tidegate_common::spec::model::Compression;
 use tidegate_common::time::{EventTime, Window};
 use tidegate_proto::v1;
 
-use super::decode::{BadRecord, Decoding, Form};
+use super::decode::{BadRecord, Form};
+use super::sort::{Engine, Sorted};
 use super::{Head, Shared};
 use crate::source::error::{During, SourceError};
 use crate::source::store::PinnedFile;
@@ -104,8 +105,9 @@ impl UnitReader for LinesReader {
         let place = format!("bytes {} to {}", unit.position, unit.position.saturating_add(unit.length));
         let checks = check::Unit::new(file.name(), &place, unit, self.window, shared.rule.way_out());
         let start = unit.position;
-        let rows = Rows { shared, file, start, decoding: None, form, text: Some(text), full: VecDeque::new() };
-        let batches = rows.stream().and_then(move |batch| futures::future::ready(cut.apply(&batch)));
+        let rows =
+            Rows { shared, file, start, engine: None, form, time: cut.time, text: Some(text), full: VecDeque::new() };
+        let batches = rows.stream().and_then(move |sorted| futures::future::ready(cut.apply(sorted)));
         Ok(checks.over(batches.boxed()))
     }
 }
@@ -116,18 +118,20 @@ struct Rows {
     file: PinnedFile,
     start: u64,
     form: Arc<Form>,
-    decoding: Option<Decoding>,
+    /// The event-time column's place among those decoded.
+    time: Option<usize>,
+    engine: Option<Engine>,
     text: Option<BoxStream<'static, Result<Bytes, SourceError>>>,
-    full: VecDeque<RecordBatch>,
+    full: VecDeque<Sorted>,
 }
 
 impl Rows {
-    fn stream(self) -> BoxStream<'static, Result<RecordBatch, SourceError>> {
+    fn stream(self) -> BoxStream<'static, Result<Sorted, SourceError>> {
         futures::stream::try_unfold(self, |mut rows| async move { Ok(rows.next().await?.map(|batch| (batch, rows))) })
             .boxed()
     }
 
-    async fn next(&mut self) -> Result<Option<RecordBatch>, SourceError> {
+    async fn next(&mut self) -> Result<Option<Sorted>, SourceError> {
         while self.full.is_empty() {
             let Some(text) = &mut self.text else { return Ok(None) };
             let chunk = text.try_next().await?;
@@ -146,17 +150,17 @@ impl Rows {
         Ok(self.full.pop_front())
     }
 
-    fn decode(&mut self, chunk: Option<&[u8]>) -> Result<Vec<RecordBatch>, BadRecord> {
-        let mut decoding = match self.decoding.take() {
-            Some(decoding) => decoding,
-            None => Decoding::new(self.form.clone())?,
+    fn decode(&mut self, chunk: Option<&[u8]>) -> Result<Vec<Sorted>, BadRecord> {
+        let mut engine = match self.engine.take() {
+            Some(engine) => engine,
+            None => self.shared.engine(self.form.clone(), self.time, self.start)?,
         };
         let mut full = Vec::new();
         match chunk {
-            Some(chunk) => decoding.feed(chunk, &mut full)?,
-            None => decoding.finish(&mut full)?,
+            Some(chunk) => engine.feed(chunk, &mut full)?,
+            None => engine.finish(&mut full)?,
         }
-        self.decoding = Some(decoding);
+        self.engine = Some(engine);
         Ok(full)
     }
 }
@@ -172,7 +176,8 @@ struct Cut {
 }
 
 impl Cut {
-    fn apply(&self, batch: &RecordBatch) -> Result<SourceBatch, SourceError> {
+    fn apply(&self, sorted: Sorted) -> Result<SourceBatch, SourceError> {
+        let Sorted { rows: batch, dead } = sorted;
         let event_time = match self.time {
             Some(at) => self.shared.rule.of_column(batch.column(at)),
             None => Int64Array::from_iter(std::iter::repeat_n(self.all.map(EventTime::as_micros), batch.num_rows())),
@@ -186,6 +191,6 @@ impl Cut {
             during: During::Read,
             source: Box::new(e),
         })?;
-        Ok(SourceBatch { rows, event_time })
+        Ok(SourceBatch { rows, event_time, dead })
     }
 }

@@ -1,5 +1,7 @@
 //! Where the records of a text end: at a line's end, for CSV only outside quotes.
 
+use std::ops::Range;
+
 /// A record longer than this is no record: most likely a quote that is never closed.
 pub(super) const MAX_RECORD: u64 = 64 << 20;
 
@@ -68,6 +70,37 @@ impl Records {
         };
         false
     }
+}
+
+/// Where the records of `text` are, which begins with one; lines without anything in them are none.
+///
+/// CSV's decoder ends a record at a carriage return, too, that no line feed follows.
+pub(super) fn spans(text: &[u8], delimiter: Option<u8>) -> Vec<Range<usize>> {
+    let mut records = Records::new(delimiter);
+    let (mut spans, mut start) = (Vec::new(), 0);
+    let mut end_at = |end: usize| {
+        let record = text.get(start..end).unwrap_or_default();
+        let is_blank = |byte: &u8| matches!(byte, b'\r' | b'\n') || delimiter.is_none() && matches!(byte, b' ' | b'\t');
+        if !record.iter().all(is_blank) {
+            spans.push(start..end);
+        }
+        start = end;
+    };
+    for (at, byte) in text.iter().enumerate() {
+        let is_end = records.step(*byte);
+        let is_return = *byte == b'\r' && delimiter.is_some() && records.state == State::FieldStart;
+        if is_end || is_return && text.get(at + 1) != Some(&b'\n') {
+            end_at(at + 1);
+        }
+    }
+    end_at(text.len());
+    spans
+}
+
+/// Whether `text`, which begins with a record and is the end of a file, ends within quotes.
+pub(super) fn is_open(text: &[u8], delimiter: Option<u8>) -> bool {
+    let mut records = Records::new(delimiter);
+    delimiter.is_some() && records.end(text, usize::MAX).is_none() && records.state == State::Quoted
 }
 
 /// The end of the first record of `text`; none when it does not end there.

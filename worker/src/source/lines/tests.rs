@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod sorting;
+
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -13,6 +15,7 @@ use tidegate_common::time::EventTime;
 use super::*;
 use crate::access::Access;
 use crate::failure::{Class, Classify, chain};
+use crate::source::DeadRecord;
 
 struct Folder(tempfile::TempDir);
 
@@ -34,7 +37,7 @@ impl Folder {
         let mut spec = json!({"files": {"path": self.path()}, "event_time": {"column": "ts"}});
         for (key, value) in extra.as_object().unwrap() {
             match key.as_str() {
-                "event_time" => spec["event_time"] = value.clone(),
+                "event_time" | "on_error" => spec[key] = value.clone(),
                 key => spec["files"][key] = value.clone(),
             }
         }
@@ -42,7 +45,8 @@ impl Folder {
         let files = spec.files.as_ref().unwrap();
         let store = Store::open("s", &files.path, None, &Access::local())?;
         let first = store.files().next().await.unwrap()?;
-        let source = LinesSource::open("s", store, &first, format, files, spec.event_time.as_ref()).await?;
+        let on_error = spec.on_error.unwrap_or(OnError::Fail);
+        let source = LinesSource::open("s", store, &first, format, files, spec.event_time.as_ref(), on_error).await?;
         Ok(source.with_unit_bytes(bytes))
     }
 }
@@ -64,8 +68,19 @@ async fn find(source: &LinesSource, window: Window) -> Result<Vec<FoundSplit>, S
 type Row = (i64, Option<i64>, Option<String>);
 
 async fn read(source: &LinesSource, found: &[FoundSplit], window: Window) -> Result<Vec<Row>, SourceError> {
+    let (rows, dead) = read_all(source, found, window).await?;
+    assert_eq!(dead, []);
+    Ok(rows)
+}
+
+/// The rows, sorted, and the dead records as they come.
+async fn read_all(
+    source: &LinesSource,
+    found: &[FoundSplit],
+    window: Window,
+) -> Result<(Vec<Row>, Vec<DeadRecord>), SourceError> {
     let columns = ["note", "id"].map(|name| source.schema().index_of(name).unwrap());
-    let mut rows = Vec::new();
+    let (mut rows, mut dead) = (Vec::new(), Vec::new());
     for split in found {
         let mut reader = source.reader(std::slice::from_ref(&split.split), &columns, window).await?;
         for unit in &split.units {
@@ -75,11 +90,12 @@ async fn read(source: &LinesSource, found: &[FoundSplit], window: Window) -> Res
                 let ids: &Int64Array = batch.rows.column(1).as_primitive();
                 let all = ids.values().iter().zip(batch.event_time.iter()).zip(notes);
                 rows.extend(all.map(|((id, time), note)| (*id, time, note.map(str::to_owned))));
+                dead.extend(batch.dead);
             }
         }
     }
     rows.sort();
-    Ok(rows)
+    Ok((rows, dead))
 }
 
 fn row(id: i64, second: i64, note: &str) -> Row {

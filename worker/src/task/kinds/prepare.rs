@@ -6,9 +6,9 @@ use tidegate_proto::v1;
 
 use super::Kinds;
 use super::scope::scope;
-use crate::sink;
+use crate::sink::{self, Scope};
 use crate::task::opened::Opened;
-use crate::task::{TaskContext, TaskEnd, TaskError};
+use crate::task::{TaskContext, TaskEnd, TaskError, dead_letter};
 
 impl Kinds {
     pub(super) async fn prepare(&self, opened: &Opened, context: &TaskContext) -> Result<TaskEnd, TaskError> {
@@ -25,6 +25,25 @@ impl Kinds {
             let found = sink::prepare(&self.catalogs, &target, &query.schema(), true, &scope).await?;
             outputs.push(v1::PreparedOutput { source: vec![query.source().to_owned()], ..found });
         }
+        outputs.extend(self.prepare_keepers(opened, context).await?);
         Ok(TaskEnd::Done(v1::done::Result::Prepared(v1::Prepared { version: 1, outputs, now, sources })))
+    }
+
+    /// The tables of dead letters: there from the beginning, so that who looks for them finds them, be they empty.
+    async fn prepare_keepers(
+        &self,
+        opened: &Opened,
+        context: &TaskContext,
+    ) -> Result<Vec<v1::PreparedOutput>, TaskError> {
+        let mut keepers = Vec::new();
+        for (ix, source) in opened.keepers() {
+            context.lease.check()?;
+            let (target, schema) = (opened.target(ix)?, dead_letter::schema());
+            let scope = Scope::of(context.backfill.as_str());
+            let found = sink::prepare(&self.catalogs, &target, &schema, true, &scope).await?;
+            let source = opened.resolved.source(source).map(|source| source.name.clone());
+            keepers.push(v1::PreparedOutput { source: source.into_iter().collect(), ..found });
+        }
+        Ok(keepers)
     }
 }

@@ -3,17 +3,18 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{Schema, SchemaRef};
+use tidegate_common::clock;
 use tidegate_common::ids::{OutputIx, TaskId};
-use tidegate_common::spec::model::OnError;
 use tidegate_proto::v1;
 use uuid::Uuid;
 
 use super::{Kinds, another_kind};
 use crate::sink;
 use crate::source::Source;
+use crate::task::dead_letter::Letterhead;
 use crate::task::opened::{BackfillError, Opened};
 use crate::task::ports::IcebergPort;
-use crate::task::read::{OutputPort, ReadJob, read};
+use crate::task::read::{DeadLetters, OutputPort, ReadJob, read};
 use crate::task::{TaskContext, TaskEnd, TaskError};
 use crate::transform::{Query, read_columns};
 
@@ -34,22 +35,31 @@ impl Kinds {
             (0..).map(OutputIx::new).zip(queries).filter(|(_, query)| query.source() == described.name).collect();
         let columns = read_columns(of_source.iter().map(|(_, query)| *query));
         let input = projected(source.as_ref(), &columns);
-        let memory = (self.memory_per_read / of_source.len().max(1)).max(LEAST_MEMORY);
-        let mut outputs: Vec<Box<dyn OutputPort>> = Vec::with_capacity(of_source.len());
+        let keeper = opened.keeper_of(ix);
+        let writers = of_source.len() + usize::from(keeper.is_some());
+        let memory = (self.memory_per_read / writers.max(1)).max(LEAST_MEMORY);
+        let mut outputs: Vec<Box<dyn OutputPort>> = Vec::with_capacity(writers);
         for (output, query) in of_source {
-            outputs.push(Box::new(self.port(opened, &context, output, query, input.clone(), memory).await?));
+            outputs.push(Box::new(self.port(opened, &context, output, Some((query, input.clone())), memory).await?));
         }
         let task = work.task.unwrap_or_default();
+        let window = opened.resolved.window;
+        let mut dead_letters = None;
+        if let Some(output) = keeper {
+            outputs.push(Box::new(self.port(opened, &context, output, None, memory).await?));
+            let all: Vec<usize> = (0..source.schema().fields().len()).collect();
+            let whole = source.reader(&task.splits, &all, window).await?;
+            let letterhead = Letterhead {
+                source: described.name.clone(),
+                backfill: context.backfill.to_string(),
+                read_at: clock::processing_time_micros(),
+            };
+            dead_letters = Some(DeadLetters { output, letterhead, whole });
+        }
         context.lease.check()?;
-        let reader = source.reader(&task.splits, &columns, opened.resolved.window).await?;
-        let job = ReadJob {
-            task,
-            next_unit: work.next_unit,
-            window: opened.resolved.window,
-            on_error: described.event_time.as_ref().map_or(OnError::Fail, |event_time| event_time.on_error),
-            fences: self.fences.clone(),
-        };
-        read(context, job, reader, outputs, &self.budget).await
+        let reader = source.reader(&task.splits, &columns, window).await?;
+        let job = ReadJob { task, next_unit: work.next_unit, window, fences: self.fences.clone() };
+        read(context, job, reader, outputs, dead_letters, &self.budget).await
     }
 
     async fn port(
@@ -57,8 +67,7 @@ impl Kinds {
         opened: &Opened,
         context: &TaskContext,
         output: OutputIx,
-        query: &Query,
-        input: SchemaRef,
+        query: Option<(&Query, SchemaRef)>,
         memory: usize,
     ) -> Result<IcebergPort, TaskError> {
         let place = usize::try_from(output.get()).ok();
@@ -66,7 +75,7 @@ impl Kinds {
         let table = sink::load(&self.catalogs, &opened.target(output)?).await?;
         let attempt =
             Uuid::parse_str(&context.attempt).map_err(|_| BackfillError::NoSuch { what: "attempt".into() })?;
-        IcebergPort::open(output, query, input, &table, pinned, attempt, memory)
+        IcebergPort::open(output, query, &table, pinned, attempt, memory)
     }
 }
 

@@ -20,9 +20,13 @@ pub(crate) async fn scope(
     now_micros: i64,
 ) -> Result<Scope, TaskError> {
     let no_such = || BackfillError::NoSuch { what: format!("output {ix}") };
+    let output = opened.resolved.output(ix).ok_or_else(no_such)?;
+    if output.dead_letters.is_some() {
+        // They have no event time, and no query.
+        return Ok(Scope::of(backfill.as_str()));
+    }
     let queries = opened.queries(now_micros).await?;
     let query = usize::try_from(ix.get()).ok().and_then(|at| queries.get(at)).ok_or_else(no_such)?;
-    let output = opened.resolved.output(ix).ok_or_else(no_such)?;
     let source = opened.resolved.sources.iter().find(|source| source.name == query.source());
     // Of several copies, the one that the table is partitioned by says the most.
     let wanted = |copy: &&TimeColumn| output.partition_by.iter().any(|field| field.column == copy.name);

@@ -28,7 +28,7 @@ pub(super) struct Sifted {
 
 /// Sorts `batch`, of a unit with these bounds (clamped to `window`).
 pub(super) fn sift(batch: SourceBatch, window: Window, bounds: Bounds) -> Result<Sifted, ArrowError> {
-    let SourceBatch { rows: kept, event_time: times } = batch;
+    let SourceBatch { rows: kept, event_time: times, .. } = batch;
     if times.len() != kept.num_rows() {
         let (times, rows) = (times.len(), kept.num_rows());
         return Err(ArrowError::InvalidArgumentError(format!("{times} event times for {rows} rows")));
@@ -80,7 +80,8 @@ mod tests {
         let event_time = Int64Array::from(times.to_vec());
         let rows = RecordBatch::try_from_iter([("t", Arc::new(event_time.clone()) as ArrayRef)]).unwrap();
         let window = Window::new(at(10), at(20)).unwrap();
-        sift(SourceBatch { rows, event_time }, window, Bounds::new(at(low), at(high)).unwrap()).unwrap()
+        sift(SourceBatch { rows, event_time, dead: Vec::new() }, window, Bounds::new(at(low), at(high)).unwrap())
+            .unwrap()
     }
 
     #[test]

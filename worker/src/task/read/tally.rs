@@ -18,8 +18,10 @@ pub(super) struct Tally {
     rows_outside: u64,
     rows_dead_letter: u64,
     pub(super) bytes_read: u64,
-    /// Rows that each output's query let pass.
+    /// Rows that each output's query let pass, or dead letters that it keeps.
     pub(super) passed: Vec<u64>,
+    /// The output that keeps dead letters.
+    keeper: Option<OutputIx>,
     max_skew: Span,
     /// Processing time at the gate.
     pub(super) held: Duration,
@@ -31,7 +33,7 @@ pub(super) struct Tally {
 
 impl Tally {
     /// Nothing yet, from `first_unit` on.
-    pub(super) fn new(first_unit: u32, outputs: usize) -> Self {
+    pub(super) fn new(first_unit: u32, outputs: usize, keeper: Option<OutputIx>) -> Self {
         Self {
             first_unit,
             rows_read: 0,
@@ -39,6 +41,7 @@ impl Tally {
             rows_dead_letter: 0,
             bytes_read: 0,
             passed: vec![0; outputs],
+            keeper,
             max_skew: Span::ZERO,
             held: Duration::ZERO,
             backpressure: Duration::ZERO,
@@ -51,11 +54,12 @@ impl Tally {
         self.first_unit < end
     }
 
-    /// Counts a batch of a unit that was begun when the read watermark was `watermark`.
-    pub(super) fn batch(&mut self, sifted: &Sifted, watermark: EventTime) {
-        self.rows_read += sifted.rows;
+    /// Counts a batch, and `dead` records that came with it, of a unit that was begun when the read watermark was
+    /// `watermark`.
+    pub(super) fn batch(&mut self, sifted: &Sifted, dead: u64, watermark: EventTime) {
+        self.rows_read += sifted.rows + dead;
         self.rows_outside += sifted.outside;
-        self.rows_dead_letter += sifted.dead;
+        self.rows_dead_letter += sifted.dead + dead;
         // Before a first watermark is known there is nothing to be ahead of.
         if let Some(newest) = sifted.newest.filter(|_| watermark != EventTime::MIN) {
             self.max_skew = self.max_skew.max(newest.since(watermark));
@@ -70,15 +74,19 @@ impl Tally {
         end_unit: u32,
         closed: Vec<(OutputIx, Closed)>,
     ) -> v1::HandIn {
-        let part = |((output, closed), passed): ((OutputIx, Closed), u64)| v1::OutputPart {
-            output: output.get(),
-            rows_read: self.rows_read,
-            rows_passed: passed,
-            rows_filtered: self.rows_read.saturating_sub(passed).saturating_sub(self.rows_dead_letter),
-            rows_late: 0,
-            rows_dead_letter: self.rows_dead_letter,
-            files: closed.files,
-            iceberg: closed.iceberg,
+        let part = |((output, closed), passed): ((OutputIx, Closed), u64)| {
+            // To the output that keeps them, dead letters are what it is there for.
+            let dead = if self.keeper == Some(output) { 0 } else { self.rows_dead_letter };
+            v1::OutputPart {
+                output: output.get(),
+                rows_read: self.rows_read,
+                rows_passed: passed,
+                rows_filtered: self.rows_read.saturating_sub(passed).saturating_sub(dead),
+                rows_late: 0,
+                rows_dead_letter: dead,
+                files: closed.files,
+                iceberg: closed.iceberg,
+            }
         };
         let outputs = closed.into_iter().zip(self.passed.iter().copied()).map(part).collect();
         v1::HandIn {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use tidegate_common::gate::Gate;
+use tidegate_common::spec::model::OnError;
 use tidegate_common::time::Span;
 
 use super::*;
@@ -119,6 +120,18 @@ async fn a_row_without_event_time_fails_with_its_place_unless_it_is_a_dead_lette
     assert_eq!(reading.await.unwrap().unwrap(), TaskEnd::HandedIn);
     let part = &hand_in.outputs[0];
     assert_eq!((part.rows_read, part.rows_passed, part.rows_filtered, part.rows_dead_letter), (5, 4, 0, 1));
+    let kept = &hand_in.outputs[2];
+    assert_eq!((kept.rows_read, kept.rows_passed, kept.rows_filtered, kept.rows_dead_letter), (5, 1, 4, 0));
+    assert_eq!(ids(kept), [4]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_reading_that_finds_other_rows_without_event_time_fails() {
+    let mut bench = Bench::new(vec![vec![Some(1), None, None, Some(4)]]);
+    (bench.on_error, bench.forgets) = (OnError::DeadLetter, true);
+    let evidence = bench.start(0).await.unwrap().unwrap_err().evidence();
+    assert!(evidence.message.contains("holds 0 rows, and was planned with 1"), "{}", evidence.message);
+    assert_eq!(evidence.place, "/in/a, unit at 0");
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,12 +8,14 @@ use arrow::datatypes::Int64Type;
 use futures::stream::BoxStream;
 use tidegate_common::gate::Gate;
 use tidegate_common::ids::{BackfillId, SegmentIx, SourceIx, TaskId};
+use tidegate_common::spec::model::OnError;
 use tidegate_common::time::Span;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::super::*;
-use crate::source::{SourceBatch, SourceError};
+use crate::source::{DeadRecord, RawAs, SourceBatch, SourceError};
+use crate::task::dead_letter::Letterhead;
 use crate::task::{Clock, Desk, Lease, Report, RunId};
 
 /// A row is its event time; its id is its place among all rows.
@@ -51,6 +53,8 @@ pub(super) struct Bench {
     pub(super) budget: Budget,
     pub(super) full_at: usize,
     pub(super) doubles: bool,
+    /// Whether the second reading of a unit finds nothing.
+    pub(super) forgets: bool,
 }
 
 impl Bench {
@@ -89,6 +93,7 @@ impl Bench {
             budget: Budget::new(BUDGET),
             full_at: usize::MAX,
             doubles: false,
+            forgets: false,
         }
     }
 
@@ -116,26 +121,28 @@ impl Bench {
             granted: v1::Token::default(),
             desk: Desk { run: RunId(0), reports: self.reports_in.clone(), cursor, moved: Arc::new(Notify::new()) },
         };
-        let job = ReadJob {
-            task: self.task.clone(),
-            next_unit,
+        let job = ReadJob { task: self.task.clone(), next_unit, window: self.window, fences: Fences::default() };
+        let keeps = self.on_error == OnError::DeadLetter;
+        let script = |begun: Arc<Mutex<Vec<usize>>>, units: Arc<Vec<_>>| Scripted {
+            units,
             window: self.window,
-            on_error: self.on_error,
-            fences: Fences::default(),
-        };
-        let source = Box::new(Scripted {
-            units: self.units.clone(),
-            window: self.window,
-            begun: self.begun.clone(),
+            begun,
             gate: self.gate.subscribe(),
             cursor: self.cursor.clone(),
-        });
+            keeps,
+        };
+        let source = Box::new(script(self.begun.clone(), self.units.clone()));
+        let again = if self.forgets { Arc::new(vec![Vec::new(); self.units.len()]) } else { self.units.clone() };
+        let letterhead = Letterhead { source: "s".to_owned(), backfill: "bf".to_owned(), read_at: 0 };
+        let whole = Box::new(script(Arc::default(), again));
+        let dead_letters = keeps.then_some(DeadLetters { output: OutputIx::new(2), letterhead, whole });
         let port = |output: u32, every: i64| -> Box<dyn OutputPort> {
             let (full_at, doubles) = (self.full_at, self.doubles);
             Box::new(Memory { output, every, held: Vec::new(), full_at, doubles })
         };
-        let (outputs, budget) = (vec![port(0, 1), port(1, 3)], self.budget.clone());
-        tokio::spawn(async move { read(context, job, source, outputs, &budget).await })
+        let (mut outputs, budget) = (vec![port(0, 1), port(1, 3)], self.budget.clone());
+        outputs.extend(keeps.then(|| port(2, 1)));
+        tokio::spawn(async move { read(context, job, source, outputs, dead_letters, &budget).await })
     }
 
     pub(super) fn begun(&self) -> Vec<usize> {
@@ -187,6 +194,11 @@ impl Bench {
             got.sort_unstable();
             assert_eq!(got, wanted, "output {place}");
         }
+        let mut lost: Vec<i64> = rows.iter().filter(|(_, row)| row.is_none()).map(|(id, _)| *id).collect();
+        let mut kept: Vec<i64> = taken.iter().flat_map(|hand_in| ids(&hand_in.outputs[2])).collect();
+        lost.sort_unstable();
+        kept.sort_unstable();
+        assert_eq!(kept, lost, "dead letters");
         let sum = |of: fn(&v1::HandIn) -> u64| taken.iter().map(of).sum::<u64>();
         let dead = rows.iter().filter(|(_, row)| row.is_none()).count();
         let outside = rows.iter().filter(|(_, row)| row.is_some() && !inside(row)).count();
@@ -212,6 +224,13 @@ struct Scripted {
     begun: Arc<Mutex<Vec<usize>>>,
     gate: watch::Receiver<Gate>,
     cursor: watch::Receiver<Option<Cursor>>,
+    /// Whether dead letters are kept: of the rows without event time, every second is then one before it is a row.
+    keeps: bool,
+}
+
+fn letter(id: i64) -> DeadRecord {
+    let raw = format!("{{\"id\":{id}}}").into();
+    DeadRecord::new(0, &raw, RawAs::Json, "torn".to_owned())
 }
 
 #[async_trait]
@@ -226,18 +245,21 @@ impl UnitReader for Scripted {
         let position = usize::try_from(unit.position).unwrap();
         self.begun.lock().unwrap().push(position);
         let batches: Vec<Vec<(i64, Row)>> = self.units[position].chunks(3).map(<[_]>::to_vec).collect();
-        let (cursor, window) = (self.cursor.clone(), self.window);
+        let (cursor, window, keeps) = (self.cursor.clone(), self.window, self.keeps);
         let batches = futures::stream::iter(batches).then(move |rows| {
             let promise = cursor.borrow().unwrap().at;
             let planned = |time: &EventTime| window.contains(*time) && bounds.contains(*time);
             let kept = rows.iter().filter_map(|(_, time)| time.map(at)).filter(planned);
             kept.for_each(|time| assert!(time >= promise, "{time} breaks the promise of {promise}"));
+            let (torn, rows): (Vec<_>, Vec<_>) =
+                rows.into_iter().partition(|(id, time)| keeps && time.is_none() && id % 2 == 1);
+            let dead = torn.into_iter().map(|(id, _)| letter(id)).collect();
             async move {
                 tokio::task::yield_now().await;
                 let ids: Int64Array = rows.iter().map(|(id, _)| Some(*id)).collect();
                 let event_time: Int64Array = rows.iter().map(|(_, time)| *time).collect();
                 let rows = RecordBatch::try_from_iter([("id", Arc::new(ids) as ArrayRef)]).unwrap();
-                Ok(SourceBatch { rows, event_time })
+                Ok(SourceBatch { rows, event_time, dead })
             }
         });
         Ok(batches.boxed())
@@ -269,6 +291,11 @@ impl OutputPort for Memory {
 
     async fn write(&mut self, rows: RecordBatch) -> Result<(), TaskError> {
         tokio::task::yield_now().await;
+        if let Some(raw) = rows.column_by_name("raw") {
+            let id = |raw: &[u8]| serde_json::from_slice::<serde_json::Value>(raw).unwrap()["id"].as_i64().unwrap();
+            self.held.extend(raw.as_binary::<i32>().iter().flatten().map(id));
+            return Ok(());
+        }
         self.held.extend(rows.column(0).as_primitive::<Int64Type>().values());
         Ok(())
     }
