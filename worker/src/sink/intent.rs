@@ -8,8 +8,9 @@ use tidegate_proto::v1::{self, CommitKind};
 use super::commit::{COMMITTED_THROUGH, Next, digest, ended};
 use super::marker::{self, Verdict};
 use super::produce::{Change, Staged, drop_branch, stage};
-use super::replace::{self, Found, Removal};
+use super::replace::{self, Found, Planned, Removal};
 use super::scope::Scope;
+use super::staged;
 use super::window::{Place, Placer};
 use super::writer::decode;
 use super::{LoadedTable, SinkError};
@@ -97,6 +98,12 @@ impl<'a> Landing<'a> {
             let what = format!("snapshot {trace} shows that {id} was committed, without marker {}", self.own);
             return Ok(Next::End(ended(self.intent, Verdict::Fenced(what))));
         }
+        if !self.intent.drop_branch.is_empty() {
+            let (branch, staged) = (&self.intent.drop_branch, &self.intent.staged_marker);
+            if let Some(conflict) = staged::conflict(&metadata, &self.scope.backfill, branch, staged) {
+                return Ok(Next::End(conflict));
+            }
+        }
         let files = self.files(base)?;
         let found = match self.intent.kind() {
             CommitKind::Replace => Some(self.removal(base, &files).await?),
@@ -149,7 +156,9 @@ impl<'a> Landing<'a> {
             return Err(self.bad(format!("{} does not lie in the window that is replaced", stray.file_path())));
         }
         let parent = metadata.snapshot_for_ref(self.branch).or_else(|| metadata.current_snapshot());
-        replace::find(base, parent, self.scope, schema, self.intent.replaces_through).await
+        let head = (self.branch == marker::MAIN).then_some(self.intent.replaces_head);
+        let planned = Planned { through: self.intent.replaces_through, head };
+        replace::find(base, parent, self.scope, schema, planned).await
     }
 
     async fn stage(

@@ -4,7 +4,7 @@
 //! property and in the snapshot's summary, both set by the one commit. [`judge`] is pure: it is given what was read
 //! from the very base that the commit will assert, and reads nothing itself.
 
-use iceberg::spec::TableMetadataRef;
+use iceberg::spec::{SnapshotRef, TableMetadataRef};
 use iceberg::util::snapshot::ancestors_of;
 use tidegate_proto::v1;
 
@@ -84,10 +84,7 @@ pub enum Verdict {
 /// will fork.
 pub fn read(table: &TableMetadataRef, table_uuid: &str, branch: &str, key: &str) -> Facts {
     let head = table.snapshot_for_ref(branch).or_else(|| table.current_snapshot());
-    // Once around, where somebody's parents go in a circle.
-    let most = table.snapshots().len();
-    let ancestry: Vec<_> =
-        head.map(|head| ancestors_of(table, head.snapshot_id()).take(most).collect()).unwrap_or_default();
+    let ancestry = ancestry(table, head);
     let marked = |snapshot: &iceberg::spec::Snapshot| snapshot.summary().additional_properties.get(key).cloned();
     let property = table.properties().get(key).cloned();
     let carries = |snapshot: &&iceberg::spec::SnapshotRef| property.is_some() && marked(snapshot) == property;
@@ -102,6 +99,13 @@ pub fn read(table: &TableMetadataRef, table_uuid: &str, branch: &str, key: &str)
         property,
         property_snapshot,
     }
+}
+
+/// The snapshots from `head` back to the oldest that is still there.
+pub(super) fn ancestry(table: &TableMetadataRef, head: Option<&SnapshotRef>) -> Vec<SnapshotRef> {
+    // Once around, where somebody's parents go in a circle.
+    let most = table.snapshots().len();
+    head.map(|head| ancestors_of(table, head.snapshot_id()).take(most).collect()).unwrap_or_default()
 }
 
 /// Judges an intent whose marker is `own` and which follows `predecessor` (empty where it is the first).

@@ -57,7 +57,9 @@ fn days() -> OutputTarget {
 async fn one_replacement(folder: &std::path::Path) -> v1::CommitResult {
     let prepared = known(folder, &days()).await;
     let kind = v1::CommitKind::Replace.into();
-    let intent = v1::Intent { kind, snapshot_id: 77, replaces_through: 1, ..intent(&prepared, 1, "", &[]) };
+    let (snapshot_id, replaces_through, replaces_head) = (77, 1, prepared.head_before);
+    let intent = intent(&prepared, 1, "", &[]);
+    let intent = v1::Intent { kind, snapshot_id, replaces_through, replaces_head, ..intent };
     commit(&lake(folder), &days(), &hours("bf-a", 24, 48, true), &intent, Vec::new()).await.unwrap()
 }
 

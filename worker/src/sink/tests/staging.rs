@@ -22,6 +22,11 @@ async fn cancelled(lake: &Lake, target: &OutputTarget, intent: &v1::Intent, term
     cancel(&lake.catalogs, target, &Scope::of("bf-a"), intent, term).await.unwrap()
 }
 
+fn publish(prepared: &v1::PreparedOutput, last: &v1::Intent, parts: &[v1::OutputPart]) -> v1::Intent {
+    let (drop_branch, staged_marker) = (BRANCH.to_owned(), marker::of(last));
+    v1::Intent { drop_branch, staged_marker, ..intent(prepared, last.sequence + 1, "", parts) }
+}
+
 fn has_branch(table: &LoadedTable) -> bool {
     table.metadata().snapshot_for_ref(BRANCH).is_some()
 }
@@ -52,7 +57,7 @@ async fn given_staged_intents_when_published_then_one_snapshot_on_main_as_it_is_
 
     by_another(&lake.catalogs, &target, rows(100, 105)).await;
     let parts = [one.clone(), two.clone()].concat();
-    let publish = v1::Intent { drop_branch: BRANCH.to_owned(), ..intent(&prepared, 3, "", &parts) };
+    let publish = publish(&prepared, &second, &parts);
     assert_eq!(end(&lake, &target, &publish, &parts).await, v1::CommitEnd::Committed);
     assert_eq!(ids(&lake.catalogs, &target).await, (0..30).chain(100..105).collect::<Vec<_>>());
     let table = load(&lake.catalogs, &target).await.unwrap();
@@ -68,6 +73,59 @@ async fn given_staged_intents_when_published_then_one_snapshot_on_main_as_it_is_
     }
     let table = load(&lake.catalogs, &target).await.unwrap();
     assert_eq!((has_branch(&table), table.metadata().current_snapshot_id()), (false, Some(publish.snapshot_id)));
+}
+
+fn branch_at(snapshot: i64) -> iceberg::TableUpdate {
+    use iceberg::spec::{SnapshotReference, SnapshotRetention};
+    let reference = SnapshotReference::new(snapshot, SnapshotRetention::branch(None, None, None));
+    iceberg::TableUpdate::SetSnapshotRef { ref_name: BRANCH.to_owned(), reference }
+}
+
+#[tokio::test]
+async fn given_a_branch_that_is_not_as_it_was_staged_when_published_then_conflict_until_it_is_set_right() {
+    use iceberg::TableUpdate;
+    let lake = Lake::new();
+    let target = target("t", &[]);
+    let (prepared, [first, second], parts) = staged(&lake, &target).await;
+    let parts = parts.concat();
+    let publish = publish(&prepared, &second, &parts);
+    let base = load(&lake.catalogs, &target).await.unwrap().metadata().current_snapshot_id().unwrap();
+    let dropped = TableUpdate::RemoveSnapshotRef { ref_name: BRANCH.to_owned() };
+    let back = format!("set branch {BRANCH} to snapshot {}", second.snapshot_id);
+    for (meddled, said, way_out) in [
+        (head(second.snapshot_id), "main has what was staged already", format!("snapshot {base}")),
+        (branch_at(first.snapshot_id), "does not carry 2:", back.clone()),
+        (dropped, "does not exist any more", back),
+    ] {
+        meddle(&lake, &target, vec![meddled]).await;
+        let before = ids(&lake.catalogs, &target).await;
+        let result = commit(&lake.catalogs, &target, &Scope::of("bf-a"), &publish, parts.clone()).await.unwrap();
+        assert_eq!(result.end(), v1::CommitEnd::Conflict, "{said}: {result:?}");
+        assert!(result.evidence.contains(said) && result.way_out.contains(&way_out), "{result:?}");
+        assert_eq!(ids(&lake.catalogs, &target).await, before, "nothing is there twice");
+        meddle(&lake, &target, vec![head(base), branch_at(second.snapshot_id)]).await;
+    }
+    assert_eq!(end(&lake, &target, &publish, &parts).await, v1::CommitEnd::Committed);
+    assert_eq!(ids(&lake.catalogs, &target).await, (0..30).collect::<Vec<_>>());
+    // It is in the table, whatever became of the branch.
+    assert_eq!(end(&lake, &target, &publish, &parts).await, v1::CommitEnd::Committed);
+}
+
+#[tokio::test]
+async fn given_others_commits_on_the_branch_when_published_then_conflict_and_theirs_are_still_there() {
+    let lake = Lake::new();
+    let target = target("t", &[]);
+    let (prepared, [_, second], parts) = staged(&lake, &target).await;
+    let parts = parts.concat();
+    let base = load(&lake.catalogs, &target).await.unwrap().metadata().current_snapshot_id().unwrap();
+    meddle(&lake, &target, vec![head(second.snapshot_id)]).await;
+    let theirs = by_another(&lake.catalogs, &target, rows(100, 105)).await;
+    meddle(&lake, &target, vec![branch_at(theirs), head(base)]).await;
+    let publish = publish(&prepared, &second, &parts);
+    let result = commit(&lake.catalogs, &target, &Scope::of("bf-a"), &publish, parts).await.unwrap();
+    assert_eq!(result.end(), v1::CommitEnd::Conflict);
+    assert!(result.evidence.contains(&format!("snapshot {theirs}, the head")), "{}", result.evidence);
+    assert!(has_branch(&load(&lake.catalogs, &target).await.unwrap()));
 }
 
 #[tokio::test]
