@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use futures::FutureExt;
+use futures::future::{BoxFuture, try_join_all};
 use iceberg::spec::DataFile;
 use tidegate_proto::v1::{self, CommitKind};
 
@@ -14,6 +16,9 @@ use super::staged;
 use super::window::{Place, Placer};
 use super::writer::decode;
 use super::{LoadedTable, SinkError};
+
+/// Files that are looked for at once.
+const LOOKS: usize = 16;
 
 /// An intent with its files.
 pub(super) struct Landing<'a> {
@@ -105,6 +110,9 @@ impl<'a> Landing<'a> {
             }
         }
         let files = self.files(base)?;
+        if self.has_waited() {
+            self.check_there(base).await?;
+        }
         let found = match self.intent.kind() {
             CommitKind::Replace => Some(self.removal(base, &files).await?),
             _ => None,
@@ -142,6 +150,28 @@ impl<'a> Landing<'a> {
             files.extend(decoded);
         }
         Ok(files)
+    }
+
+    /// Whether its files may have been on no branch for long, where others that look for orphans delete them: staged
+    /// ones, and those of an intent that was fenced off, or of a branch that was dropped.
+    fn has_waited(&self) -> bool {
+        let before = self.intent.predecessor.split_once(':').map(|(_, digest)| digest);
+        let dropped = before.is_some_and(|before| before == digest([]));
+        !self.intent.drop_branch.is_empty() || dropped || marker::is_fence(&self.intent.predecessor)
+    }
+
+    async fn check_there(&self, base: &LoadedTable) -> Result<(), SinkError> {
+        let paths: Vec<String> = self.parts.iter().flat_map(|part| &part.files).map(|file| file.path.clone()).collect();
+        for some in paths.chunks(LOOKS) {
+            let looks: Vec<BoxFuture<'_, iceberg::Result<bool>>> =
+                some.iter().map(|path| base.io().exists(path.clone()).boxed()).collect();
+            let doing = || format!("table {}: look for the files of {}", base.table().identifier(), self.own);
+            let there = try_join_all(looks).await.map_err(SinkError::lake(doing()))?;
+            if let Some((path, _)) = some.iter().zip(there).find(|(_, there)| !there) {
+                return Err(SinkError::FileGone { marker: self.own.clone(), path: path.clone() });
+            }
+        }
+        Ok(())
     }
 
     /// What the files take the place of.
@@ -186,8 +216,9 @@ impl<'a> Landing<'a> {
         };
         let (mut updates, mut requirements) = stage(base, change).await?;
         if !self.intent.drop_branch.is_empty() {
+            let staged = marker::key(&self.scope.backfill, &self.intent.drop_branch);
             // The branch's marker stays: a late commit of what was staged finds that it has no place any more.
-            let (drops, asserted) = drop_branch(&metadata, &self.intent.drop_branch);
+            let (drops, asserted) = drop_branch(&metadata, &self.intent.drop_branch, &staged);
             updates.extend(drops);
             requirements.extend(asserted);
         }

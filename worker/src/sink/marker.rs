@@ -170,6 +170,11 @@ pub fn standing_fence(facts: &Facts, sequence: u64) -> Option<&str> {
     (fenced_sequence(standing) == Some(sequence)).then_some(standing)
 }
 
+/// Whether a marker is a fence's.
+pub(super) fn is_fence(marker: &str) -> bool {
+    fenced_sequence(marker).is_some()
+}
+
 /// The sequence number of the intent that a marker fences off, where it is a fence's.
 fn fenced_sequence(marker: &str) -> Option<u64> {
     let (sequence, rest) = marker.split_once(':')?;
@@ -182,14 +187,14 @@ fn fenced_sequence(marker: &str) -> Option<u64> {
 ///
 /// | table | property, else newest in the ancestry | verdict |
 /// |---|---|---|
-/// | another | any | fenced |
+/// | another | any | already done: the branch went with its table |
 /// | same | own | already done |
 /// | same | predecessor, or none where there is no predecessor | go |
 /// | same | a fence of this sequence or an earlier one | go |
 /// | same | anything else | fenced |
 pub fn judge_discard(facts: &Facts, own: &str, predecessor: &str, sequence: u64) -> Verdict {
     if !facts.same_table {
-        return Verdict::Fenced("the table is another one than the intent names: its uuid differs".to_owned());
+        return Verdict::AlreadyDone { snapshot: None };
     }
     let standing = facts.property.as_deref().or(facts.newest.as_deref()).unwrap_or_default();
     if standing == own {
@@ -340,7 +345,7 @@ mod tests {
                 let found = judge_discard(&facts, own, predecessor, 2);
                 assert_eq!(word(&found), expected, "{property:?} {newest:?} after {predecessor:?}");
                 let other = Facts { same_table: false, ..facts };
-                assert_eq!(word(&judge_discard(&other, own, predecessor, 2)), "fenced");
+                assert_eq!(word(&judge_discard(&other, own, predecessor, 2)), "done", "its branch is gone");
             }
         }
     }

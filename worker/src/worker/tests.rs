@@ -250,6 +250,28 @@ async fn what_was_read_is_committed_and_cancelled_though_its_source_is_gone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_that_was_prepared_and_is_gone_is_not_made_anew_when_its_pins_are_renewed() {
+    let mut bench = Bench::start().await;
+    let input = bench.folder.path().join("events.parquet");
+    events(&input);
+    let spec = spec_json(&format!("files: {{path: {}}}", input.display()), "out", "true");
+    let pinned = v1::PreparedOutput { uuid: "u".to_owned(), source: vec!["events".to_owned()], ..Default::default() };
+    let prepared = v1::Prepared { version: 1, outputs: vec![pinned], ..Default::default() };
+    bench.peer.send(info(&spec, Some(prepared))).await;
+    bench.peer.send(assign(Kind::Prepare(Unit {}), 1, Work::Prepare(v1::PrepareWork {}))).await;
+    let Done::Prepared(again) = done(&mut bench.peer).await else { panic!("not prepared") };
+    assert_eq!(again.outputs[0].uuid, "", "the core refuses another table than it knows");
+    let table = OutputTarget {
+        catalog: "local".to_owned(),
+        namespace: vec!["lake".to_owned()],
+        name: "out".to_owned(),
+        ..OutputTarget::default()
+    };
+    assert!(load(&bench.catalogs, &table).await.is_err());
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_takes_a_backfill_from_a_table_to_another() {
     let mut bench = Bench::start().await;
     let input = bench.folder.path().join("events.parquet");
