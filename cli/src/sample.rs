@@ -65,6 +65,8 @@ fn output(passed: u64, committed: u64) -> v1::OutputState {
             rows_before: 0,
             sequence_before: 0,
             branch_marker: String::new(),
+            time_column: String::new(),
+            head_before: 0,
         }),
         rows_read: passed + 76,
         rows_passed: passed,

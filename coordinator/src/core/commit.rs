@@ -62,9 +62,13 @@ impl Core {
         }
         let outputs = (0u32..).zip(backfill.outputs.iter().zip(&backfill.spec.outputs));
         let due = outputs.filter(|(_, (output, spec))| self.is_due(backfill, output, spec, out.now.monotonic));
-        let intents: Vec<v1::Intent> =
-            due.filter_map(|(ix, (output, spec))| self.next_intent(backfill, ix, output, spec)).collect();
-        for intent in intents {
+        let due: Vec<_> = due.collect();
+        let lost = due.iter().find(|(_, (output, spec))| spec.is_held() && !output.is_gathered());
+        if let Some(failure) = lost.map(|(ix, (output, _))| not_gathered(*ix, output)) {
+            return self.fail_backfill(id, failure, out);
+        }
+        let intents = due.into_iter().filter_map(|(ix, (output, spec))| self.next_intent(backfill, ix, output, spec));
+        for intent in intents.collect::<Vec<_>>() {
             self.seal(id, intent, out);
         }
     }
@@ -107,6 +111,7 @@ impl Core {
         let sequence = output.sequence.next();
         let predecessor = if draft.branch.is_empty() { &output.marker } else { &output.branch_marker };
         let replaces = draft.kind == v1::CommitKind::Replace;
+        let staged_marker = if draft.drop_branch.is_empty() { String::new() } else { output.branch_marker.clone() };
         Some(v1::Intent {
             version: 1,
             output: ix,
@@ -127,6 +132,8 @@ impl Core {
             branch: draft.branch,
             drop_branch: draft.drop_branch,
             replaces_through: if replaces { table.sequence_before } else { 0 },
+            replaces_head: if replaces { table.head_before } else { 0 },
+            staged_marker,
         })
     }
 
@@ -202,7 +209,7 @@ impl Core {
         }
         if end == v1::CommitEnd::Conflict {
             self.end_grant(&lease.id, lease.task, false);
-            return self.fail_backfill(&lease.id, conflict(&result.evidence), out);
+            return self.fail_backfill(&lease.id, conflict(&result), out);
         }
         let given_up = output.doomed.is_some();
         let evidence = result.evidence.clone();
@@ -229,12 +236,27 @@ impl Core {
     }
 }
 
-fn conflict(evidence: &str) -> v1::Evidence {
-    let message = format!(
-        "somebody else has written into the window that it replaces, after it was prepared: {evidence}; take that out \
-         and `retry`, or apply it again with --allow-existing: then what they wrote is replaced as well"
-    );
+fn conflict(result: &v1::CommitResult) -> v1::Evidence {
+    let v1::CommitResult { evidence, way_out, .. } = result;
+    let message = match way_out.is_empty() {
+        false => format!("somebody else has moved what is to be published: {evidence}; {way_out}"),
+        true => format!(
+            "somebody else has written into the window that it replaces, after it was prepared: {evidence}; take that \
+             out and `retry`, or apply it again with --allow-existing: then what they wrote is replaced as well"
+        ),
+    };
     v1::Evidence { class: v1::Failure::Fenced.into(), message, exit_code: 4, ..Default::default() }
+}
+
+/// A replacement without these files would remove what the window holds for nothing.
+fn not_gathered(ix: u32, output: &Output) -> v1::Evidence {
+    let message = format!(
+        "of {} files that were accepted, only {} wait to be committed: the others went with intent {}, whose end the \
+         table does not show; a replacement without them would empty the window, so none is made: look at the table's \
+         history, and start the backfill anew",
+        output.account.files, output.unsealed.files, output.sequence
+    );
+    v1::Evidence { class: v1::Failure::Fenced.into(), message, place: format!("output {ix}"), ..Default::default() }
 }
 
 /// A positive snapshot id that follows from what is committed, so that every try of an intent uses the same.

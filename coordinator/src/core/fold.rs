@@ -47,6 +47,7 @@ impl Backfill {
             for (pinned, found) in pinned.outputs.iter_mut().zip(&prepared.outputs) {
                 pinned.rows_before = found.rows_before;
                 pinned.sequence_before = found.sequence_before;
+                pinned.head_before = found.head_before;
             }
             return;
         }

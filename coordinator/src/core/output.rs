@@ -116,6 +116,11 @@ impl Output {
         self.all.clone().unwrap_or_default()
     }
 
+    /// Whether every accepted file waits for an intent.
+    pub(super) fn is_gathered(&self) -> bool {
+        self.unsealed.files == self.account.files
+    }
+
     /// Books an accepted hand-in's part.
     pub(super) fn book(&mut self, part: &v1::OutputPart) {
         self.account.book(part);

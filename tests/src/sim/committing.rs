@@ -268,6 +268,7 @@ impl World {
             already_done: found,
             evidence: "as read".to_owned(),
             tries: 1,
+            ..Default::default()
         };
         self.drop_run(at, run);
         self.say(at, Up::Done(grant, done::Result::Commit(result)));

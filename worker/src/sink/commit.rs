@@ -171,7 +171,7 @@ pub(super) fn ended(intent: &v1::Intent, verdict: Verdict) -> v1::CommitResult {
                 snapshot_id: snapshot.unwrap_or(intent.snapshot_id),
                 already_done: true,
                 evidence: if is_fence { marker } else { format!("the table's marker is {marker}") },
-                tries: 0,
+                ..Default::default()
             }
         }
         Verdict::RolledBack(evidence) => proven(v1::CommitEnd::RolledBack, evidence),

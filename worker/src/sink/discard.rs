@@ -34,12 +34,16 @@ impl<'a> Discarding<'a> {
     pub(super) fn next(&self, base: &LoadedTable) -> Next {
         let metadata = base.metadata();
         let facts = marker::read(&metadata, &self.intent.table_uuid, self.branch, &self.key);
+        if !facts.same_table {
+            let what = "the table is another one than the intent names, whose branches are gone with it";
+            return Next::End(dropped(true, what.to_owned()));
+        }
         let verdict = marker::judge_discard(&facts, &self.own, &self.intent.predecessor, self.intent.sequence);
         tracing::debug!(branch = self.branch, ?verdict, "judged, to be dropped");
         let Verdict::Go = verdict else {
             return Next::End(v1::CommitResult { snapshot_id: 0, ..ended(self.intent, verdict) });
         };
-        let (mut updates, requirements) = drop_branch(&metadata, self.branch);
+        let (mut updates, requirements) = drop_branch(&metadata, self.branch, &self.key);
         updates.push(TableUpdate::SetProperties { updates: HashMap::from([(self.key.clone(), self.own.clone())]) });
         let shows = Some((self.key.clone(), self.own.clone()));
         let result = dropped(false, format!("branch {} was dropped", self.branch));

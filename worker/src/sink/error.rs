@@ -49,6 +49,17 @@ pub enum SinkError {
         /// What differs.
         what: String,
     },
+    /// A data file that waited for its commit is not there any more.
+    #[error(
+        "intent {marker}: data file {path} does not exist any more: somebody removed it while no snapshot named it; \
+         start the backfill anew"
+    )]
+    FileGone {
+        /// The intent's marker.
+        marker: String,
+        /// The file.
+        path: String,
+    },
     /// The catalog did not answer, or said no; the table is as it was.
     #[error("catalog {catalog}: {doing}")]
     Catalog {
@@ -135,7 +146,7 @@ impl Classify for SinkError {
     fn class(&self) -> Class {
         match self {
             Self::Spec { .. } => Class::Fatal { exit_code: 3 },
-            Self::Preflight { .. } => Class::Fatal { exit_code: 4 },
+            Self::Preflight { .. } | Self::FileGone { .. } => Class::Fatal { exit_code: 4 },
             Self::Value { .. } | Self::Intent { .. } => Class::Poison,
             Self::Unknown { .. } => Class::Unknown,
             Self::Io { source, .. } if sick(source) => Class::WorkerSick,

@@ -45,7 +45,7 @@ impl<'a> FencingOff<'a> {
             snapshot_id,
             already_done,
             evidence: marker.to_owned(),
-            tries: 0,
+            ..Default::default()
         };
         if let Some(standing) = marker::standing_fence(&facts, self.intent.sequence) {
             let snapshot = match facts.property_snapshot {

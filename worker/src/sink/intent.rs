@@ -2,17 +2,23 @@
 
 use std::collections::HashMap;
 
+use futures::FutureExt;
+use futures::future::{BoxFuture, try_join_all};
 use iceberg::spec::DataFile;
 use tidegate_proto::v1::{self, CommitKind};
 
 use super::commit::{COMMITTED_THROUGH, Next, digest, ended};
 use super::marker::{self, Verdict};
 use super::produce::{Change, Staged, drop_branch, stage};
-use super::replace::{self, Found, Removal};
+use super::replace::{self, Found, Planned, Removal};
 use super::scope::Scope;
+use super::staged;
 use super::window::{Place, Placer};
 use super::writer::decode;
 use super::{LoadedTable, SinkError};
+
+/// Files that are looked for at once.
+const LOOKS: usize = 16;
 
 /// An intent with its files.
 pub(super) struct Landing<'a> {
@@ -97,7 +103,16 @@ impl<'a> Landing<'a> {
             let what = format!("snapshot {trace} shows that {id} was committed, without marker {}", self.own);
             return Ok(Next::End(ended(self.intent, Verdict::Fenced(what))));
         }
+        if !self.intent.drop_branch.is_empty() {
+            let (branch, staged) = (&self.intent.drop_branch, &self.intent.staged_marker);
+            if let Some(conflict) = staged::conflict(&metadata, &self.scope.backfill, branch, staged) {
+                return Ok(Next::End(conflict));
+            }
+        }
         let files = self.files(base)?;
+        if self.has_waited() {
+            self.check_there(base).await?;
+        }
         let found = match self.intent.kind() {
             CommitKind::Replace => Some(self.removal(base, &files).await?),
             _ => None,
@@ -137,6 +152,28 @@ impl<'a> Landing<'a> {
         Ok(files)
     }
 
+    /// Whether its files may have been on no branch for long, where others that look for orphans delete them: staged
+    /// ones, and those of an intent that was fenced off, or of a branch that was dropped.
+    fn has_waited(&self) -> bool {
+        let before = self.intent.predecessor.split_once(':').map(|(_, digest)| digest);
+        let dropped = before.is_some_and(|before| before == digest([]));
+        !self.intent.drop_branch.is_empty() || dropped || marker::is_fence(&self.intent.predecessor)
+    }
+
+    async fn check_there(&self, base: &LoadedTable) -> Result<(), SinkError> {
+        let paths: Vec<String> = self.parts.iter().flat_map(|part| &part.files).map(|file| file.path.clone()).collect();
+        for some in paths.chunks(LOOKS) {
+            let looks: Vec<BoxFuture<'_, iceberg::Result<bool>>> =
+                some.iter().map(|path| base.io().exists(path.clone()).boxed()).collect();
+            let doing = || format!("table {}: look for the files of {}", base.table().identifier(), self.own);
+            let there = try_join_all(looks).await.map_err(SinkError::lake(doing()))?;
+            if let Some((path, _)) = some.iter().zip(there).find(|(_, there)| !there) {
+                return Err(SinkError::FileGone { marker: self.own.clone(), path: path.clone() });
+            }
+        }
+        Ok(())
+    }
+
     /// What the files take the place of.
     async fn removal(&self, base: &LoadedTable, files: &[DataFile]) -> Result<Found, SinkError> {
         let metadata = base.metadata();
@@ -149,7 +186,9 @@ impl<'a> Landing<'a> {
             return Err(self.bad(format!("{} does not lie in the window that is replaced", stray.file_path())));
         }
         let parent = metadata.snapshot_for_ref(self.branch).or_else(|| metadata.current_snapshot());
-        replace::find(base, parent, self.scope, schema, self.intent.replaces_through).await
+        let head = (self.branch == marker::MAIN).then_some(self.intent.replaces_head);
+        let planned = Planned { through: self.intent.replaces_through, head };
+        replace::find(base, parent, self.scope, schema, planned).await
     }
 
     async fn stage(
@@ -177,8 +216,9 @@ impl<'a> Landing<'a> {
         };
         let (mut updates, mut requirements) = stage(base, change).await?;
         if !self.intent.drop_branch.is_empty() {
+            let staged = marker::key(&self.scope.backfill, &self.intent.drop_branch);
             // The branch's marker stays: a late commit of what was staged finds that it has no place any more.
-            let (drops, asserted) = drop_branch(&metadata, &self.intent.drop_branch);
+            let (drops, asserted) = drop_branch(&metadata, &self.intent.drop_branch, &staged);
             updates.extend(drops);
             requirements.extend(asserted);
         }

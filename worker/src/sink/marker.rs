@@ -4,7 +4,7 @@
 //! property and in the snapshot's summary, both set by the one commit. [`judge`] is pure: it is given what was read
 //! from the very base that the commit will assert, and reads nothing itself.
 
-use iceberg::spec::TableMetadataRef;
+use iceberg::spec::{SnapshotRef, TableMetadataRef};
 use iceberg::util::snapshot::ancestors_of;
 use tidegate_proto::v1;
 
@@ -84,10 +84,7 @@ pub enum Verdict {
 /// will fork.
 pub fn read(table: &TableMetadataRef, table_uuid: &str, branch: &str, key: &str) -> Facts {
     let head = table.snapshot_for_ref(branch).or_else(|| table.current_snapshot());
-    // Once around, where somebody's parents go in a circle.
-    let most = table.snapshots().len();
-    let ancestry: Vec<_> =
-        head.map(|head| ancestors_of(table, head.snapshot_id()).take(most).collect()).unwrap_or_default();
+    let ancestry = ancestry(table, head);
     let marked = |snapshot: &iceberg::spec::Snapshot| snapshot.summary().additional_properties.get(key).cloned();
     let property = table.properties().get(key).cloned();
     let carries = |snapshot: &&iceberg::spec::SnapshotRef| property.is_some() && marked(snapshot) == property;
@@ -102,6 +99,13 @@ pub fn read(table: &TableMetadataRef, table_uuid: &str, branch: &str, key: &str)
         property,
         property_snapshot,
     }
+}
+
+/// The snapshots from `head` back to the oldest that is still there.
+pub(super) fn ancestry(table: &TableMetadataRef, head: Option<&SnapshotRef>) -> Vec<SnapshotRef> {
+    // Once around, where somebody's parents go in a circle.
+    let most = table.snapshots().len();
+    head.map(|head| ancestors_of(table, head.snapshot_id()).take(most).collect()).unwrap_or_default()
 }
 
 /// Judges an intent whose marker is `own` and which follows `predecessor` (empty where it is the first).
@@ -166,6 +170,11 @@ pub fn standing_fence(facts: &Facts, sequence: u64) -> Option<&str> {
     (fenced_sequence(standing) == Some(sequence)).then_some(standing)
 }
 
+/// Whether a marker is a fence's.
+pub(super) fn is_fence(marker: &str) -> bool {
+    fenced_sequence(marker).is_some()
+}
+
 /// The sequence number of the intent that a marker fences off, where it is a fence's.
 fn fenced_sequence(marker: &str) -> Option<u64> {
     let (sequence, rest) = marker.split_once(':')?;
@@ -178,14 +187,14 @@ fn fenced_sequence(marker: &str) -> Option<u64> {
 ///
 /// | table | property, else newest in the ancestry | verdict |
 /// |---|---|---|
-/// | another | any | fenced |
+/// | another | any | already done: the branch went with its table |
 /// | same | own | already done |
 /// | same | predecessor, or none where there is no predecessor | go |
 /// | same | a fence of this sequence or an earlier one | go |
 /// | same | anything else | fenced |
 pub fn judge_discard(facts: &Facts, own: &str, predecessor: &str, sequence: u64) -> Verdict {
     if !facts.same_table {
-        return Verdict::Fenced("the table is another one than the intent names: its uuid differs".to_owned());
+        return Verdict::AlreadyDone { snapshot: None };
     }
     let standing = facts.property.as_deref().or(facts.newest.as_deref()).unwrap_or_default();
     if standing == own {
@@ -336,7 +345,7 @@ mod tests {
                 let found = judge_discard(&facts, own, predecessor, 2);
                 assert_eq!(word(&found), expected, "{property:?} {newest:?} after {predecessor:?}");
                 let other = Facts { same_table: false, ..facts };
-                assert_eq!(word(&judge_discard(&other, own, predecessor, 2)), "fenced");
+                assert_eq!(word(&judge_discard(&other, own, predecessor, 2)), "done", "its branch is gone");
             }
         }
     }

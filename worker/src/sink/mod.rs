@@ -23,6 +23,7 @@ mod rest;
 mod schema;
 mod scope;
 mod sqlite;
+mod staged;
 mod stats;
 mod table;
 mod window;

@@ -4,7 +4,7 @@
 //! base that it was staged on and on no other; a refused try leaves files that nobody names, which garbage collection
 //! finds. An append without files is a fence; a replacement rewrites the manifests that hold what goes, and no others.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use iceberg::spec::{
@@ -17,7 +17,7 @@ use tidegate_common::clock;
 use uuid::Uuid;
 
 use super::replace::{Cut, Removal};
-use super::{LoadedTable, SinkError};
+use super::{LoadedTable, SinkError, marker};
 use crate::failpoint::{self, hit};
 
 /// Files of one manifest at most; about 4 MiB of it.
@@ -118,15 +118,32 @@ pub(super) async fn stage(base: &LoadedTable, change: Change<'_>) -> Result<Stag
     ))
 }
 
-/// Drops `branch` where it exists, asserting its head.
-pub(super) fn drop_branch(metadata: &TableMetadataRef, branch: &str) -> Staged {
+/// Drops `branch` where it exists, asserting its head, and its own snapshots, which carry the marker `key`, where
+/// nothing else leads to them: an engine that expires them later would delete files that main names.
+pub(super) fn drop_branch(metadata: &TableMetadataRef, branch: &str, key: &str) -> Staged {
     let head = metadata.snapshot_for_ref(branch).map(|head| head.snapshot_id());
     let drops = head.map(|_| TableUpdate::RemoveSnapshotRef { ref_name: branch.to_owned() });
     let requirements = vec![
         TableRequirement::UuidMatch { uuid: metadata.uuid() },
         TableRequirement::RefSnapshotIdMatch { r#ref: branch.to_owned(), snapshot_id: head },
     ];
-    (drops.into_iter().collect(), requirements)
+    let snapshot_ids = stranded(metadata, branch, key);
+    let removes = (!snapshot_ids.is_empty()).then_some(TableUpdate::RemoveSnapshots { snapshot_ids });
+    (drops.into_iter().chain(removes).collect(), requirements)
+}
+
+/// The snapshots that carry the marker `key` and that no branch or tag but `branch` leads to.
+fn stranded(metadata: &TableMetadataRef, branch: &str, key: &str) -> Vec<i64> {
+    // The library names no references, except in the table's JSON.
+    let json = serde_json::to_value(Arc::as_ref(metadata)).ok();
+    let refs = json.as_ref().and_then(|json| json.get("refs")?.as_object());
+    let Some(refs) = refs else { return Vec::new() };
+    let others = refs.keys().filter(|name| *name != branch).map(|name| metadata.snapshot_for_ref(name));
+    let others = others.chain([metadata.current_snapshot()]);
+    let held: HashSet<i64> =
+        others.flat_map(|head| marker::ancestry(metadata, head)).map(|snapshot| snapshot.snapshot_id()).collect();
+    let own = metadata.snapshots().filter(|one| one.summary().additional_properties.contains_key(key));
+    own.map(|one| one.snapshot_id()).filter(|id| !held.contains(id)).collect()
 }
 
 async fn write_manifest(

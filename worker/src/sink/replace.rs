@@ -7,8 +7,8 @@
 use std::collections::{BTreeSet, HashSet};
 
 use iceberg::spec::{
-    DataContentType, DataFile, Manifest, ManifestContentType, ManifestEntryRef, ManifestFile, PartitionSpecRef,
-    PrimitiveLiteral, SchemaRef, SnapshotRef, TableMetadata,
+    DataContentType, DataFile, Manifest, ManifestContentType, ManifestEntryRef, ManifestFile, Operation,
+    PartitionSpecRef, PrimitiveLiteral, SchemaRef, SnapshotRef, TableMetadata, TableMetadataRef,
 };
 
 use super::scope::Scope;
@@ -71,8 +71,39 @@ pub(super) fn own_snapshots(metadata: &TableMetadata, backfill: &str) -> HashSet
     metadata.snapshots().filter(carries).map(|snapshot| snapshot.snapshot_id()).collect()
 }
 
-/// Finds what goes from the state `parent` of `base` when the window of `scope` is replaced, as it was planned when the
-/// table's last sequence number was `through`; `schema` is that of the files that take its place.
+/// The table as it was when a replacement was planned.
+#[derive(Clone, Copy)]
+pub(super) struct Planned {
+    /// Its last sequence number.
+    pub(super) through: i64,
+    /// Of a replacement on main: main's head, 0 where there was none. What came to main since is none of what goes,
+    /// however old its sequence number: it may have been staged elsewhere.
+    pub(super) head: Option<i64>,
+}
+
+/// The snapshots that came to main since `head` was its head, but for those that only rewrote what was there.
+///
+/// # Errors
+/// Says so where main no longer descends from `head`. One that expired is behind the oldest snapshot that is left.
+fn since(metadata: &TableMetadataRef, head: i64) -> Result<HashSet<i64>, String> {
+    let ancestry = marker::ancestry(metadata, metadata.current_snapshot());
+    let at = ancestry.iter().position(|snapshot| snapshot.snapshot_id() == head);
+    let is_behind = |oldest: &SnapshotRef| {
+        let cut = oldest.parent_snapshot_id().is_some_and(|parent| metadata.snapshot_by_id(parent).is_none());
+        let pinned = metadata.snapshot_by_id(head);
+        cut && pinned.is_none_or(|pinned| pinned.sequence_number() < oldest.sequence_number())
+    };
+    let new = match at {
+        Some(at) => &ancestry[..at],
+        None if head == 0 || ancestry.last().is_some_and(is_behind) => &ancestry[..],
+        None => return Err(format!("main no longer descends from snapshot {head}, its head when this was planned")),
+    };
+    let wrote = new.iter().filter(|snapshot| snapshot.summary().operation != Operation::Replace);
+    Ok(wrote.map(|snapshot| snapshot.snapshot_id()).collect())
+}
+
+/// Finds what goes from the state `parent` of `base` when the window of `scope` is replaced, as it was `planned`;
+/// `schema` is that of the files that take its place.
 ///
 /// # Errors
 /// [`SinkError::Preflight`] where nothing proves whether a file lies in the window.
@@ -81,9 +112,16 @@ pub(super) async fn find(
     parent: Option<&SnapshotRef>,
     scope: &Scope,
     schema: &SchemaRef,
-    through: i64,
+    planned: Planned,
 ) -> Result<Found, SinkError> {
-    let found = Search::of(base, parent, scope, schema, through).await?;
+    let stretch = match planned.head {
+        Some(head) => match since(&base.metadata(), head) {
+            Ok(stretch) => stretch,
+            Err(evidence) => return Ok(Found::Conflict(evidence)),
+        },
+        None => HashSet::new(),
+    };
+    let found = Search::of(base, parent, scope, schema, planned, stretch).await?;
     if !found.younger.is_empty() {
         return Ok(Found::Conflict(format!("written into the window after the plan: {}", listed(&found.younger))));
     }
@@ -113,7 +151,9 @@ pub async fn left_over(
     through: i64,
 ) -> Result<Vec<String>, SinkError> {
     let metadata = base.metadata();
-    let found = Search::of(base, metadata.snapshot_for_ref(branch), scope, metadata.current_schema(), through).await?;
+    let (head, schema) = (metadata.snapshot_for_ref(branch), metadata.current_schema());
+    let planned = Planned { through, head: None };
+    let found = Search::of(base, head, scope, schema, planned, HashSet::new()).await?;
     Ok(found.paths.into_iter().collect())
 }
 
@@ -127,7 +167,9 @@ struct Search<'a> {
     base: &'a LoadedTable,
     placer: Placer,
     own: HashSet<i64>,
-    through: i64,
+    planned: Planned,
+    /// What came to main since the plan.
+    stretch: HashSet<i64>,
     removal: Removal,
     /// The data files that go.
     paths: BTreeSet<String>,
@@ -141,7 +183,8 @@ impl<'a> Search<'a> {
         parent: Option<&SnapshotRef>,
         scope: &Scope,
         schema: &SchemaRef,
-        through: i64,
+        planned: Planned,
+        stretch: HashSet<i64>,
     ) -> Result<Self, SinkError> {
         let placer = Placer::new(scope, schema).ok_or_else(|| SinkError::Preflight {
             table: base.table().identifier().to_string(),
@@ -151,7 +194,8 @@ impl<'a> Search<'a> {
             base,
             placer,
             own: own_snapshots(&base.metadata(), &scope.backfill),
-            through,
+            planned,
+            stretch,
             removal: Removal::default(),
             paths: BTreeSet::new(),
             younger: Vec::new(),
@@ -238,10 +282,12 @@ impl<'a> Search<'a> {
     /// Whether it was written after the plan; notes it where somebody else did.
     fn is_younger(&mut self, entry: &ManifestEntryRef) -> bool {
         let sequence = entry.sequence_number().unwrap_or(i64::MAX);
-        if sequence <= self.through {
+        let of = |snapshots: &HashSet<i64>| entry.snapshot_id().is_some_and(|snapshot| snapshots.contains(&snapshot));
+        if sequence <= self.planned.through && !of(&self.stretch) {
             return false;
         }
-        if entry.snapshot_id().is_some_and(|snapshot| self.own.contains(&snapshot)) {
+        // On main nothing of its own is to be there before it has replaced the window.
+        if self.planned.head.is_none() && of(&self.own) {
             return true;
         }
         let snapshot = entry.snapshot_id().map_or_else(|| "unknown".to_owned(), |snapshot| snapshot.to_string());

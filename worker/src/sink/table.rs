@@ -8,7 +8,7 @@ use iceberg::{NamespaceIdent, TableCreation, TableIdent};
 use tidegate_proto::v1;
 
 use super::partition;
-use super::replace::{self, Found};
+use super::replace::{self, Found, Planned};
 use super::schema::{misfits, table_schema};
 use super::scope::Scope;
 use super::window::Placer;
@@ -131,6 +131,8 @@ async fn check(
         rows_before: occupied::rows(table, scope).await?,
         sequence_before: metadata.last_sequence_number(),
         branch_marker: marked(&marker::staging_branch(&scope.backfill)).unwrap_or_default(),
+        time_column: String::new(),
+        head_before: metadata.current_snapshot_id().unwrap_or_default(),
     })
 }
 
@@ -179,7 +181,8 @@ pub async fn replaced(table: &LoadedTable, scope: &Scope) -> Result<(u64, u64), 
 
 async fn to_be_replaced(table: &LoadedTable, scope: &Scope, schema: &SchemaRef) -> Result<(u64, u64), SinkError> {
     let metadata = table.metadata();
-    match replace::find(table, metadata.current_snapshot(), scope, schema, i64::MAX).await? {
+    let now = Planned { through: i64::MAX, head: None };
+    match replace::find(table, metadata.current_snapshot(), scope, schema, now).await? {
         Found::Removal(removal) => Ok(removal.data()),
         Found::Conflict(what) => Err(SinkError::Preflight { table: table.table().identifier().to_string(), what }),
     }

@@ -213,6 +213,65 @@ async fn a_worker_takes_a_backfill_from_a_file_to_a_committed_table() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_read_is_committed_and_cancelled_though_its_source_is_gone() {
+    let mut bench = Bench::start().await;
+    let input = bench.folder.path().join("events.parquet");
+    events(&input);
+    let spec = spec_json(&format!("files: {{path: {}}}", input.display()), "out", "true");
+    let Bench { peer, log, .. } = &mut bench;
+    peer.send(info(&spec, None)).await;
+    peer.send(assign(Kind::Prepare(Unit {}), 1, Work::Prepare(v1::PrepareWork {}))).await;
+    let Done::Prepared(prepared) = done(peer).await else { panic!("not prepared") };
+    assert_eq!(prepared.outputs[0].time_column, "ts");
+    std::fs::remove_file(&input).unwrap();
+    // Another instance of the description: nothing of it is open.
+    peer.send(info(&spec, Some(prepared.clone()))).await;
+    log.lock().unwrap().clear();
+    let table = &prepared.outputs[0];
+    let fenced = v1::Intent { files: 1, rows: 1, ..intent(table, &[]) };
+    let replace = v1::Intent {
+        sequence: 2,
+        snapshot_id: 78,
+        predecessor: "1:cancelled:5".to_owned(),
+        kind: v1::CommitKind::Replace.into(),
+        ..intent(table, &[])
+    };
+    let id = |sequence| Kind::Commit(CommitId { output: 0, sequence });
+    for (number, intent, cancel, said) in
+        [(2, fenced, 5, v1::CommitEnd::Cancelled), (3, replace, 0, v1::CommitEnd::Committed)]
+    {
+        let sequence = intent.sequence;
+        let work = Work::Commit(v1::CommitWork { intent: Some(intent), cancel });
+        peer.send(assign(id(sequence), number, work)).await;
+        let Done::Commit(result) = done(peer).await else { panic!("not committed") };
+        assert_eq!(result.end(), said, "{result:?}");
+    }
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_that_was_prepared_and_is_gone_is_not_made_anew_when_its_pins_are_renewed() {
+    let mut bench = Bench::start().await;
+    let input = bench.folder.path().join("events.parquet");
+    events(&input);
+    let spec = spec_json(&format!("files: {{path: {}}}", input.display()), "out", "true");
+    let pinned = v1::PreparedOutput { uuid: "u".to_owned(), source: vec!["events".to_owned()], ..Default::default() };
+    let prepared = v1::Prepared { version: 1, outputs: vec![pinned], ..Default::default() };
+    bench.peer.send(info(&spec, Some(prepared))).await;
+    bench.peer.send(assign(Kind::Prepare(Unit {}), 1, Work::Prepare(v1::PrepareWork {}))).await;
+    let Done::Prepared(again) = done(&mut bench.peer).await else { panic!("not prepared") };
+    assert_eq!(again.outputs[0].uuid, "", "the core refuses another table than it knows");
+    let table = OutputTarget {
+        catalog: "local".to_owned(),
+        namespace: vec!["lake".to_owned()],
+        name: "out".to_owned(),
+        ..OutputTarget::default()
+    };
+    assert!(load(&bench.catalogs, &table).await.is_err());
+    bench.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_takes_a_backfill_from_a_table_to_another() {
     let mut bench = Bench::start().await;
     let input = bench.folder.path().join("events.parquet");

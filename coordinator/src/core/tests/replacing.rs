@@ -98,6 +98,30 @@ fn a_replacement_that_was_fenced_off_is_still_owed() {
     assert_eq!(kinds(&bench).pop(), Some((v1::CommitKind::Replace, 2)));
 }
 
+#[test]
+fn a_direct_one_that_did_not_land_is_not_made_again_without_its_files() {
+    // It used to be sealed anew with no files, and emptied the window.
+    for end in [v1::CommitEnd::Fenced, v1::CommitEnd::RolledBack] {
+        let mut bench = running(DIRECT);
+        deliver(&mut bench, 0);
+        deliver(&mut bench, 1);
+        let (committer, _) = bench.commit_work().unwrap();
+        bench.commit_ends(committer, end);
+        assert_eq!(bench.phase(), v1::Phase::Failed);
+        for restarts in [false, true] {
+            if restarts {
+                bench.restart();
+                bench.join(2, 1, Vec::new());
+            }
+            bench.change(v1::Change::Retry);
+            assert_eq!(kinds(&bench), [(v1::CommitKind::Replace, 2)], "{end:?}: no other");
+            let failure = bench.status().failure.unwrap();
+            assert_eq!(bench.phase(), v1::Phase::Failed);
+            assert!(failure.message.contains("of 2 files that were accepted, only 0 wait"), "{}", failure.message);
+        }
+    }
+}
+
 /// All is read, and somebody else has written into the window.
 fn in_conflict(output: (bool, bool)) -> Bench {
     let mut bench = running(output);
@@ -139,10 +163,10 @@ fn with_leave_the_window_is_looked_at_anew_and_what_they_wrote_is_replaced_too()
         assert_eq!(bench.grant(TaskId::Prepare), None, "markers are still to move");
         bench.commit_ends(fencer, v1::CommitEnd::Cancelled);
         let fence = format!("{}:cancelled:{}", work.intent.unwrap().sequence, work.cancel);
-        bench.prepare_with(|table| table.sequence_before = 9);
+        bench.prepare_with(|table| (table.sequence_before, table.head_before) = (9, 99));
         let (_, work) = bench.commit_work().unwrap();
         let intent = work.intent.unwrap();
-        assert_eq!((intent.kind(), intent.replaces_through), (v1::CommitKind::Replace, 9));
+        assert_eq!((intent.kind(), intent.replaces_through, intent.replaces_head), (v1::CommitKind::Replace, 9, 99));
         assert_eq!((intent.predecessor, intent.files), (fence, 2));
         bench.commit();
         assert_eq!((bench.phase(), bench.status().outputs[0].rows_committed), (v1::Phase::Succeeded, 20));

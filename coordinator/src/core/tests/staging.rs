@@ -92,6 +92,15 @@ fn a_publish_commits_all_files_to_main_as_one_and_drops_the_branch() {
 }
 
 #[test]
+fn a_publish_names_the_marker_that_its_branch_must_carry() {
+    let mut bench = staged();
+    assert!(sealed(&bench).iter().all(|intent| intent.staged_marker.is_empty()));
+    let last = marker(&sealed(&bench)[1]);
+    bench.change(v1::Change::Publish);
+    assert_eq!(publishing(&bench)[0].staged_marker, last);
+}
+
+#[test]
 fn the_digest_of_a_publish_is_over_every_file_in_the_order_of_the_log() {
     use sha2::{Digest, Sha256};
     let mut bench = staged();

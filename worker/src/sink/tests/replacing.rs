@@ -9,7 +9,7 @@ use iceberg::spec::{
 };
 use proptest::prelude::*;
 
-use super::committing::meddle;
+use super::committing::{head, meddle};
 use super::*;
 
 const BRANCH: &str = "tidegate_bf-a";
@@ -27,7 +27,8 @@ async fn replacement(
         parts.push(part(&lake.catalogs, target, rows).await);
     }
     let (kind, through) = (v1::CommitKind::Replace.into(), prepared.sequence_before);
-    (v1::Intent { kind, replaces_through: through, ..intent(prepared, sequence, predecessor, &parts) }, parts)
+    let intent = intent(prepared, sequence, predecessor, &parts);
+    (v1::Intent { kind, replaces_through: through, replaces_head: prepared.head_before, ..intent }, parts)
 }
 
 async fn plan(lake: &Lake, target: &OutputTarget, scope: &Scope) -> Result<v1::PreparedOutput, SinkError> {
@@ -130,10 +131,58 @@ async fn given_rows_of_another_after_the_plan_when_replaced_then_conflict_that_n
     assert_eq!(ids(&lake.catalogs, &target).await.len(), 97);
     // Planned anew it goes, theirs with the rest; the marker has not moved.
     let prepared = plan(&lake, &target, &scope).await.unwrap();
-    let intent = v1::Intent { replaces_through: prepared.sequence_before, ..intent };
+    let (replaces_through, replaces_head) = (prepared.sequence_before, prepared.head_before);
+    let intent = v1::Intent { replaces_through, replaces_head, ..intent };
     let result = commit(&lake.catalogs, &target, &scope, &intent, parts).await.unwrap();
     assert_eq!(result.end(), v1::CommitEnd::Committed);
     assert_eq!(ids(&lake.catalogs, &target).await, (0..36).chain(72..96).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn given_what_others_staged_before_the_plan_and_brought_to_main_after_it_when_replaced_then_conflict() {
+    let lake = Lake::new();
+    let target = target("t", &["day(at)"]);
+    let base = by_another(&lake.catalogs, &target, rows(0, 96)).await;
+    let theirs = by_another(&lake.catalogs, &target, rows_at(&[(500, 30)])).await;
+    // They have it on a branch of their own.
+    let reference = SnapshotReference::new(theirs, SnapshotRetention::branch(None, None, None));
+    let audit = TableUpdate::SetSnapshotRef { ref_name: "audit".to_owned(), reference };
+    meddle(&lake, &target, vec![audit, head(base)]).await;
+    let scope = hours("bf-a", 24, 72, true);
+    let prepared = plan(&lake, &target, &scope).await.unwrap();
+    assert_eq!((prepared.sequence_before, prepared.head_before), (2, base));
+    let (intent, parts) = replacement(&lake, &target, &prepared, (1, ""), Some(rows(24, 36))).await;
+    meddle(&lake, &target, vec![head(theirs)]).await;
+    let result = commit(&lake.catalogs, &target, &scope, &intent, parts.clone()).await.unwrap();
+    assert_eq!(result.end(), v1::CommitEnd::Conflict, "{result:?}");
+    assert!(result.evidence.contains(&format!("snapshot {theirs}, sequence number 2")), "{}", result.evidence);
+    // They take it back, and it goes.
+    meddle(&lake, &target, vec![head(base)]).await;
+    let result = commit(&lake.catalogs, &target, &scope, &intent, parts).await.unwrap();
+    assert_eq!(result.end(), v1::CommitEnd::Committed);
+    assert_eq!(ids(&lake.catalogs, &target).await, (0..36).chain(72..96).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn given_main_set_back_behind_the_plan_when_replaced_then_conflict_and_none_where_the_plans_head_expired() {
+    let lake = Lake::new();
+    let target = target("t", &["day(at)"]);
+    let first = by_another(&lake.catalogs, &target, rows(0, 24)).await;
+    let second = by_another(&lake.catalogs, &target, rows(24, 48)).await;
+    let scope = hours("bf-a", 24, 48, true);
+    let prepared = plan(&lake, &target, &scope).await.unwrap();
+    let (intent, parts) = replacement(&lake, &target, &prepared, (1, ""), Some(rows(24, 30))).await;
+    meddle(&lake, &target, vec![head(first)]).await;
+    let result = commit(&lake.catalogs, &target, &scope, &intent, parts.clone()).await.unwrap();
+    assert_eq!(result.end(), v1::CommitEnd::Conflict, "{result:?}");
+    assert!(result.evidence.contains(&format!("no longer descends from snapshot {second}")), "{}", result.evidence);
+
+    meddle(&lake, &target, vec![head(second)]).await;
+    by_another(&lake.catalogs, &target, rows(48, 72)).await;
+    meddle(&lake, &target, vec![TableUpdate::RemoveSnapshots { snapshot_ids: vec![first, second] }]).await;
+    let result = commit(&lake.catalogs, &target, &scope, &intent, parts).await.unwrap();
+    assert_eq!(result.end(), v1::CommitEnd::Committed, "{result:?}");
+    assert_eq!(ids(&lake.catalogs, &target).await, (0..30).chain(48..72).collect::<Vec<_>>());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -207,7 +256,14 @@ async fn given_a_staged_replacement_when_published_then_the_branch_had_it_first_
     let parts = [one, two, three].concat();
     let publish = intent(&prepared, 4, "", &parts);
     let kind = v1::CommitKind::Replace.into();
-    let publish = v1::Intent { kind, replaces_through: prepared.sequence_before, drop_branch: branch(), ..publish };
+    let publish = v1::Intent {
+        kind,
+        replaces_through: prepared.sequence_before,
+        replaces_head: prepared.head_before,
+        drop_branch: branch(),
+        staged_marker: marker::of(&third),
+        ..publish
+    };
     let result = commit(&lake.catalogs, &target, &scope, &publish, parts).await.unwrap();
     assert_eq!(result.end(), v1::CommitEnd::Committed, "{result:?}");
     assert_eq!(ids(&lake.catalogs, &target).await, (0..41).chain(48..80).collect::<Vec<_>>());

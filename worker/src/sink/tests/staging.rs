@@ -22,6 +22,20 @@ async fn cancelled(lake: &Lake, target: &OutputTarget, intent: &v1::Intent, term
     cancel(&lake.catalogs, target, &Scope::of("bf-a"), intent, term).await.unwrap()
 }
 
+fn publish(prepared: &v1::PreparedOutput, last: &v1::Intent, parts: &[v1::OutputPart]) -> v1::Intent {
+    let (drop_branch, staged_marker) = (BRANCH.to_owned(), marker::of(last));
+    v1::Intent { drop_branch, staged_marker, ..intent(prepared, last.sequence + 1, "", parts) }
+}
+
+/// The snapshots in the table that were committed to the branch.
+async fn left_on_record(lake: &Lake, target: &OutputTarget) -> Vec<i64> {
+    let table = load(&lake.catalogs, target).await.unwrap();
+    let key = marker::key("bf-a", BRANCH);
+    let metadata = table.metadata();
+    let own = metadata.snapshots().filter(|one| one.summary().additional_properties.contains_key(&key));
+    own.map(|one| one.snapshot_id()).collect()
+}
+
 fn has_branch(table: &LoadedTable) -> bool {
     table.metadata().snapshot_for_ref(BRANCH).is_some()
 }
@@ -43,7 +57,7 @@ async fn staged(lake: &Lake, target: &OutputTarget) -> (v1::PreparedOutput, [v1:
 async fn given_staged_intents_when_published_then_one_snapshot_on_main_as_it_is_now_and_no_branch() {
     let lake = Lake::new();
     let target = target("t", &["day(at)"]);
-    let (prepared, [_, second], [one, two]) = staged(&lake, &target).await;
+    let (prepared, [first, second], [one, two]) = staged(&lake, &target).await;
     assert_eq!(ids(&lake.catalogs, &target).await, (0..10).collect::<Vec<_>>(), "main sees nothing of it");
     let table = load(&lake.catalogs, &target).await.unwrap();
     assert_eq!(ids_of(&table, BRANCH).await, (0..30).collect::<Vec<_>>());
@@ -52,7 +66,7 @@ async fn given_staged_intents_when_published_then_one_snapshot_on_main_as_it_is_
 
     by_another(&lake.catalogs, &target, rows(100, 105)).await;
     let parts = [one.clone(), two.clone()].concat();
-    let publish = v1::Intent { drop_branch: BRANCH.to_owned(), ..intent(&prepared, 3, "", &parts) };
+    let publish = publish(&prepared, &second, &parts);
     assert_eq!(end(&lake, &target, &publish, &parts).await, v1::CommitEnd::Committed);
     assert_eq!(ids(&lake.catalogs, &target).await, (0..30).chain(100..105).collect::<Vec<_>>());
     let table = load(&lake.catalogs, &target).await.unwrap();
@@ -63,11 +77,113 @@ async fn given_staged_intents_when_published_then_one_snapshot_on_main_as_it_is_
     // Whoever was late with what was staged finds no place any more.
     for (late, parts) in [(&second, &two), (&publish, &parts)] {
         let result = commit(&lake.catalogs, &target, &Scope::of("bf-a"), late, parts.clone()).await.unwrap();
-        let expected = if late == &publish { v1::CommitEnd::Committed } else { v1::CommitEnd::RolledBack };
-        assert_eq!(result.end(), expected);
+        assert_eq!((result.end(), result.already_done), (v1::CommitEnd::Committed, true));
     }
+    assert_eq!(end(&lake, &target, &first, &one).await, v1::CommitEnd::Fenced);
+    assert!(left_on_record(&lake, &target).await.is_empty(), "nothing is left to be expired with the files");
     let table = load(&lake.catalogs, &target).await.unwrap();
     assert_eq!((has_branch(&table), table.metadata().current_snapshot_id()), (false, Some(publish.snapshot_id)));
+}
+
+fn branch_at(snapshot: i64) -> iceberg::TableUpdate {
+    use iceberg::spec::{SnapshotReference, SnapshotRetention};
+    let reference = SnapshotReference::new(snapshot, SnapshotRetention::branch(None, None, None));
+    iceberg::TableUpdate::SetSnapshotRef { ref_name: BRANCH.to_owned(), reference }
+}
+
+#[tokio::test]
+async fn given_a_branch_that_is_not_as_it_was_staged_when_published_then_conflict_until_it_is_set_right() {
+    use iceberg::TableUpdate;
+    let lake = Lake::new();
+    let target = target("t", &[]);
+    let (prepared, [first, second], parts) = staged(&lake, &target).await;
+    let parts = parts.concat();
+    let publish = publish(&prepared, &second, &parts);
+    let base = load(&lake.catalogs, &target).await.unwrap().metadata().current_snapshot_id().unwrap();
+    let dropped = TableUpdate::RemoveSnapshotRef { ref_name: BRANCH.to_owned() };
+    let back = format!("set branch {BRANCH} to snapshot {}", second.snapshot_id);
+    for (meddled, said, way_out) in [
+        (head(second.snapshot_id), "main has what was staged already", format!("snapshot {base}")),
+        (branch_at(first.snapshot_id), "does not carry 2:", back.clone()),
+        (dropped, "does not exist any more", back),
+    ] {
+        meddle(&lake, &target, vec![meddled]).await;
+        let before = ids(&lake.catalogs, &target).await;
+        let result = commit(&lake.catalogs, &target, &Scope::of("bf-a"), &publish, parts.clone()).await.unwrap();
+        assert_eq!(result.end(), v1::CommitEnd::Conflict, "{said}: {result:?}");
+        assert!(result.evidence.contains(said) && result.way_out.contains(&way_out), "{result:?}");
+        assert_eq!(ids(&lake.catalogs, &target).await, before, "nothing is there twice");
+        meddle(&lake, &target, vec![head(base), branch_at(second.snapshot_id)]).await;
+    }
+    assert_eq!(end(&lake, &target, &publish, &parts).await, v1::CommitEnd::Committed);
+    assert_eq!(ids(&lake.catalogs, &target).await, (0..30).collect::<Vec<_>>());
+    // It is in the table, whatever became of the branch.
+    assert_eq!(end(&lake, &target, &publish, &parts).await, v1::CommitEnd::Committed);
+}
+
+#[tokio::test]
+async fn given_others_commits_on_the_branch_when_published_then_conflict_and_theirs_are_still_there() {
+    let lake = Lake::new();
+    let target = target("t", &[]);
+    let (prepared, [_, second], parts) = staged(&lake, &target).await;
+    let parts = parts.concat();
+    let base = load(&lake.catalogs, &target).await.unwrap().metadata().current_snapshot_id().unwrap();
+    meddle(&lake, &target, vec![head(second.snapshot_id)]).await;
+    let theirs = by_another(&lake.catalogs, &target, rows(100, 105)).await;
+    meddle(&lake, &target, vec![branch_at(theirs), head(base)]).await;
+    let publish = publish(&prepared, &second, &parts);
+    let result = commit(&lake.catalogs, &target, &Scope::of("bf-a"), &publish, parts).await.unwrap();
+    assert_eq!(result.end(), v1::CommitEnd::Conflict);
+    assert!(result.evidence.contains(&format!("snapshot {theirs}, the head")), "{}", result.evidence);
+    assert!(has_branch(&load(&lake.catalogs, &target).await.unwrap()));
+}
+
+#[tokio::test]
+async fn given_a_tag_on_a_staged_snapshot_when_the_branch_goes_then_what_the_tag_leads_to_stays() {
+    use iceberg::spec::{SnapshotReference, SnapshotRetention};
+    for discards in [false, true] {
+        let lake = Lake::new();
+        let target = target("t", &[]);
+        let (prepared, [first, second], parts) = staged(&lake, &target).await;
+        let reference = SnapshotReference::new(first.snapshot_id, SnapshotRetention::Tag { max_ref_age_ms: None });
+        let tag = iceberg::TableUpdate::SetSnapshotRef { ref_name: "audited".to_owned(), reference };
+        meddle(&lake, &target, vec![tag]).await;
+        let (intent, parts) = match discards {
+            true => (discard(&prepared, 3, &marker::of(&second)), Vec::new()),
+            false => (publish(&prepared, &second, &parts.concat()), parts.concat()),
+        };
+        assert_eq!(end(&lake, &target, &intent, &parts).await, v1::CommitEnd::Committed);
+        assert_eq!(left_on_record(&lake, &target).await, [first.snapshot_id]);
+        let table = load(&lake.catalogs, &target).await.unwrap();
+        assert_eq!(ids_of(&table, "audited").await, (0..20).collect::<Vec<_>>());
+    }
+}
+
+#[tokio::test]
+async fn given_a_file_that_somebody_removed_when_what_waited_is_committed_then_it_is_named_and_nothing_is_committed() {
+    use crate::failure::{Class, Classify};
+    let lake = Lake::new();
+    let target = target("t", &[]);
+    let (prepared, [_, second], parts) = staged(&lake, &target).await;
+    let gone = parts[1][0].files[0].path.clone();
+    std::fs::remove_file(gone.strip_prefix("file://").unwrap_or(&gone)).unwrap();
+    let all = parts.concat();
+    let publish = publish(&prepared, &second, &all);
+    let discard = discard(&prepared, 3, &marker::of(&second));
+    let behind = |predecessor: &str| on_branch(intent(&prepared, 4, predecessor, &all));
+    let scope = Scope::of("bf-a");
+    let refused = commit(&lake.catalogs, &target, &scope, &publish, all.clone()).await.unwrap_err();
+    assert!(matches!(&refused, SinkError::FileGone { path, .. } if *path == gone), "{refused}");
+    assert_eq!(refused.class(), Class::Fatal { exit_code: 4 });
+    assert_eq!(end(&lake, &target, &discard, &[]).await, v1::CommitEnd::Committed);
+    let staged_anew = behind(&marker::of(&discard));
+    let refused = commit(&lake.catalogs, &target, &scope, &staged_anew, all.clone()).await.unwrap_err();
+    assert!(matches!(refused, SinkError::FileGone { .. }), "{refused}");
+    let fence = cancelled(&lake, &target, &staged_anew, 7).await.evidence;
+    let after_a_fence = v1::Intent { sequence: 5, ..behind(&fence) };
+    let refused = commit(&lake.catalogs, &target, &scope, &after_a_fence, all).await.unwrap_err();
+    assert!(matches!(refused, SinkError::FileGone { .. }), "{refused}");
+    assert_eq!(ids(&lake.catalogs, &target).await, (0..10).collect::<Vec<_>>());
 }
 
 #[tokio::test]
@@ -86,6 +202,7 @@ async fn given_a_discard_when_done_then_the_branch_is_gone_and_no_late_commit_re
         assert_eq!(end(&lake, &target, late, parts).await, v1::CommitEnd::Fenced);
     }
     assert!(!has_branch(&load(&lake.catalogs, &target).await.unwrap()));
+    assert!(left_on_record(&lake, &target).await.is_empty());
     assert_eq!(ids(&lake.catalogs, &target).await, (0..10).collect::<Vec<_>>());
     // The chain goes on: what is staged next forks anew.
     let (next, parts) = work(&lake, &target, &prepared, 4, &marker::of(&discard), (40, 45)).await;
@@ -103,6 +220,10 @@ async fn given_a_branch_that_somebody_dropped_or_never_was_when_discarded_then_d
     meddle(&lake, &target, vec![TableUpdate::RemoveSnapshotRef { ref_name: BRANCH.to_owned() }]).await;
     let gone = discard(&prepared, 3, &marker::of(&second));
     assert_eq!(end(&lake, &target, &gone, &[]).await, v1::CommitEnd::Committed);
+    let of_another = v1::Intent { table_uuid: Uuid::new_v4().to_string(), ..discard(&prepared, 5, "1:aa") };
+    let result = commit(&lake.catalogs, &target, &Scope::of("bf-a"), &of_another, Vec::new()).await.unwrap();
+    assert_eq!((result.end(), result.already_done), (v1::CommitEnd::Committed, true));
+    assert!(result.evidence.contains("is another one"), "{}", result.evidence);
     let never = v1::Intent { branch: "tidegate_bf-b".to_owned(), ..discard(&prepared, 1, "") };
     let result = commit(&lake.catalogs, &target, &Scope::of("bf-b"), &never, Vec::new()).await.unwrap();
     assert_eq!(result.end(), v1::CommitEnd::Committed);

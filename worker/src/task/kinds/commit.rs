@@ -5,11 +5,11 @@ use tidegate_proto::v1;
 use tidegate_proto::v1::workers_client::WorkersClient;
 use tonic::{Code, Status};
 
-use super::scope::scope;
+use super::scope::pinned_scope;
 use super::{Kinds, another_kind};
 use crate::failure::{Class, Classify};
 use crate::session::MAX_MESSAGE;
-use crate::sink;
+use crate::sink::{self, Scope};
 use crate::task::opened::Opened;
 use crate::task::{TaskContext, TaskEnd, TaskError};
 
@@ -42,7 +42,11 @@ impl Kinds {
             return Err(another_kind());
         };
         let target = opened.target(output)?;
-        let scope = scope(opened, &context.backfill, output, opened.prepared()?.now).await?;
+        // Sources may be gone by now: none is opened.
+        let scope = match intent.kind() {
+            v1::CommitKind::Replace if work.cancel == 0 => pinned_scope(opened, &context.backfill, output)?,
+            _ => Scope::of(context.backfill.as_str()),
+        };
         if work.cancel > 0 {
             context.lease.check()?;
             let result = sink::cancel(&self.catalogs, &target, &scope, &intent, work.cancel).await?;

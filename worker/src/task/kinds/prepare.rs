@@ -22,8 +22,11 @@ impl Kinds {
             context.lease.check()?;
             let target = opened.target(ix)?;
             let scope = scope(opened, &context.backfill, ix, now).await?;
-            let found = sink::prepare(&self.catalogs, &target, &query.schema(), true, &scope).await?;
-            outputs.push(v1::PreparedOutput { source: vec![query.source().to_owned()], ..found });
+            // A table that was prepared and is gone is not made anew under the same plan.
+            let create = opened.prepared().is_err();
+            let found = sink::prepare(&self.catalogs, &target, &query.schema(), create, &scope).await?;
+            let time_column = scope.time.map(|time| time.name).unwrap_or_default();
+            outputs.push(v1::PreparedOutput { source: vec![query.source().to_owned()], time_column, ..found });
         }
         outputs.extend(self.prepare_keepers(opened, context).await?);
         Ok(TaskEnd::Done(v1::done::Result::Prepared(v1::Prepared { version: 1, outputs, now, sources })))

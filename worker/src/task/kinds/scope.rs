@@ -39,14 +39,36 @@ pub(crate) async fn scope(
     })
 }
 
-/// The columns of a query's result that are its source's event time as it is.
-fn copies(source: &ResolvedSource, query: &Query) -> Vec<TimeColumn> {
+/// What the output `ix` of `backfill` covers, from the spec and what was prepared: no source is opened.
+pub(super) fn pinned_scope(opened: &Opened, backfill: &BackfillId, ix: OutputIx) -> Result<Scope, TaskError> {
+    let no_such = || BackfillError::NoSuch { what: format!("output {ix}") };
+    let output = opened.resolved.output(ix).ok_or_else(no_such)?;
+    let pinned = usize::try_from(ix.get()).ok().and_then(|at| opened.prepared().ok()?.outputs.get(at));
+    let pinned = pinned.ok_or_else(no_such)?;
+    let source = opened.resolved.sources.iter().find(|source| pinned.source.first() == Some(&source.name));
+    let named = |(_, time): (_, TimeColumn)| TimeColumn { name: pinned.time_column.clone(), ..time };
+    let time = source.and_then(event_time).filter(|_| !pinned.time_column.is_empty()).map(named);
+    Ok(Scope {
+        window: opened.resolved.window,
+        time,
+        replaces: output.mode == Mode::ReplaceWindow,
+        ..Scope::of(backfill.as_str())
+    })
+}
+
+/// The source's column that is event time, and how it is to be read.
+fn event_time(source: &ResolvedSource) -> Option<(&str, TimeColumn)> {
     let (column, unit) = match source.event_time.as_ref().map(|event_time| &event_time.of) {
         Some(EventTimeOf::Column(column, unit)) => (column.as_str(), *unit),
         None if matches!(source.kind, SourceKind::Generate(_)) => (GENERATED, None),
-        Some(EventTimeOf::Path(_)) | None => return Vec::new(),
+        Some(EventTimeOf::Path(_)) | None => return None,
     };
     let zone = source.event_time.as_ref().map_or(jiff::tz::TimeZone::UTC, |event_time| event_time.time_zone.clone());
-    let copies = query.copies_of(column).into_iter();
-    copies.map(|name| TimeColumn { name, unit, zone: zone.clone() }).collect()
+    Some((column, TimeColumn { name: column.to_owned(), unit, zone }))
+}
+
+/// The columns of a query's result that are its source's event time as it is.
+fn copies(source: &ResolvedSource, query: &Query) -> Vec<TimeColumn> {
+    let Some((column, time)) = event_time(source) else { return Vec::new() };
+    query.copies_of(column).into_iter().map(|name| TimeColumn { name, ..time.clone() }).collect()
 }
