@@ -431,29 +431,4 @@ fn lease(text: &str) -> Result<std::time::Duration, String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use clap::CommandFactory;
-    use clap::error::ErrorKind;
-
-    use super::*;
-
-    #[test]
-    fn the_command_line_is_sound() {
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn flags_that_contradict_each_other_are_refused() {
-        let kind = |words: &[&str]| Cli::try_parse_from(words).map(|_| ()).map_err(|error| error.kind());
-        let apply = ["tidegate", "apply", "a.yaml", "--dry-run"];
-        assert_eq!(kind(&[&apply[..], &["--detach"]].concat()), Err(ErrorKind::ArgumentConflict));
-        assert_eq!(kind(&[&apply[..], &["--yes"]].concat()), Err(ErrorKind::ArgumentConflict));
-        assert_eq!(kind(&["tidegate", "status", "x", "--timeout", "9s"]), Err(ErrorKind::MissingRequiredArgument));
-        assert_eq!(kind(&["tidegate", "status", "x", "--wait", "--timeout", "soon"]), Err(ErrorKind::ValueValidation));
-        assert_eq!(kind(&["tidegate", "coordinator", "--lease", "1us"]), Err(ErrorKind::ValueValidation));
-        let both = ["tidegate", "plan", "a.yaml", "--window", "2024-01-01/2024-01-02", "--last", "7d"];
-        assert_eq!(kind(&both), Err(ErrorKind::ArgumentConflict));
-        assert_eq!(kind(&["tidegate", "list", "-o", "xml"]), Err(ErrorKind::InvalidValue));
-        assert_eq!(kind(&["tidegate", "-o", "json", "list", "-q"]), Ok(()));
-    }
-}
+mod tests;
