@@ -6,7 +6,7 @@ use std::fs;
 
 use tidegate_proto::v1;
 use tidegate_tests::sandbox::{
-    Chance, Check, PATIENCE, Scenario, Signal, World, must_balance, must_be_exact, root, wait_until,
+    Chance, PATIENCE, Scenario, Signal, World, must_balance, must_be_exact, root, wait_until,
 };
 
 const WORKERS: [&str; 3] = ["w-1", "w-2", "w-3"];
@@ -57,18 +57,7 @@ async fn given_the_example_when_three_workers_replay_it_then_every_row_is_there_
     }
     let last = world.until_over(&id).await;
     must_balance(&last);
-    let check = |name: &str| Check {
-        catalog: world.catalog(),
-        table: format!("air.{name}"),
-        branch: None,
-        input: vec![world.root().join(name).join("*.parquet").display().to_string()],
-        query: Some("SELECT * FROM input".to_owned()),
-        time: "time_hour",
-        window: None,
-        backfill: Some(last.id.clone()),
-        may_miss: None,
-    };
-    let found = must_be_exact(&[check("flights"), check("weather")]);
+    let found = must_be_exact(&world.checks_of_example(&last.id));
     assert_eq!(found.iter().map(|table| table.rows).collect::<Vec<_>>(), [336_776, 26_115]);
     assert!(found.iter().all(|table| table.spared > 0), "a scan of one month is spared the others: {found:?}");
 }

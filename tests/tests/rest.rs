@@ -56,18 +56,7 @@ async fn given_the_example_when_workers_replay_it_into_a_rest_catalog_then_every
 
     assert_eq!(last.phase(), v1::Phase::Succeeded, "{:?}", last.failure);
     must_balance(&last);
-    let check = |name: &str| Check {
-        catalog: world.catalog(),
-        table: format!("air.{name}"),
-        branch: None,
-        input: vec![world.root().join(name).join("*.parquet").display().to_string()],
-        query: Some("SELECT * FROM input".to_owned()),
-        time: "time_hour",
-        window: None,
-        backfill: Some(last.id.clone()),
-        may_miss: None,
-    };
-    let found = must_be_exact(&[check("flights"), check("weather")]);
+    let found = must_be_exact(&world.checks_of_example(&last.id));
     assert_eq!(found.iter().map(|table| table.rows).collect::<Vec<_>>(), [336_776, 26_115]);
     world.run(&["verify", &last.id]).await.with(0);
     for process in [world.coordinator().said(), world.worker("w-1").said(), world.worker("w-2").said()] {

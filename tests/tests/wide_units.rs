@@ -8,7 +8,7 @@ use std::path::Path;
 use arrow::array::RecordBatch;
 use arrow::compute::{SortColumn, concat_batches, lexsort_to_indices, take_record_batch};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use tidegate_tests::sandbox::{Check, World, must_be_exact, root, write_file};
+use tidegate_tests::sandbox::{World, must_be_exact, root, write_file};
 
 /// Row groups of the published form.
 const UNIT: usize = 500;
@@ -61,17 +61,6 @@ async fn given_units_wider_than_the_drift_when_they_are_allowed_then_the_bound_i
     for edge in ended["ledger"].as_array().unwrap() {
         assert_eq!(edge["balance"], "balanced", "{edge}");
     }
-    let check = |name: &str| Check {
-        catalog: world.catalog(),
-        table: format!("air.{name}"),
-        branch: None,
-        input: vec![world.root().join(name).join("*.parquet").display().to_string()],
-        query: Some("SELECT * FROM input".to_owned()),
-        time: "time_hour",
-        window: None,
-        backfill: Some(ended["id"].as_str().unwrap().to_owned()),
-        may_miss: None,
-    };
-    let found = must_be_exact(&[check("flights"), check("weather")]);
+    let found = must_be_exact(&world.checks_of_example(ended["id"].as_str().unwrap()));
     assert_eq!(found[1].rows, 26_115);
 }

@@ -11,6 +11,7 @@ use tidegate_proto::v1::{self, operator_client::OperatorClient};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tonic::transport::{Channel, Endpoint};
 
+use super::oracle::Check;
 use super::process::{Process, Signal};
 use super::{Store, binary, wait_until};
 
@@ -151,6 +152,21 @@ impl World {
     /// Its catalog, as the oracle wants it.
     pub fn catalog(&self) -> Value {
         self.catalog.clone()
+    }
+
+    /// What the two tables of the flights example must hold after the backfill `id`: their sources, unchanged.
+    pub fn checks_of_example(&self, id: &str) -> [Check; 2] {
+        ["flights", "weather"].map(|name| Check {
+            catalog: self.catalog(),
+            table: format!("air.{name}"),
+            branch: None,
+            input: vec![self.root().join(name).join("*.parquet").display().to_string()],
+            query: Some("SELECT * FROM input".to_owned()),
+            time: "time_hour",
+            window: None,
+            backfill: Some(id.to_owned()),
+            may_miss: None,
+        })
     }
 
     /// Where failpoints say that they fired.
