@@ -5,7 +5,7 @@
 //! folder of its spec. Refused too: secrets in URLs, schemes without a reader, control characters.
 
 use super::error::{SpecError, SpecErrors, quoted, shown};
-use super::model::{Secret, Spec};
+use super::model::{KafkaSpec, Secret, Spec};
 
 /// Schemes that a path may have.
 const SCHEMES: [&str; 4] = ["s3", "gs", "az", "file"];
@@ -24,6 +24,9 @@ pub fn absolutise(spec: &mut Spec, folder: &str) -> Result<(), SpecErrors> {
 pub(super) fn absolutise_all(spec: &mut Spec, folder: &str) -> Result<(), Vec<SpecError>> {
     let mut found = Vec::new();
     for (name, source) in &mut spec.sources {
+        if let Some(kafka) = &mut source.kafka {
+            found.extend(absolutise_kafka(name, kafka, folder));
+        }
         let Some(files) = &mut source.files else { continue };
         let path = |keys: &[&str]| {
             let above = ["sources", name, "files"];
@@ -48,6 +51,35 @@ pub(super) fn absolutise_all(spec: &mut Spec, folder: &str) -> Result<(), Vec<Sp
         }
     }
     if found.is_empty() { Ok(()) } else { Err(found) }
+}
+
+/// The files that a Kafka source names: of secrets and schemas.
+fn absolutise_kafka(name: &str, kafka: &mut KafkaSpec, folder: &str) -> Vec<SpecError> {
+    let mut files: Vec<(Vec<&str>, &mut String)> = Vec::new();
+    for (key, secret) in &mut kafka.secrets {
+        files.extend(secret.from_file.as_mut().map(|file| (vec!["secrets", key, "from_file"], file)));
+    }
+    let format = &mut kafka.format;
+    for (key, file) in [("avro_schema", &mut format.avro_schema), ("descriptor_set", &mut format.descriptor_set)] {
+        files.extend(file.as_mut().map(|file| (vec!["format", key], file)));
+    }
+    if let Some(registry) = &mut format.schema_registry {
+        for (key, secret) in [("user", &mut registry.user), ("password", &mut registry.password)] {
+            let file = secret.as_mut().and_then(|secret| secret.from_file.as_mut());
+            files.extend(file.map(|file| (vec!["format", "schema_registry", key, "from_file"], file)));
+        }
+    }
+    let mut found = Vec::new();
+    for (keys, file) in files {
+        match below(folder, file) {
+            Ok(absolute) => *file = absolute,
+            Err(error) => {
+                let path = ["sources", name, "kafka"].into_iter().chain(keys).map(str::to_owned);
+                found.push(error.of(path.collect()));
+            }
+        }
+    }
+    found
 }
 
 /// `path`, below `folder` when it is relative.

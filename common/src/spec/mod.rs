@@ -12,6 +12,7 @@ mod dead_letter;
 mod error;
 mod identity;
 mod interpolate;
+mod kafka_properties;
 mod location;
 pub mod model;
 mod names;
@@ -20,6 +21,7 @@ mod partition;
 mod quantity;
 mod reader;
 mod resolve;
+mod resolve_kafka;
 mod resolve_output;
 mod resolve_source;
 mod resolved;
@@ -41,6 +43,6 @@ pub use partition::{PartitionField, Transform};
 pub use quantity::{parse_bytes, parse_span};
 pub use resolve::{MAX_OUTPUTS, MAX_SOURCES, resolve};
 pub use resolved::{
-    EventTimeBounds, EventTimeOf, Generate, Resolved, ResolvedEventTime, ResolvedOutput, ResolvedSource, SourceKind,
+    EventTimeBounds, EventTimeOf, Generate, Kafka, RateLimit, Resolved, ResolvedEventTime, ResolvedOutput, ResolvedSource, ScanOffset, SourceKind,
 };
 pub use time_of::{parse_event_time, zone};

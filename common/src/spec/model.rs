@@ -7,6 +7,15 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use self::event_time::{BoundsSpec, EventTimeSpec, OnDisorder, TimeUnitSpec};
+pub use self::kafka::{
+    ChangesSpec, DeletesSpec, KafkaSpec, OffsetSpec, RateLimitSpec, RecordFormat, RecordFormatSpec, RegistrySpec,
+    ScanSpec, UpdatesSpec,
+};
+
+mod event_time;
+mod kafka;
+
 /// A backfill: one request to replay a window of history.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -72,10 +81,13 @@ pub struct SourceSpec {
     /// An Iceberg table.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub iceberg: Option<IcebergSpec>,
+    /// A range of a Kafka topic.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kafka: Option<KafkaSpec>,
     /// Rows made up from a seed, for tests and load tests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generate: Option<GenerateSpec>,
-    /// Where a row's event time comes from; a generated source brings its own.
+    /// Where a row's event time comes from; a generated source brings its own, a Kafka record has its timestamp.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub event_time: Option<EventTimeSpec>,
     /// What becomes of a record that does not decode, or has no event time. Default fail.
@@ -254,51 +266,6 @@ pub struct GenerateSpec {
     /// How many splits. Default one for each million rows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub splits: Option<u64>,
-}
-
-/// Where a row's event time comes from. Exactly one of `column` and `path` is given.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct EventTimeSpec {
-    /// A column of any timestamp or date type, or an integer with a unit.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub column: Option<String>,
-    /// The unit of an integer column.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub unit: Option<TimeUnitSpec>,
-    /// The form of the path's date parts: `dt=%Y-%m-%d/hour=%H`; the row's event time is its start.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub path: Option<String>,
-    /// The zone of timestamps, dates and paths that carry none. Default UTC.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub time_zone: Option<String>,
-    /// Where a file's bounds come from when it brings no statistics; default is to read it once.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub bounds: Option<BoundsSpec>,
-}
-
-/// The unit of an integer event time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum TimeUnitSpec {
-    /// Seconds since 1970.
-    Seconds,
-    /// Milliseconds since 1970.
-    Millis,
-    /// Microseconds since 1970.
-    Micros,
-    /// Nanoseconds since 1970.
-    Nanos,
-}
-
-/// Where a file's event-time bounds come from.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum BoundsSpec {
-    /// From the date parts of its path.
-    Path,
-    /// A file holds no more than this span from the start that its path names.
-    Declared(String),
 }
 
 /// What to do with a record that cannot be used.

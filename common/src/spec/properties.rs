@@ -46,6 +46,49 @@ fn storage() -> BoxedStrategy<StorageSpec> {
         .boxed()
 }
 
+fn kafka() -> BoxedStrategy<KafkaSpec> {
+    let offset = || {
+        of(prop_oneof![
+            Just(OffsetSpec::Earliest),
+            Just(OffsetSpec::Latest),
+            text().prop_map(OffsetSpec::Timestamp),
+            text().prop_map(OffsetSpec::Group),
+            btree_map("[0-9]{1,3}", any::<i64>(), 0..3).prop_map(OffsetSpec::Offsets),
+        ])
+    };
+    let scan = of((offset(), offset()).prop_map(|(start, stop)| ScanSpec { start, stop }));
+    let rate_limit = of((of(text()), any::<Option<u64>>()).prop_map(|(bytes, records)| RateLimitSpec { bytes, records }));
+    let registry = of((text(), of(text()), any::<Option<u32>>()).prop_map(|(url, subject, version)| RegistrySpec {
+        url,
+        subject,
+        version,
+        user: Some(Secret { from_env: Some("U".to_owned()), from_file: None }),
+        password: None,
+        allow_http: version.is_some(),
+    }));
+    let changes = of(any::<bool>().prop_map(|skip| ChangesSpec {
+        updates: if skip { UpdatesSpec::Skip } else { UpdatesSpec::After },
+        deletes: if skip { DeletesSpec::Skip } else { DeletesSpec::Refuse },
+    }));
+    let kind = prop_oneof![Just(RecordFormat::Avro), Just(RecordFormat::DebeziumJson), Just(RecordFormat::Raw)];
+    let format = (kind, registry, of(text()), changes).prop_map(|(r#type, schema_registry, message, changes)| {
+        let (schema, avro_schema, descriptor_set, csv) = (None, message.clone(), None, None);
+        RecordFormatSpec { r#type, schema, schema_registry, avro_schema, descriptor_set, message, csv, changes }
+    });
+    let properties = btree_map("[a-z.]{1,6}", text(), 0..3);
+    let secret = "[a-z/]{1,8}".prop_map(|path| Secret { from_env: None, from_file: Some(path) });
+    (text(), properties, btree_map("[a-z.]{1,6}", secret, 0..2), scan, format, rate_limit)
+        .prop_map(|(topic, properties, secrets, scan, format, rate_limit)| KafkaSpec {
+            topic,
+            properties,
+            secrets,
+            scan,
+            format,
+            rate_limit,
+        })
+        .boxed()
+}
+
 fn source() -> BoxedStrategy<SourceSpec> {
     let format = of(prop_oneof![Just(Format::Parquet), Just(Format::Csv), Just(Format::Json)]);
     let columns = of(vec((text(), text()).prop_map(|(name, r#type)| ColumnSpec { name, r#type }), 0..3));
@@ -76,13 +119,16 @@ fn source() -> BoxedStrategy<SourceSpec> {
         path,
         time_zone: None,
         bounds,
+        out_of_orderness: None,
+        on_disorder: None,
     });
     let on_error = of(prop_oneof![Just(OnError::Fail), Just(OnError::DeadLetter)]);
     let dead_letter = of((of(text()), of(text())).prop_map(|(table, limit)| DeadLetterSpec { table, limit }));
-    (of(files), of(iceberg), of(generate), of(event_time), on_error, dead_letter)
-        .prop_map(|(files, iceberg, generate, event_time, on_error, dead_letter)| SourceSpec {
+    (of(files), of(iceberg), of(kafka()), of(generate), of(event_time), on_error, dead_letter)
+        .prop_map(|(files, iceberg, kafka, generate, event_time, on_error, dead_letter)| SourceSpec {
             files,
             iceberg,
+            kafka,
             generate,
             event_time,
             on_error,

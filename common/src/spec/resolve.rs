@@ -39,7 +39,7 @@ pub(super) fn resolve_all(mut spec: Spec, now_micros: i64) -> Result<Resolved, V
     let window = findings.within("window", |findings| window(&mut spec.window, now_micros, findings));
     let max_drift = findings.within("alignment", |findings| max_drift(&mut spec.alignment, findings));
     let allow_wide = spec.alignment.as_ref().is_some_and(|alignment| alignment.allow_wide);
-    let sources = findings.within("sources", |findings| sources(&mut spec, findings));
+    let sources = findings.within("sources", |findings| sources(&mut spec, now_micros, findings));
     let mut outputs = findings.within("outputs", |findings| outputs(&mut spec, findings));
     let kept = findings.within("sources", |findings| dead_letter::tables(&mut spec, &sources, &outputs, findings));
     outputs.extend(kept);
@@ -85,19 +85,20 @@ fn max_drift(spec: &mut Option<AlignmentSpec>, findings: &mut Findings) -> Optio
     Some(Some(drift))
 }
 
-fn sources(spec: &mut Spec, findings: &mut Findings) -> Vec<ResolvedSource> {
+fn sources(spec: &mut Spec, now_micros: i64, findings: &mut Findings) -> Vec<ResolvedSource> {
     count(&spec.sources, MAX_SOURCES, "source", findings);
     let mut resolved = Vec::new();
     for (name, source) in spec.sources.iter_mut().take(MAX_SOURCES) {
         findings.keep(name, check_name("a source", name));
-        resolved.extend(findings.within(name, |findings| resolve_source::source(name, source, findings)));
+        resolved.extend(findings.within(name, |findings| resolve_source::source(name, source, now_micros, findings)));
     }
     resolved
 }
 
 fn outputs(spec: &mut Spec, findings: &mut Findings) -> Vec<ResolvedOutput> {
     count(&spec.outputs, MAX_OUTPUTS, "output", findings);
-    let sources: Vec<&str> = spec.sources.keys().map(String::as_str).collect();
+    let sources: Vec<(&str, bool)> =
+        spec.sources.iter().map(|(name, source)| (name.as_str(), source.kafka.is_some())).collect();
     let has_window = spec.window.is_some();
     let mut resolved = Vec::new();
     for (name, output) in spec.outputs.iter_mut().take(MAX_OUTPUTS) {

@@ -21,7 +21,7 @@ const RESERVED: &str = "tidegate.";
 pub(super) fn output(
     name: &str,
     spec: &mut OutputSpec,
-    sources: &[&str],
+    sources: &[(&str, bool)],
     has_window: bool,
     findings: &mut Findings,
 ) -> Option<ResolvedOutput> {
@@ -64,10 +64,12 @@ fn replacing(spec: &OutputSpec, has_window: bool, findings: &mut Findings) {
     }
 }
 
-fn query(spec: &mut OutputSpec, sources: &[&str], findings: &mut Findings) -> Option<String> {
+fn query(spec: &mut OutputSpec, sources: &[(&str, bool)], findings: &mut Findings) -> Option<String> {
     let given = match (&spec.sql, sources) {
         (Some(sql), _) => sql.trim().to_owned(),
-        (None, [one]) => return Some(format!("SELECT * FROM \"{one}\"")),
+        // What Kafka knows of a record is asked for by name.
+        (None, [(one, true)]) => return Some(format!("SELECT * EXCEPT (_kafka) FROM \"{one}\"")),
+        (None, [(one, false)]) => return Some(format!("SELECT * FROM \"{one}\"")),
         (None, _) => {
             let error = SpecError::new("the key `sql` is missing");
             findings.here(error.hint("with several sources, a query says what is written"));

@@ -8,11 +8,13 @@ use super::error::{SpecError, quoted};
 use super::interpolate::is_variable;
 use super::location::{check_endpoint, check_location};
 use super::model::{
-    BoundsSpec, CsvSpec, EventTimeSpec, FilesSpec, Format, GenerateSpec, OnError, Secret, SourceSpec, StorageSpec,
+    BoundsSpec, ColumnSpec, CsvSpec, EventTimeSpec, FilesSpec, Format, GenerateSpec, OnDisorder, OnError, Secret,
+    SourceSpec, StorageSpec,
 };
 use super::names::{TableName, check_column};
 use super::quantity::{canonical_span, parse_span};
 use super::resolve::Findings;
+use super::resolve_kafka::kafka;
 use super::resolved::{EventTimeBounds, EventTimeOf, Generate, ResolvedEventTime, ResolvedSource, SourceKind};
 use super::time_of::{parse_event_time, zone};
 use crate::time::{EventTime, Span};
@@ -22,37 +24,59 @@ const GENERATE_FROM: EventTime = EventTime::from_micros(1_704_067_200_000_000);
 const ROWS_A_SPLIT: u64 = 1_000_000;
 const MAX_COLUMNS: usize = 10_000;
 
-pub(super) fn source(name: &str, spec: &mut SourceSpec, findings: &mut Findings) -> Option<ResolvedSource> {
-    let is_files = spec.files.is_some();
-    let kind = match (&mut spec.files, &mut spec.iceberg, &mut spec.generate) {
-        (Some(given), None, None) => findings.within("files", |findings| files(given, findings)),
-        (None, Some(given), None) => findings.within("iceberg", |findings| {
+pub(super) fn source(
+    name: &str,
+    spec: &mut SourceSpec,
+    now_micros: i64,
+    findings: &mut Findings,
+) -> Option<ResolvedSource> {
+    let kind = match (&mut spec.files, &mut spec.iceberg, &mut spec.kafka, &mut spec.generate) {
+        (Some(given), None, None, None) => findings.within("files", |findings| files(given, findings)),
+        (None, Some(given), None, None) => findings.within("iceberg", |findings| {
             let table: TableName = findings.keep("table", given.table.trim().parse())?;
             given.table = table.to_string();
             Some(SourceKind::Iceberg { table, snapshot: given.snapshot })
         }),
-        (None, None, Some(given)) => findings.within("generate", |findings| generate(given, findings)),
+        (None, None, Some(given), None) => findings.within("kafka", |findings| kafka(given, now_micros, findings)),
+        (None, None, None, Some(given)) => findings.within("generate", |findings| generate(given, findings)),
         _ => {
-            findings.here(SpecError::new("exactly one of `files`, `iceberg` and `generate` says what a source reads"));
+            findings.here(SpecError::new(
+                "exactly one of `files`, `iceberg`, `kafka` and `generate` says what a source reads",
+            ));
             return None;
         }
     };
-    let event_time = match (&mut spec.event_time, &spec.generate) {
+    let event_time = event_time_of(spec, findings)?;
+    let on_error = on_error(spec, findings)?;
+    Some(ResolvedSource { name: name.to_owned(), kind: kind?, event_time, on_error })
+}
+
+/// Where event times come from; nothing in it for generated rows.
+fn event_time_of(spec: &mut SourceSpec, findings: &mut Findings) -> Option<Option<ResolvedEventTime>> {
+    let reader = match (&spec.files, &spec.kafka) {
+        (Some(_), _) => Reader::Files,
+        (_, Some(_)) => Reader::Kafka,
+        _ => Reader::Table,
+    };
+    match (&mut spec.event_time, &spec.generate) {
         (Some(_), Some(_)) => {
             findings
                 .add("event_time", SpecError::new("generated rows bring their own event time").hint("take it away"));
-            return None;
+            None
         }
-        (None, Some(_)) => None,
+        (None, Some(_)) => Some(None),
+        (None, None) if reader == Reader::Kafka => Some(Some(ResolvedEventTime::of_records())),
         (None, None) => {
             let error = SpecError::new("the key `event_time` is missing");
             findings.here(error.hint("say where event times come from: `event_time: {column: …}`"));
-            return None;
+            None
         }
-        (Some(given), None) => Some(findings.within("event_time", |findings| event_time(given, is_files, findings))?),
-    };
-    let on_error = on_error(spec, findings)?;
-    Some(ResolvedSource { name: name.to_owned(), kind: kind?, event_time, on_error })
+        (Some(given), None) => {
+            let resolved = findings.within("event_time", |findings| event_time(given, reader, findings))?;
+            spec.event_time.take_if(|given| *given == EventTimeSpec::default());
+            Some(Some(resolved))
+        }
+    }
 }
 
 fn on_error(spec: &mut SourceSpec, findings: &mut Findings) -> Option<OnError> {
@@ -73,24 +97,7 @@ fn on_error(spec: &mut SourceSpec, findings: &mut Findings) -> Option<OnError> {
 fn files(spec: &mut FilesSpec, findings: &mut Findings) -> Option<SourceKind> {
     let path = findings.keep("path", check_location(&spec.path));
     if let Some(columns) = &spec.schema {
-        findings.within("schema", |findings| {
-            if columns.is_empty() || columns.len() > MAX_COLUMNS {
-                findings.here(SpecError::new(format!("a schema has 1 to {MAX_COLUMNS} columns")));
-            }
-            let mut seen = BTreeSet::new();
-            for (at, column) in columns.iter().enumerate() {
-                findings.within(&at.to_string(), |findings| {
-                    findings.keep("name", check_column(&column.name));
-                    if !seen.insert(&column.name) {
-                        let error = SpecError::new(format!("the column {} is given twice", quoted(&column.name)));
-                        findings.add("name", error);
-                    }
-                    if column.r#type.trim().is_empty() || column.r#type.len() > 64 {
-                        findings.add("type", SpecError::new(format!("{} is not a type", quoted(&column.r#type))));
-                    }
-                });
-            }
-        });
+        findings.within("schema", |findings| check_columns(columns, findings));
         if spec.format == Some(Format::Parquet) {
             findings.add("schema", SpecError::new("Parquet files bring their schema").hint("take it away"));
         }
@@ -112,7 +119,26 @@ fn files(spec: &mut FilesSpec, findings: &mut Findings) -> Option<SourceKind> {
     Some(SourceKind::Files(Box::new(spec.clone())))
 }
 
-fn check_csv(csv: &CsvSpec, findings: &mut Findings) {
+pub(super) fn check_columns(columns: &[ColumnSpec], findings: &mut Findings) {
+    if columns.is_empty() || columns.len() > MAX_COLUMNS {
+        findings.here(SpecError::new(format!("a schema has 1 to {MAX_COLUMNS} columns")));
+    }
+    let mut seen = BTreeSet::new();
+    for (at, column) in columns.iter().enumerate() {
+        findings.within(&at.to_string(), |findings| {
+            findings.keep("name", check_column(&column.name));
+            if !seen.insert(&column.name) {
+                let error = SpecError::new(format!("the column {} is given twice", quoted(&column.name)));
+                findings.add("name", error);
+            }
+            if column.r#type.trim().is_empty() || column.r#type.len() > 64 {
+                findings.add("type", SpecError::new(format!("{} is not a type", quoted(&column.r#type))));
+            }
+        });
+    }
+}
+
+pub(super) fn check_csv(csv: &CsvSpec, findings: &mut Findings) {
     let one = <[u8; 1]>::try_from(csv.delimiter.as_bytes()).ok();
     if !one.is_some_and(|[b]| b == b'\t' || ((b' '..=b'~').contains(&b) && b != b'"')) {
         let error = SpecError::new(format!("{} does not stand between fields", quoted(&csv.delimiter)));
@@ -147,7 +173,7 @@ fn check_storage(storage: &StorageSpec, findings: &mut Findings) {
     }
 }
 
-fn check_secret(secret: &Secret) -> Result<(), SpecError> {
+pub(super) fn check_secret(secret: &Secret) -> Result<(), SpecError> {
     match (&secret.from_env, &secret.from_file) {
         (Some(variable), None) if is_variable(variable) => Ok(()),
         (Some(variable), None) => {
@@ -166,11 +192,21 @@ fn check_secret(secret: &Secret) -> Result<(), SpecError> {
     }
 }
 
-fn event_time(spec: &mut EventTimeSpec, is_files: bool, findings: &mut Findings) -> Option<ResolvedEventTime> {
+/// Who reads, and so where event times can come from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reader {
+    Files,
+    Table,
+    Kafka,
+}
+
+fn event_time(spec: &mut EventTimeSpec, reader: Reader, findings: &mut Findings) -> Option<ResolvedEventTime> {
+    let is_files = reader == Reader::Files;
     let of = match (&spec.column, &spec.path) {
         (Some(column), None) => {
             findings.keep("column", check_column(column)).map(|()| EventTimeOf::Column(column.clone(), spec.unit))
         }
+        (None, None) if reader == Reader::Kafka => Some(EventTimeOf::Record),
         (None, Some(_)) if !is_files => {
             findings.add("path", SpecError::new("only files have a path").hint("name a `column`"));
             None
@@ -192,7 +228,30 @@ fn event_time(spec: &mut EventTimeSpec, is_files: bool, findings: &mut Findings)
     if let Some(EventTimeBounds::Declared(span)) = bounds {
         spec.bounds = Some(BoundsSpec::Declared(canonical_span(span)));
     }
-    Some(ResolvedEventTime { of: of?, time_zone: zone?, bounds })
+    let out_of_orderness = out_of_orderness(spec, reader, findings)?;
+    let allow_disorder = spec.on_disorder == Some(OnDisorder::Allow);
+    Some(ResolvedEventTime { of: of?, time_zone: zone?, bounds, out_of_orderness, allow_disorder })
+}
+
+fn out_of_orderness(spec: &mut EventTimeSpec, reader: Reader, findings: &mut Findings) -> Option<Option<Span>> {
+    if reader != Reader::Kafka {
+        for (key, is_given) in
+            [("out_of_orderness", spec.out_of_orderness.is_some()), ("on_disorder", spec.on_disorder.is_some())]
+        {
+            if is_given {
+                findings.add(key, SpecError::new("only Kafka's records have an order").hint("take it away"));
+            }
+        }
+        return Some(None);
+    }
+    let span = findings.keep("out_of_orderness", spec.out_of_orderness.as_deref().map(parse_span).transpose())?;
+    spec.out_of_orderness = span.map(canonical_span);
+    spec.on_disorder.take_if(|given| *given == OnDisorder::Fail);
+    if span.is_none() && spec.on_disorder.is_some() {
+        let error = SpecError::new("there is no promise to break").hint("declare an `out_of_orderness`");
+        findings.add("on_disorder", error);
+    }
+    Some(span)
 }
 
 /// A pattern names a year and goes down without a gap: year, month, day, hour, minute.

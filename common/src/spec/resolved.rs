@@ -1,12 +1,13 @@
 //! A spec whose every value was checked: what the other rooms work from.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
 use super::dead_letter::DeadLetters;
 use super::error::SpecError;
-use super::model::{BoundsSpec, FilesSpec, Mode, OnError, Publish, Spec, TimeUnitSpec};
+use super::model::{BoundsSpec, FilesSpec, KafkaSpec, Mode, OnError, Publish, Spec, TimeUnitSpec};
 use super::names::TableName;
 use super::partition::PartitionField;
 use crate::ids::{OutputIx, SourceIx};
@@ -52,7 +53,7 @@ pub struct ResolvedSource {
     pub name: String,
     /// What it reads.
     pub kind: SourceKind,
-    /// Where event times come from; always there for files and Iceberg, never for generated rows.
+    /// Where event times come from; never there for generated rows, always for all others.
     pub event_time: Option<ResolvedEventTime>,
     /// What becomes of a record that does not decode, or has no event time.
     pub on_error: OnError,
@@ -70,8 +71,48 @@ pub enum SourceKind {
         /// The snapshot to read; `None` is the current one at plan time.
         snapshot: Option<i64>,
     },
+    /// A range of a Kafka topic.
+    Kafka(Box<Kafka>),
     /// Rows made up from a seed.
     Generate(Generate),
+}
+
+/// A range of a Kafka topic.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Kafka {
+    /// The first offset of each partition.
+    pub start: ScanOffset,
+    /// The first offset behind the range.
+    pub stop: ScanOffset,
+    /// How fast it may be read, by all workers together.
+    pub rate_limit: RateLimit,
+    /// All the rest: the topic, the client's settings, the format.
+    pub spec: KafkaSpec,
+}
+
+/// An offset in every partition, before anybody has asked the brokers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ScanOffset {
+    /// The first one that is there.
+    Earliest,
+    /// The end.
+    Latest,
+    /// The first record whose timestamp is this or later.
+    Timestamp(EventTime),
+    /// Of these partitions, and no others.
+    Offsets(BTreeMap<i32, i64>),
+    /// Where this consumer group stands.
+    Group(String),
+}
+
+/// How fast a source may be read, by all workers together; `None` is no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RateLimit {
+    /// Bytes a second, above zero.
+    pub bytes: Option<u64>,
+    /// Records a second, above zero.
+    pub records: Option<u64>,
 }
 
 /// Rows made up from a seed.
@@ -106,6 +147,24 @@ pub struct ResolvedEventTime {
     pub time_zone: TimeZone,
     /// Where a file's bounds come from when it brings no statistics; `None` is to read it once.
     pub bounds: Option<EventTimeBounds>,
+    /// Kafka: how far a record's event time lies at most behind the largest timestamp before it, and a column's at most
+    /// ahead of it; `None` where nothing is promised.
+    pub out_of_orderness: Option<Span>,
+    /// Kafka: whether records that break the promise are rows all the same.
+    pub allow_disorder: bool,
+}
+
+impl ResolvedEventTime {
+    /// The timestamps of Kafka's records, of which nothing is promised.
+    pub(super) fn of_records() -> Self {
+        Self {
+            of: EventTimeOf::Record,
+            time_zone: TimeZone::UTC,
+            bounds: None,
+            out_of_orderness: None,
+            allow_disorder: false,
+        }
+    }
 }
 
 /// What an event time is taken from.
@@ -115,6 +174,8 @@ pub enum EventTimeOf {
     Column(String, Option<TimeUnitSpec>),
     /// The date parts of the file's path: `dt=%Y-%m-%d/hour=%H`.
     Path(String),
+    /// The timestamp of the Kafka record.
+    Record,
 }
 
 /// Where a file's event-time bounds come from.
@@ -148,7 +209,7 @@ pub struct ResolvedOutput {
     /// Partition fields of a table that is to be created.
     pub partition_by: Vec<PartitionField>,
     /// Properties of a table that is to be created.
-    pub properties: std::collections::BTreeMap<String, String>,
+    pub properties: BTreeMap<String, String>,
     /// What becomes of rows that are there.
     pub mode: Mode,
     /// When readers see the rows.

@@ -33,7 +33,7 @@ fn dead_letters_go_to_a_table_of_their_own_behind_the_outputs() {
 fn dead_letters_that_cannot_be_kept_are_refused() {
     let with =
         |more: &str| bad("event_time: {column: time_hour}", &format!("event_time: {{column: time_hour}}\n    {more}"));
-    insta::assert_snapshot!(bad("{column: time_hour}", "{column: t, on_error: dead_letter}"), @"spec.yaml:9:29: sources.flights.event_time: unknown key `on_error`; expected one of column, unit, path, time_zone, bounds");
+    insta::assert_snapshot!(bad("{column: time_hour}", "{column: t, on_error: dead_letter}"), @"spec.yaml:9:29: sources.flights.event_time: unknown key `on_error`; expected one of column, unit, path, time_zone, bounds, out_of_orderness, on_disorder");
     insta::assert_snapshot!(with("dead_letter: {limit: 5}"), @"spec.yaml:10:5: sources.flights.dead_letter: there are no dead letters while a bad record fails the run; write `on_error: dead_letter` beside it, or take it away");
     insta::assert_snapshot!(with("on_error: dead_letter\n    dead_letter: {limit: some, table: x}"), @r"
     spec.yaml:11:26: sources.flights.dead_letter.limit: `some` is no limit; write a number of records, `1000`, or a part of those read, `0.1%`

@@ -1,0 +1,181 @@
+//! Which settings of librdkafka a spec may give.
+//!
+//! An allow-list: a setting that runs a command, loads a library, reads a file, or is Tidegate's own to set is refused
+//! with the reason, and one that is not known here is refused, too. The values are librdkafka's to judge.
+
+use super::error::{SpecError, did_you_mean, quoted};
+
+/// How a setting was given.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Value<'a> {
+    /// In clear.
+    Text(&'a str),
+    /// By reference.
+    Secret,
+}
+
+/// Where brokers are, how the wire is secured, how much is fetched.
+const ALLOWED: &[&str] = &[
+    "api.version.fallback.ms",
+    "api.version.request",
+    "api.version.request.timeout.ms",
+    "bootstrap.servers",
+    "broker.address.family",
+    "broker.address.ttl",
+    "broker.version.fallback",
+    "check.crcs",
+    "client.id",
+    "client.rack",
+    "connections.max.idle.ms",
+    "enable.ssl.certificate.verification",
+    "fetch.error.backoff.ms",
+    "fetch.max.bytes",
+    "fetch.message.max.bytes",
+    "fetch.min.bytes",
+    "fetch.queue.backoff.ms",
+    "fetch.wait.max.ms",
+    "isolation.level",
+    "max.in.flight.requests.per.connection",
+    "max.partition.fetch.bytes",
+    "metadata.max.age.ms",
+    "queued.max.messages.kbytes",
+    "queued.min.messages",
+    "receive.message.max.bytes",
+    "reconnect.backoff.max.ms",
+    "reconnect.backoff.ms",
+    "retry.backoff.max.ms",
+    "retry.backoff.ms",
+    "sasl.mechanism",
+    "sasl.mechanisms",
+    "sasl.username",
+    "security.protocol",
+    "socket.connection.setup.timeout.ms",
+    "socket.keepalive.enable",
+    "socket.nagle.disable",
+    "socket.receive.buffer.bytes",
+    "socket.send.buffer.bytes",
+    "socket.timeout.ms",
+    "ssl.ca.pem",
+    "ssl.certificate.pem",
+    "ssl.cipher.suites",
+    "ssl.curves.list",
+    "ssl.endpoint.identification.algorithm",
+    "ssl.sigalgs.list",
+];
+
+/// Given by reference or not at all.
+const SECRET: &[&str] = &["sasl.password", "ssl.key.password", "ssl.key.pem"];
+
+/// Settings that Tidegate sets itself.
+const OURS: &[&str] = &[
+    "auto.offset.reset",
+    "enable.auto.commit",
+    "enable.auto.offset.store",
+    "enable.partition.eof",
+    "group.id",
+    "group.instance.id",
+    "log.queue",
+    "statistics.interval.ms",
+];
+
+/// Whether a spec may give `key`, and give it so.
+pub(super) fn check(key: &str, value: Value<'_>) -> Result<(), SpecError> {
+    if SECRET.contains(&key) {
+        return match value {
+            Value::Secret => Ok(()),
+            Value::Text(_) => {
+                let error = SpecError::new(format!("{} is a secret", quoted(key)));
+                Err(error.hint(format!("give it under `secrets`, by reference: `{key}: {{from_env: NAME}}`")))
+            }
+        };
+    }
+    if !ALLOWED.contains(&key) {
+        return Err(refusal(key));
+    }
+    let Value::Text(text) = value else { return Ok(()) };
+    if text.len() > 64 << 10 || text.chars().any(|c| c.is_control() && c != '\n' && c != '\r') {
+        return Err(SpecError::new("the value is too long or holds a control character"));
+    }
+    let upper = text.trim().to_ascii_uppercase();
+    match key {
+        "isolation.level" if text != "read_committed" && text != "read_uncommitted" => {
+            let error = SpecError::new(format!("{} is not an isolation level", quoted(text)));
+            Err(error.hint("write `read_committed` or `read_uncommitted`"))
+        }
+        "sasl.mechanism" | "sasl.mechanisms" if upper == "GSSAPI" => {
+            let error = SpecError::new("Kerberos needs a binary built with `--features gssapi`, and a ticket");
+            Err(error.hint("use SCRAM-SHA-512 or PLAIN over TLS"))
+        }
+        "sasl.mechanism" | "sasl.mechanisms" if upper == "OAUTHBEARER" => {
+            let error = SpecError::new("OAUTHBEARER needs a binary built with `--features oidc`");
+            Err(error.hint("use SCRAM-SHA-512 or PLAIN over TLS"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn refusal(key: &str) -> SpecError {
+    let why = if OURS.contains(&key) {
+        "Tidegate sets it itself: which offsets are read is what `scan` says"
+    } else if key.starts_with("plugin.") || key.starts_with("ssl.engine") || key.starts_with("ssl.providers") {
+        "it loads a library"
+    } else if key == "sasl.kerberos.kinit.cmd" {
+        "it runs a command"
+    } else if key.ends_with(".location") || key == "sasl.kerberos.keytab" {
+        "it reads a file of the worker: give the content itself, `ssl.ca.pem: {from_file: ca.pem}` under `secrets`"
+    } else if key.starts_with("sasl.kerberos.") {
+        "Kerberos needs a binary built with `--features gssapi`"
+    } else if key.starts_with("sasl.oauthbearer.") || key == "enable.sasl.oauthbearer.unsecure.jwt" {
+        "OAUTHBEARER needs a binary built with `--features oidc`"
+    } else {
+        let known: Vec<&str> = ALLOWED.iter().chain(SECRET).copied().collect();
+        let error = SpecError::new(format!("{} is not a setting that a spec may give", quoted(key)));
+        return error.hint(did_you_mean(key, &known));
+    };
+    SpecError::new(format!("{} may not be given: {why}", quoted(key)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(key: &str, value: Value<'_>) -> String {
+        check(key, value).map_or_else(|error| error.to_string(), |()| "allowed".to_owned())
+    }
+
+    #[test]
+    fn settings_that_reach_beyond_the_brokers_are_refused_with_the_reason() {
+        for (key, why) in [
+            ("plugin.library.paths", "loads a library"),
+            ("ssl.engine.location", "loads a library"),
+            ("sasl.kerberos.kinit.cmd", "runs a command"),
+            ("ssl.ca.location", "reads a file"),
+            ("ssl.key.location", "reads a file"),
+            ("ssl.keystore.location", "reads a file"),
+            ("sasl.kerberos.keytab", "reads a file"),
+            ("sasl.kerberos.principal", "--features gssapi"),
+            ("sasl.oauthbearer.config", "--features oidc"),
+            ("auto.offset.reset", "Tidegate sets it"),
+            ("group.id", "Tidegate sets it"),
+            ("bootstrap.server", "did you mean `bootstrap.servers`"),
+            ("no.such.thing.at.all", "expected one of"),
+        ] {
+            let said = said(key, Value::Text("x"));
+            assert!(said.contains(why), "{key}: {said}");
+        }
+    }
+
+    #[test]
+    fn secrets_come_by_reference_and_nothing_else_needs_to() {
+        for key in SECRET {
+            assert_eq!(said(key, Value::Secret), "allowed");
+            assert!(said(key, Value::Text("hunter2")).contains("is a secret"));
+            assert!(!said(key, Value::Text("hunter2")).contains("hunter2"));
+        }
+        assert_eq!(said("sasl.username", Value::Secret), "allowed");
+        assert_eq!(said("ssl.ca.pem", Value::Secret), "allowed");
+        assert!(said("isolation.level", Value::Text("committed")).contains("read_committed"));
+        assert!(said("sasl.mechanism", Value::Text("gssapi")).contains("--features gssapi"));
+        assert!(said("sasl.mechanisms", Value::Text("OAUTHBEARER")).contains("--features oidc"));
+    }
+}
