@@ -12,6 +12,7 @@ use tidegate_common::time::{EventTime, Span, Window};
 use tidegate_proto::v1::{self, record};
 
 use super::event::HeldTask;
+use super::grants::Grants;
 use super::ledger::SourceAccount;
 use super::output::Output;
 use super::plan::{Place, SourcePlan};
@@ -66,17 +67,6 @@ pub(super) struct Source {
     pub(super) finding: Vec<record::SegmentInfo>,
 }
 
-/// A task that is granted to a session.
-#[derive(Clone, Debug)]
-pub struct Grant {
-    /// Who holds it.
-    pub session: SessionId,
-    /// Under which token.
-    pub token: Token,
-    pub(super) paused_at: Option<EventTime>,
-    pub(super) yielding: bool,
-}
-
 /// How often a task was tried since it last made progress.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tries {
@@ -111,8 +101,7 @@ pub struct Backfill {
     pub(super) ended: i64,
     // What follows is soft: lost with the process, and nothing rests on it.
     pub(super) epoch: Epoch,
-    pub(super) grants: BTreeMap<TaskId, Grant>,
-    pub(super) reading: u32,
+    pub(super) grants: Grants,
     pub(super) paused: BTreeSet<(EventTime, TaskId)>,
     pub(super) tries: BTreeMap<TaskId, Tries>,
     pub(super) told: Option<Gate>,
@@ -148,8 +137,7 @@ impl Backfill {
             updated: 0,
             ended: 0,
             epoch: Epoch::default(),
-            grants: BTreeMap::new(),
-            reading: 0,
+            grants: Grants::default(),
             paused: BTreeSet::new(),
             tries: BTreeMap::new(),
             told: None,

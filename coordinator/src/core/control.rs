@@ -191,7 +191,7 @@ impl Core {
             _ => true,
         };
         let grants = backfill.grants.iter().filter(|(task, _)| which(task) && given_up(task));
-        let grants: Vec<_> = grants.map(|(task, grant)| (*task, grant.session, grant.token)).collect();
+        let grants: Vec<_> = grants.map(|(task, grant)| (task, grant.session(), grant.token())).collect();
         for (task, session, token) in grants {
             self.end_grant(id, task, false);
             let revoke = v1::Revoke {
