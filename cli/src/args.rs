@@ -162,7 +162,7 @@ pub(crate) struct Plan {
     /// Slots that will read [default: those of one worker]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub slots: Option<u32>,
-    /// Also save the plan to a file: the spec, every pinned file, the digests of the plan, the estimate
+    /// Also save the plan to a file, to be applied later: exactly what it says, or nothing
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
     /// End with 10 when there is work, and with 0 when there is none

@@ -187,10 +187,12 @@ fn odd_jobs(backfill: &Backfill) -> Vec<TaskId> {
     }
     // A preparation reads markers: it waits until none of them can move.
     let pins = backfill.phase == v1::Phase::Preparing || (backfill.repin && !backfill.is_over());
-    if pins && running && !backfill.has_open_intent() {
+    // With a saved plan nothing is made before it is known that the plan holds.
+    let first = backfill.phase == v1::Phase::Preparing && backfill.expected.is_some();
+    if pins && running && !backfill.has_open_intent() && (!first || backfill.is_found()) {
         jobs.push(TaskId::Prepare);
     }
-    if backfill.phase == v1::Phase::Enumerating && running {
+    if (backfill.phase == v1::Phase::Enumerating || first) && running {
         let sources = (0u32..).zip(&backfill.sources).filter(|(_, source)| source.plan.found().is_none());
         jobs.extend(sources.map(|(ix, _)| TaskId::Enumerate(SourceIx::new(ix))));
     }
@@ -199,8 +201,16 @@ fn odd_jobs(backfill: &Backfill) -> Vec<TaskId> {
 
 fn odd_work(backfill: &Backfill, task: TaskId) -> Option<Work> {
     Some(match task {
-        TaskId::Prepare => Work::Prepare(v1::PrepareWork {}),
-        TaskId::Enumerate(source) => Work::Enumerate(v1::EnumerateWork { source: source.get() }),
+        TaskId::Prepare => {
+            // What was prepared once is what the backfill rests on, whatever was planned before.
+            let expected = backfill.expected.as_ref().filter(|_| backfill.prepared.is_none());
+            let expected = expected.map(|expected| expected.outputs.clone()).unwrap_or_default();
+            Work::Prepare(v1::PrepareWork { expected })
+        }
+        TaskId::Enumerate(source) => {
+            let expected = backfill.expected_of(source).cloned();
+            Work::Enumerate(v1::EnumerateWork { source: source.get(), expected })
+        }
         TaskId::Commit(output, sequence) => {
             let output = backfill.outputs.get(output.get() as usize)?;
             let intent = output.prepared_intent().filter(|intent| Sequence::new(intent.sequence) == sequence)?;

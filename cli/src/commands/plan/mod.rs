@@ -18,7 +18,8 @@ use crate::args;
 use crate::config::{Config, DEFAULT_CATALOG};
 use crate::exit::{Error, Exit, Outcome};
 use crate::output::{self, Document, Format};
-use crate::spec_file::{self, CheckedSpec, SAVED_PLAN};
+use crate::saved_plan;
+use crate::spec_file::{self, CheckedSpec};
 
 /// How long units are read to learn how fast that is.
 const SAMPLE: Duration = Duration::from_secs(2);
@@ -26,6 +27,8 @@ const SAMPLE: Duration = Duration::from_secs(2);
 /// A survey, and with what it was made.
 struct Planned<'a> {
     file: &'a Path,
+    /// Where it is saved.
+    out: Option<&'a Path>,
     window: &'a args::WindowArgs,
     spec: &'a CheckedSpec,
     survey: Survey,
@@ -46,6 +49,7 @@ pub(super) async fn plan(args: args::Plan, context: &Context) -> Outcome {
     progress.end();
     let planned = Planned {
         file: &args.spec.file,
+        out: args.out.as_deref(),
         window: &args.window,
         spec: &spec,
         survey: found?,
@@ -60,7 +64,9 @@ pub(super) async fn plan(args: args::Plan, context: &Context) -> Outcome {
     }
     match context.format() {
         Format::Table | Format::Wide => output::print(&text::text(&planned, context.format() == Format::Wide))?,
-        format => output::print_document(format, "Plan", &spec.id.to_string(), &document::Plan::of(&planned))?,
+        format => {
+            output::print_document(format, saved_plan::KIND, &spec.id.to_string(), &document::Plan::of(&planned))?
+        }
     }
     Ok(if args.detailed_exitcode && text::has_work(&planned) { Exit::WorkToDo } else { Exit::Done })
 }
@@ -121,8 +127,7 @@ fn refuse_wide(planned: &Planned<'_>) -> Result<(), Error> {
 }
 
 fn save(planned: &Planned<'_>, path: &Path) -> Result<(), Error> {
-    let saved = document::Saved::of(planned);
-    let text = Document::new(SAVED_PLAN, &saved).text(Format::Json)?;
+    let text = Document::new(saved_plan::KIND, &document::Plan::of(planned)).text(Format::Json)?;
     std::fs::write(path, text)
         .map_err(|error| Error::new(Exit::Failed, format!("{} cannot be written", path.display())).because(error))
 }

@@ -197,6 +197,9 @@ fn next(planned: &Planned<'_>) -> String {
         return "choose a window that the sources have rows in; `tidegate source describe` says which they have"
             .to_owned();
     }
+    if let Some(saved) = planned.out {
+        return format!("tidegate apply {} --reason \"…\"", saved.display());
+    }
     let file = planned.file.display();
     let window = match (planned.window, planned.spec.resolved.window) {
         (WindowArgs { window: None, last: None }, _) => String::new(),
