@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use tidegate_common::clock;
 use tidegate_common::ids::BackfillId;
@@ -149,7 +150,7 @@ fn read(from: impl std::io::Read, longest: u64) -> std::io::Result<String> {
 }
 
 /// What a spec asks for, in short; `kind: SpecSummary`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub(crate) struct Summary {
     /// The whole id of the backfill.
     pub id: String,
@@ -166,7 +167,7 @@ pub(crate) struct Summary {
 }
 
 /// A half-open window.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub(crate) struct SummaryWindow {
     /// The first point in it, RFC 3339.
     pub from: String,
@@ -175,7 +176,7 @@ pub(crate) struct SummaryWindow {
 }
 
 /// What is read.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub(crate) struct SummarySource {
     /// Its name.
     pub name: String,
@@ -186,7 +187,7 @@ pub(crate) struct SummarySource {
 }
 
 /// What is written.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub(crate) struct SummaryOutput {
     /// Its name.
     pub name: String,

@@ -173,8 +173,9 @@ impl Core {
         if let Some(drift) = drift.filter(|drift| !wide && found.widest_unit > drift.as_micros()) {
             let widest = tidegate_common::time::Span::from_micros(found.widest_unit);
             let message = format!(
-                "source {name} has a unit {widest} wide, and alignment.max_drift is {drift}: set max_drift to {widest} \
-                 or more, or alignment.allow_wide: true (the bound is then the widest unit)"
+                "source {name} has a unit {widest} wide, and alignment.max_drift is {drift}: set max_drift to {} \
+                 or more, or alignment.allow_wide: true (the bound is then the widest unit)",
+                widest.to_be_written()
             );
             return self.fail_backfill(&lease.id, fatal(message, 4), out);
         }

@@ -1,5 +1,6 @@
 //! A plan for programs: `kind: Plan`. What `--out` saves is the same document.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use tidegate_worker::survey::{DriftSurvey, OutputSurvey, SourceSurvey};
 
@@ -9,8 +10,8 @@ use crate::spec_file::Summary;
 use crate::view::{Found, found};
 
 /// A plan.
-#[derive(Debug, Serialize)]
-pub(super) struct Plan {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(in crate::commands) struct Plan {
     spec: Summary,
     slots: u32,
     sources: Vec<Source>,
@@ -24,7 +25,8 @@ pub(super) struct Plan {
     apply: SavedPlan,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "PlannedSource")]
 struct Source {
     name: String,
     event_time: String,
@@ -37,7 +39,8 @@ struct Source {
     sampled_seconds: f64,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "PlannedDrift")]
 struct Drift {
     /// Null is without alignment.
     max_drift_seconds: Option<f64>,
@@ -49,7 +52,8 @@ struct Drift {
     slots_of_use_at_most: usize,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "PlannedOutput")]
 struct Output {
     name: String,
     source: String,
@@ -74,14 +78,15 @@ struct Output {
 }
 
 /// What is in the window now, and will be removed.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Replaced")]
 struct Replaces {
     files: u64,
     rows: u64,
 }
 
 /// Reading, SQL and encoding; commits and slow storage come on top.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Estimate {
     seconds: f64,
     from_seconds: f64,

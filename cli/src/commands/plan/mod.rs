@@ -13,11 +13,12 @@ use tidegate_worker::sink::Catalogs;
 use tidegate_worker::survey::{self, Means, Survey};
 use tidegate_worker::task::TaskError;
 
+pub(super) use self::document::Plan as Document;
 use super::{Context, worker};
 use crate::args;
 use crate::config::{Config, DEFAULT_CATALOG};
 use crate::exit::{Error, Exit, Outcome};
-use crate::output::{self, Document, Format};
+use crate::output::{self, Format};
 use crate::saved_plan;
 use crate::spec_file::{self, CheckedSpec};
 
@@ -121,13 +122,14 @@ fn refuse_wide(planned: &Planned<'_>) -> Result<(), Error> {
     let allows = planned.survey.drifts.iter().find(|one| one.drift == Some(tightest));
     let slots = allows.map_or(0.0, |one| one.free.average);
     Err(Error::new(Exit::Preflight, format!("alignment.max_drift is {drift}, and {}", wide.join("; "))).hint(format!(
-        "these files allow max_drift: {tightest} and wider (which keeps {slots:.1} slots busy on average), or take \
-         alignment.allow_wide: true: one source is then up to {tightest} ahead of another. Smaller row groups allow less"
+        "these files allow max_drift: {} and wider (which keeps {slots:.1} slots busy on average), or take \
+         alignment.allow_wide: true: one source is then up to {tightest} ahead of another. Smaller row groups allow less",
+        tightest.to_be_written()
     )))
 }
 
 fn save(planned: &Planned<'_>, path: &Path) -> Result<(), Error> {
-    let text = Document::new(saved_plan::KIND, &document::Plan::of(planned)).text(Format::Json)?;
+    let text = output::Document::new(saved_plan::KIND, &document::Plan::of(planned)).text(Format::Json)?;
     std::fs::write(path, text)
         .map_err(|error| Error::new(Exit::Failed, format!("{} cannot be written", path.display())).because(error))
 }
