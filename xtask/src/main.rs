@@ -1,13 +1,16 @@
-//! Drives what a contributor runs: `cargo xtask test | sim | bench | example-data`.
+//! Drives what a contributor runs: `cargo xtask test | sim | bench | services | example-data`.
 //!
-//! It calls cargo and python and refuses to do their work. It depends on no other room and on no crate, because it is
+//! It calls cargo, python, java and maven and refuses to do their work. It depends on no other room and on no crate, because it is
 //! compiled before all others.
 
 mod catalog;
 mod environment;
+mod kafka;
+mod maven;
 mod shelf;
 mod steps;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use steps::{Step, cargo};
@@ -18,7 +21,9 @@ cargo xtask sim [--seeds N]     the simulator, over N seeds (default 1000)
 cargo xtask bench [FILTER]      what a step of the core costs (Criterion)
 cargo xtask bench peers [ARG…]  one job on Tidegate and on DuckDB, by turns; ARGs go to bench/peers/peers.py
 cargo xtask python              makes the environment that the tests check tables with; prints its interpreter
-cargo xtask rest-catalog        makes the REST catalog that the tests commit to; prints its folder
+cargo xtask services            makes the servers that the tests speak to, a REST catalog and a Kafka broker
+cargo xtask rest-catalog        makes the REST catalog alone; prints its folder
+cargo xtask kafka               makes the Kafka broker alone; prints its folder
 cargo xtask example-data --flights flights.csv --weather weather.csv --out examples/flights
                                 makes the example data again";
 
@@ -36,6 +41,10 @@ fn main() -> ExitCode {
             steps::run([cargo("bench", "bench --package tidegate-bench --").arg(filter)])
         }
         ["python"] => environment::python().map(|interpreter| println!("{}", interpreter.display())),
+        ["services"] => services().map(|(catalog, kafka)| {
+            println!("REST catalog  {}\nKafka broker  {}", catalog.display(), kafka.display());
+        }),
+        ["kafka"] => kafka::kafka().map(|folder| println!("{}", folder.display())),
         ["rest-catalog"] => catalog::rest_catalog().map(|folder| println!("{}", folder.display())),
         ["example-data", rest @ ..] => example_data(rest),
         ["help" | "--help" | "-h"] => {
@@ -59,7 +68,7 @@ fn main() -> ExitCode {
 /// What the tests need first, so that what is missing is said at once; then the checks; then the tests, whose summary
 /// comes last.
 fn test(filter: Option<&str>) -> Result<(), steps::Failed> {
-    let (python, catalog) = (environment::python()?, catalog::rest_catalog()?);
+    let (python, (catalog, kafka)) = (environment::python()?, services()?);
     let deny_warnings = "clippy --workspace --all-targets -- --deny warnings";
     steps::run([
         cargo("format", "fmt --all --check"),
@@ -68,11 +77,16 @@ fn test(filter: Option<&str>) -> Result<(), steps::Failed> {
         cargo("binary", "build --package tidegate"),
     ])?;
     let tests = cargo("tests", "test --workspace").env("TIDEGATE_PYTHON", python);
-    let tests = tests.env("TIDEGATE_REST_CATALOG", catalog).speaks_last();
+    let tests = tests.env("TIDEGATE_REST_CATALOG", catalog).env("TIDEGATE_KAFKA", kafka).speaks_last();
     steps::run([match filter {
         Some(filter) => tests.arg(filter),
         None => tests,
     }])
+}
+
+/// The folders of the REST catalog and of the Kafka broker.
+fn services() -> Result<(PathBuf, PathBuf), steps::Failed> {
+    Ok((catalog::rest_catalog()?, kafka::kafka()?))
 }
 
 fn peers(arguments: &[&str]) -> Result<(), steps::Failed> {

@@ -62,6 +62,13 @@ impl Step {
         self
     }
 
+    /// Has it say everything on stderr: what stands on stdout is an answer that somebody reads.
+    #[must_use]
+    pub(crate) fn aside(mut self) -> Self {
+        self.command.stdout(std::io::stderr());
+        self
+    }
+
     /// Leaves the last word to the command: its own summary says how it went and how long it took.
     #[must_use]
     pub(crate) fn speaks_last(mut self) -> Self {

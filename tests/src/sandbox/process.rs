@@ -34,6 +34,13 @@ impl Signal {
     }
 }
 
+/// Waits for a word or for the end of who would say it; in the second case kills the group $1, whose last files may still
+/// come while the folder $2 is removed.
+const GUARD: &str = "read -r line && exit
+kill -s KILL -- -\"$1\"
+[ -z \"$2\" ] && exit
+for try in 1 2 3 4 5; do rm -rf -- \"$2\" && exit; sleep 0.2; done";
+
 /// A running process, and all that it starts.
 #[derive(Debug)]
 pub struct Process {
@@ -49,14 +56,27 @@ impl Process {
     ///
     /// # Panics
     /// When it cannot be started.
-    pub fn start(name: &str, mut command: Command, log: PathBuf) -> Self {
+    pub fn start(name: &str, command: Command, log: PathBuf) -> Self {
+        Self::guarded(name, command, log, None)
+    }
+
+    /// Starts `command`, which keeps its data in `folder`: that goes too when this test process is gone without having said
+    /// so.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn start_on(name: &str, command: Command, log: PathBuf, folder: &Path) -> Self {
+        Self::guarded(name, command, log, Some(folder))
+    }
+
+    fn guarded(name: &str, mut command: Command, log: PathBuf, folder: Option<&Path>) -> Self {
         use std::os::unix::process::CommandExt;
         let out = File::create(&log).expect("a log file");
         let err = out.try_clone().expect("a log file");
         let child = command.stdin(Stdio::null()).stdout(out).stderr(err).process_group(0).spawn();
         let child = child.unwrap_or_else(|error| panic!("{name} cannot be started: {error}"));
         let mut guard = Command::new("sh");
-        guard.args(["-c", "read -r line || kill -s KILL -- -\"$1\"", "guard"]).arg(child.id().to_string());
+        guard.args(["-c", GUARD, "guard"]).arg(child.id().to_string()).args(folder);
         guard.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
         let guard = guard.spawn().expect("there is a shell");
         Self { name: name.to_owned(), child, guard, log }
