@@ -45,12 +45,13 @@ pub(crate) struct Edge {
 pub(crate) fn source_edge(backfill: &v1::Backfill, source: &v1::SourceState) -> Option<Edge> {
     let found = source.found.as_ref()?;
     let in_range = in_range(source);
-    let accounted = source.rows_read.saturating_add(found.rows_pruned);
+    let accounted = source.rows_read.saturating_add(found.rows_pruned).saturating_add(source.rows_gaps);
     let mut text = format!(
-        "{} in range = {} read + {} pruned + 0 gaps",
+        "{} in range = {} read + {} pruned + {} gaps",
         count(in_range),
         count(source.rows_read),
-        count(found.rows_pruned)
+        count(found.rows_pruned),
+        count(source.rows_gaps)
     );
     if accounted < in_range {
         text.push_str(&format!(" + {} not read", count(in_range - accounted)));
@@ -76,7 +77,7 @@ pub(crate) fn done_percent(backfill: &v1::Backfill) -> Option<f64> {
     let by_records = found.iter().all(|found| found.units == 0 || found.rows_in_range > found.rows_pruned);
     for (source, found) in backfill.sources.iter().zip(found) {
         if by_records {
-            done += source.rows_read + found.rows_pruned;
+            done += source.rows_read + source.rows_gaps + found.rows_pruned;
             all += in_range(source);
         } else {
             done += source.units_done;

@@ -186,7 +186,14 @@ impl Lines {
             self.edge(&edge);
         }
         let outside = plural(source.rows_outside, "row");
-        self.fact("of those", &format!("{outside} outside the window, {} dead letter", count(source.rows_dead_letter)));
+        let mut those = format!("{outside} outside the window, {} dead letter", count(source.rows_dead_letter));
+        if source.rows_void > 0 {
+            those.push_str(&format!(", {} without a row (tombstones, changes left out)", count(source.rows_void)));
+        }
+        if source.rows_disordered > 0 {
+            those.push_str(&format!(", {} out of the declared order", count(source.rows_disordered)));
+        }
+        self.fact("of those", &those);
         let seconds = self.wall as f64 / 1e6;
         let speed = if seconds > 0.0 { source.rows_read as f64 / seconds } else { 0.0 };
         self.fact("read", &format!("{} at {} over the whole run", bytes(source.bytes_read), rate(speed)));

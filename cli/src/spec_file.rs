@@ -176,6 +176,7 @@ impl Summary {
                 SourceKind::Files(files) => ("files", files.path.clone()),
                 SourceKind::Iceberg { table, snapshot: None } => ("iceberg", table.to_string()),
                 SourceKind::Iceberg { table, snapshot: Some(at) } => ("iceberg", format!("{table} @ snapshot {at}")),
+                SourceKind::Kafka(kafka) => ("kafka", kafka.spec.topic.clone()),
                 SourceKind::Generate(made) => ("generate", crate::figures::plural(made.rows, "row")),
             };
             SummarySource { name: source.name.clone(), kind, from }

@@ -74,6 +74,12 @@ pub(crate) struct Source {
     pub rows_unplanned: u64,
     pub rows_outside_window: u64,
     pub rows_dead_letter: u64,
+    /// Offsets that hold no record: markers of transactions, aborted records, what compaction removed.
+    pub rows_gaps: u64,
+    /// Of rows_read: tombstones, and changes that the spec leaves out.
+    pub rows_void: u64,
+    /// Of rows_read: rows that broke the declared order, and may.
+    pub rows_disordered: u64,
     pub bytes_read: u64,
     /// The largest row event time - read watermark at read; null before the first row.
     pub max_skew_seconds: Option<f64>,
@@ -251,6 +257,9 @@ fn source(source: &v1::SourceState) -> Source {
         rows_unplanned: source.rows_unplanned,
         rows_outside_window: source.rows_outside,
         rows_dead_letter: source.rows_dead_letter,
+        rows_gaps: source.rows_gaps,
+        rows_void: source.rows_void,
+        rows_disordered: source.rows_disordered,
         bytes_read: source.bytes_read,
         max_skew_seconds: (source.max_skew != i64::MIN).then(|| seconds(source.max_skew)),
         held_at_gate_seconds: seconds(source.held_micros),

@@ -128,6 +128,11 @@ impl Bounds {
         (low <= high).then_some(Self { low, high })
     }
 
+    /// The bounds of one point.
+    pub const fn at(point: EventTime) -> Self {
+        Self { low: point, high: point }
+    }
+
     /// The earliest event time.
     pub const fn low(self) -> EventTime {
         self.low

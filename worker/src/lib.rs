@@ -3,6 +3,8 @@
 pub mod access;
 pub mod failpoint;
 pub mod failure;
+mod format;
+pub mod kafka;
 pub mod session;
 pub mod sink;
 pub mod source;

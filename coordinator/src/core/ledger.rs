@@ -22,6 +22,12 @@ pub struct SourceAccount {
     pub outside: u64,
     /// Records read that do not decode, and rows without event time.
     pub dead_letter: u64,
+    /// Offsets read over that hold no record.
+    pub gaps: u64,
+    /// Records read that are neither row nor dead letter.
+    pub void: u64,
+    /// Rows that broke the declared order, and may.
+    pub disordered: u64,
     /// Bytes read.
     pub bytes: u64,
     /// Units accepted.
@@ -45,7 +51,10 @@ impl SourceAccount {
     /// Books an accepted hand-in of units that were planned with `planned` rows.
     pub fn book(&mut self, hand_in: &v1::HandIn, planned: u64) {
         self.read += hand_in.rows_read;
-        self.unplanned += hand_in.rows_read.saturating_sub(planned);
+        self.unplanned += (hand_in.rows_read + hand_in.rows_gaps).saturating_sub(planned);
+        self.gaps += hand_in.rows_gaps;
+        self.void += hand_in.rows_void;
+        self.disordered += hand_in.rows_disordered;
         self.outside += hand_in.rows_outside;
         self.dead_letter += hand_in.rows_dead_letter;
         self.bytes += hand_in.bytes_read;
@@ -59,8 +68,9 @@ impl SourceAccount {
     /// The edge of this source that does not balance, in words; only sensible once all is read.
     pub fn imbalance(&self, name: &str, found: &v1::Enumerated) -> Option<String> {
         let (in_range, pruned) = (found.rows_in_range + self.unplanned, found.rows_pruned);
-        (in_range != self.read + pruned).then(|| {
-            format!("source {name}: {in_range} rows in range != {} read + {pruned} pruned + 0 gaps", self.read)
+        (in_range != self.read + pruned + self.gaps).then(|| {
+            let (read, gaps) = (self.read, self.gaps);
+            format!("source {name}: {in_range} rows in range != {read} read + {pruned} pruned + {gaps} gaps")
         })
     }
 }
@@ -163,8 +173,13 @@ impl OutputAccount {
 pub(super) fn unsound(hand_in: &v1::HandIn, units: &[v1::UnitOfWork]) -> Option<String> {
     let planned = planned_rows(units);
     let known = units.iter().all(|unit| unit.rows > 0);
-    if hand_in.rows_read < planned || (known && hand_in.rows_read > planned) {
-        return Some(format!("read {} rows of units that hold {planned}", hand_in.rows_read));
+    let accounted = hand_in.rows_read.saturating_add(hand_in.rows_gaps);
+    if accounted < planned || (known && accounted > planned) {
+        let (read, gaps) = (hand_in.rows_read, hand_in.rows_gaps);
+        return Some(format!("read {read} rows and {gaps} gaps of units that hold {planned}"));
+    }
+    if hand_in.rows_void > hand_in.rows_read {
+        return Some(format!("{} of {} records read are no row", hand_in.rows_void, hand_in.rows_read));
     }
     for part in &hand_in.outputs {
         let out = part.rows_passed + part.rows_filtered + part.rows_late + part.rows_dead_letter;

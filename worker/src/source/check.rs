@@ -1,6 +1,6 @@
 //! Checks what a reader yields against what was planned: the rows of a unit, to the last one, within its bounds.
 
-use arrow::array::{Array, Int64Array};
+use arrow::array::Array;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use tidegate_common::time::{EventTime, Window};
@@ -53,7 +53,7 @@ impl Unit {
                 None if unit.rows != 0 && seen != unit.rows => Some((Err(unit.miscounted(seen)), None)),
                 None => None,
                 Some(Err(e)) => Some((Err(e), None)),
-                Some(Ok(batch)) => match unit.check(&batch.event_time, seen, batch.dead.len() as u64) {
+                Some(Ok(batch)) => match unit.check(&batch, seen) {
                     Ok(now) => Some((Ok(batch), Some((unit, batches, now)))),
                     Err(e) => Some((Err(e), None)),
                 },
@@ -62,10 +62,13 @@ impl Unit {
         checked.boxed()
     }
 
-    fn check(&self, times: &Int64Array, before: u64, dead: u64) -> Result<u64, SourceError> {
+    fn check(&self, batch: &SourceBatch, before: u64) -> Result<u64, SourceError> {
+        let times = &batch.event_time;
         let (from, to) = (self.window.from().as_micros(), self.window.to().as_micros());
         let is_wrong = |at: i64| from <= at && at < to && !(self.low <= at && at <= self.high);
-        let wrong = if times.null_count() == 0 {
+        let wrong = if batch.may_stray {
+            None
+        } else if times.null_count() == 0 {
             times.values().iter().position(|at| is_wrong(*at))
         } else {
             times.iter().position(|at| at.is_some_and(is_wrong))
@@ -82,7 +85,7 @@ impl Unit {
                 way_out: self.way_out,
             });
         }
-        let now = before + times.len() as u64 + dead;
+        let now = before + times.len() as u64 + batch.dead.len() as u64 + batch.gaps + batch.void;
         if self.rows != 0 && now > self.rows { Err(self.miscounted(now)) } else { Ok(now) }
     }
 

@@ -12,7 +12,7 @@ const MAX_ERROR: usize = 1_000;
 /// A record that does not decode, or a row without event time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadRecord {
-    /// Where it begins: a text's byte, counted in the decompressed file.
+    /// Where it begins: a text's byte, counted in the decompressed file; a Kafka record's offset.
     pub position: u64,
     /// Which row of its unit it is, from 0, where it is a row.
     pub row: Option<u64>,
@@ -35,6 +35,8 @@ pub enum RawAs {
     Json,
     /// A row of a columnar file, every column of it, as a JSON object.
     RowAsJson,
+    /// The value of a Kafka record, as it stands there.
+    RecordValue,
 }
 
 impl RawAs {
@@ -44,6 +46,7 @@ impl RawAs {
             Self::Csv => "csv",
             Self::Json => "json",
             Self::RowAsJson => "row as json",
+            Self::RecordValue => "record value",
         }
     }
 }

@@ -3,6 +3,8 @@
 use tidegate_common::time::{EventTime, Window};
 
 use crate::failure::{Class, Classify, TEMPORARY};
+use crate::format::FormatError;
+use crate::kafka::KafkaError;
 use crate::storage::{StoreError, Trouble, is_unreachable};
 
 /// An error of somebody else's crate, kept as the cause.
@@ -118,6 +120,24 @@ pub enum SourceError {
         /// Rows that were found.
         found: u64,
     },
+    /// Kafka could not be asked.
+    #[error("source {source_name}")]
+    Kafka {
+        /// The source's name.
+        source_name: String,
+        /// Why.
+        #[source]
+        source: KafkaError,
+    },
+    /// The records' format could not be opened, or its registry not be asked.
+    #[error("source {source_name}")]
+    Format {
+        /// The source's name.
+        source_name: String,
+        /// Why.
+        #[source]
+        source: FormatError,
+    },
     /// Nobody waits for what an enumeration finds any more.
     #[error("the enumeration was given up")]
     Abandoned,
@@ -135,6 +155,8 @@ impl Classify for SourceError {
             Self::Corrupt { during: During::Plan, .. } => Class::Fatal { exit_code: 4 },
             Self::Corrupt { .. } | Self::OutOfBounds { .. } | Self::Rows { .. } => Class::Poison,
             Self::Store { source, .. } => store_class(source),
+            Self::Kafka { source, .. } => source.class(),
+            Self::Format { source, .. } => source.class(),
             Self::Lake { .. } | Self::Abandoned => Class::Retryable,
         }
     }
@@ -142,6 +164,8 @@ impl Classify for SourceError {
     fn exit_code(&self) -> Option<i32> {
         match self {
             Self::Store { source, .. } if source.trouble() == Trouble::Unreachable => Some(TEMPORARY),
+            Self::Kafka { source, .. } => source.exit_code(),
+            Self::Format { source, .. } => source.exit_code(),
             Self::Lake { source, .. } if is_unreachable(source.as_ref()) => Some(TEMPORARY),
             _ => None,
         }
@@ -153,9 +177,13 @@ impl Classify for SourceError {
             Self::Corrupt { file, place, .. } => format!("{file}{}", at(place)),
             Self::Rows { file, place, .. } => format!("{file}, {place}"),
             Self::OutOfBounds { file, place, row, .. } => format!("{file}, {place}, row {row}"),
-            Self::Spec { .. } | Self::Input { .. } | Self::Denied { .. } | Self::Lake { .. } | Self::Abandoned => {
-                String::new()
-            }
+            Self::Spec { .. }
+            | Self::Input { .. }
+            | Self::Denied { .. }
+            | Self::Lake { .. }
+            | Self::Kafka { .. }
+            | Self::Format { .. }
+            | Self::Abandoned => String::new(),
         }
     }
 }

@@ -175,7 +175,7 @@ impl UnitReader for GenerateReader {
                 during: During::Read,
                 source: Box::new(e),
             })?;
-            Ok(SourceBatch { rows, event_time, dead: Vec::new() })
+            Ok(SourceBatch::of(rows, event_time, Vec::new()))
         });
         Ok(checks.over(futures::stream::iter(batches).boxed()))
     }

@@ -13,6 +13,7 @@ mod event_time;
 mod files;
 mod generate;
 mod iceberg;
+mod kafka;
 mod lines;
 mod parquet;
 mod path_time;
@@ -34,6 +35,7 @@ use tokio::sync::mpsc;
 pub(crate) use self::dead::NO_EVENT_TIME;
 pub use self::dead::{DeadRecord, MAX_RAW, RawAs};
 pub use self::error::{Cause, During, SourceError};
+pub(crate) use self::kafka::{Described, KafkaSource};
 use crate::access::Access;
 use crate::storage::Lake;
 
@@ -46,6 +48,19 @@ pub struct SourceBatch {
     pub event_time: Int64Array,
     /// Records of the unit that are no row, where the spec wants them kept.
     pub dead: Vec<DeadRecord>,
+    /// Offsets of the unit that hold no record.
+    pub gaps: u64,
+    /// Records of the unit that are neither row nor dead letter: tombstones, changes that the spec leaves out.
+    pub void: u64,
+    /// Whether rows may lie outside the unit's bounds; they are counted.
+    pub may_stray: bool,
+}
+
+impl SourceBatch {
+    /// Rows and dead letters, of a source that has nothing else.
+    pub fn of(rows: RecordBatch, event_time: Int64Array, dead: Vec<DeadRecord>) -> Self {
+        Self { rows, event_time, dead, gaps: 0, void: 0, may_stray: false }
+    }
 }
 
 /// What an enumeration found: one split and its units, not yet packed into tasks.
@@ -93,8 +108,8 @@ pub trait Source: Send + Sync {
 /// Reads units of the splits it was opened over; footers and the like are loaded once.
 #[async_trait]
 pub trait UnitReader: Send {
-    /// The rows of one unit. The stream yields exactly `unit.rows` rows and dead records, all rows that lie in the window
-    /// within the unit's bounds, or an error that names the file and the unit.
+    /// The rows of one unit. The stream yields exactly `unit.rows` rows, dead records, void records and gaps, all rows that
+    /// lie in the window within the unit's bounds unless they may stray, or an error that names the file and the unit.
     async fn read(
         &mut self,
         unit: &v1::UnitOfWork,
@@ -108,14 +123,13 @@ pub trait UnitReader: Send {
 /// known form.
 pub async fn open(name: &str, spec: &SourceSpec, access: &Access) -> Result<Arc<dyn Source>, SourceError> {
     let refuse = |what: &str| SourceError::Spec { source_name: name.to_owned(), what: what.to_owned() };
-    match (&spec.files, &spec.iceberg, &spec.generate) {
-        (Some(files), None, None) => {
+    match (&spec.files, &spec.generate) {
+        (Some(files), None) => {
             let on_error = spec.on_error.unwrap_or(OnError::Fail);
             files::open(name, files, spec.event_time.as_ref(), on_error, access).await
         }
-        (None, Some(_), None) => Err(refuse("an Iceberg table is opened by its catalog")),
-        (None, None, Some(generated)) => generate::open(name, generated, spec.event_time.as_ref()),
-        _ => Err(refuse("exactly one of files, iceberg and generate says what is read")),
+        (None, Some(generated)) => generate::open(name, generated, spec.event_time.as_ref()),
+        _ => Err(refuse("an Iceberg table is opened by its catalog, and a topic at its offsets")),
     }
 }
 

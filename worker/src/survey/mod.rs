@@ -259,6 +259,7 @@ fn event_time(source: &ResolvedSource) -> String {
         Some(EventTimeOf::Column(name, None)) => format!("column {name}"),
         Some(EventTimeOf::Column(name, Some(unit))) => format!("column {name}, {unit:?} since 1970").to_lowercase(),
         Some(EventTimeOf::Path(pattern)) => format!("path {pattern}"),
+        Some(EventTimeOf::Record) => "the record's timestamp".to_owned(),
         None => "generated".to_owned(),
     }
 }

@@ -3,13 +3,13 @@
 //! | column | what it holds |
 //! |---|---|
 //! | source | the source's name in the spec |
-//! | file | the file it stands in |
-//! | position | the byte where it begins, in a text as it is when it is decompressed; the row group, in a columnar file |
+//! | file | the file it stands in, or the topic and partition: `kafka:flights/3` |
+//! | position | the byte where it begins, in a text as it is when it is decompressed; the row group, in a columnar file; the offset, in Kafka |
 //! | row | which row of its row group it is, from 0; null in a text |
 //! | error | what is wrong with it |
 //! | raw | its bytes, at most 1 MiB of them |
 //! | raw_bytes | how many it has in all: `raw` is cut where this is more |
-//! | raw_as | what they are: `csv`, `json`, or `row as json` |
+//! | raw_as | what they are: `csv`, `json`, `row as json`, or `record value` |
 //! | read_at | processing time of the attempt that read it |
 //! | backfill | who read it |
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tidegate_common::ids::{BackfillId, OutputIx, SourceIx};
 use tidegate_common::spec;
 use tidegate_common::spec::model::SourceSpec;
-use tidegate_common::spec::{Resolved, ResolvedOutput, ResolvedSource, SourceKind};
+use tidegate_common::spec::{Kafka, Resolved, ResolvedOutput, ResolvedSource, SourceKind};
 use tidegate_proto::v1;
 use tokio::sync::OnceCell;
 
@@ -17,7 +17,7 @@ use super::TaskError;
 use crate::access::Access;
 use crate::failure::{Class, Classify};
 use crate::sink::{Catalogs, OutputTarget};
-use crate::source::{self, Source, SourceError};
+use crate::source::{self, Described, KafkaSource, Source, SourceError};
 use crate::transform::Query;
 
 /// Why a backfill cannot be worked on.
@@ -93,8 +93,12 @@ impl Opened {
     }
 
     async fn open_source(&self, described: &ResolvedSource, spec: &SourceSpec) -> Result<Arc<dyn Source>, TaskError> {
-        let SourceKind::Iceberg { table, .. } = &described.kind else {
-            return Ok(source::open(&described.name, spec, &self.reach.access).await?);
+        let pins = self.info.prepared.iter().flat_map(|prepared| &prepared.sources);
+        let pin = pins.into_iter().find(|pin| pin.source == described.name);
+        let table = match &described.kind {
+            SourceKind::Iceberg { table, .. } => table,
+            SourceKind::Kafka(kafka) => return Ok(self.open_topic(described, kafka, spec, pin).await?),
+            _ => return Ok(source::open(&described.name, spec, &self.reach.access).await?),
         };
         let catalog = table.catalog.as_ref().unwrap_or(&self.reach.default_catalog);
         let target = OutputTarget {
@@ -108,10 +112,24 @@ impl Opened {
             source_name: described.name.clone(),
             what: format!("there is no table {}: check the catalog and the name", target.full_name()),
         })?;
-        let pins = self.info.prepared.iter().flat_map(|prepared| &prepared.sources);
-        let pin = pins.into_iter().find(|pin| pin.source == described.name);
         let table = (loaded.table().clone(), loaded.lake().clone());
         Ok(source::open_table(&described.name, spec, &self.reach.access, table, pin)?)
+    }
+
+    async fn open_topic(
+        &self,
+        described: &ResolvedSource,
+        kafka: &Kafka,
+        spec: &SourceSpec,
+        pin: Option<&v1::SourcePin>,
+    ) -> Result<Arc<dyn Source>, SourceError> {
+        let (name, on_error, max_drift) = (&described.name, described.on_error, self.resolved.max_drift);
+        let Some(event_time) = &described.event_time else {
+            let what = "nothing says what its event times are".to_owned();
+            return Err(SourceError::Spec { source_name: name.clone(), what });
+        };
+        let said = Described { kafka, event_time, on_error, max_drift };
+        Ok(Arc::new(KafkaSource::open(name, spec, said, &self.reach.access, pin).await?))
     }
 
     /// Which states of its sources every task is to read.

@@ -27,7 +27,7 @@ use super::{Cursor, Fenced, TaskContext, TaskEnd, TaskError, Verdict, Wish};
 use crate::failure::{Class, Classify};
 use crate::source::{NO_EVENT_TIME, UnitReader};
 pub use bury::DeadLetters;
-use tally::Tally;
+use tally::{Beside, Tally};
 
 /// Where a read task's rows go: one output's query and its writer.
 #[async_trait]
@@ -307,6 +307,7 @@ impl Reading {
             self.context.lease.check()?;
             let mut batch = batch?;
             let dead = std::mem::take(&mut batch.dead);
+            let mut beside = Beside { void: batch.void, gaps: batch.gaps, dead: 0 };
             let place = || place(&self.job.task, &unit);
             let sifted = sift::sift(batch, self.job.window, bounds)
                 .map_err(|source| ReadError::Filter { place: place(), source })?;
@@ -317,10 +318,10 @@ impl Reading {
             if let (Some(dead), None) = (sifted.first_dead, &self.dead_letters) {
                 return Err(ReadError::Unusable { what: NO_EVENT_TIME.to_owned(), place: row(dead) }.into());
             }
-            let buried = u64::try_from(dead.len()).unwrap_or(u64::MAX);
-            rows += sifted.rows + buried;
+            beside.dead = u64::try_from(dead.len()).unwrap_or(u64::MAX);
+            rows += sifted.rows + beside.places();
             without_time += sifted.dead;
-            self.tally.batch(&sifted, buried, watermark);
+            self.tally.batch(&sifted, &beside, watermark);
             self.bury(&unit, &dead).await?;
             self.pass_on(sifted.kept).await?;
         }

@@ -46,6 +46,8 @@ pub struct SourceBook {
     pub read: u64,
     /// Rows read of units whose rows the plan did not know: they are in range with what was read.
     pub unplanned: u64,
+    /// Offsets that hold no record.
+    pub gaps: u64,
     /// Records that do not decode and rows without event time, of those read.
     pub dead_letter: u64,
     /// Units accepted.
@@ -225,7 +227,8 @@ impl Account {
         *next = hand_in.end_unit;
         let book = self.source(source.get())?;
         book.read += hand_in.rows_read;
-        book.unplanned += hand_in.rows_read.saturating_sub(accepted.rows_planned);
+        book.gaps += hand_in.rows_gaps;
+        book.unplanned += (hand_in.rows_read + hand_in.rows_gaps).saturating_sub(accepted.rows_planned);
         book.dead_letter += hand_in.rows_dead_letter;
         book.units += u64::from(hand_in.end_unit.saturating_sub(hand_in.first_unit));
         for part in hand_in.outputs {

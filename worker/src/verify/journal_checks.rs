@@ -42,9 +42,10 @@ fn source_ledger(account: &Account, source: &SourceBook) -> Check {
     let Some(found) = &source.found else {
         return Check::new("ledger", &source.name, "not enumerated".to_owned()).untold_if(true);
     };
-    let (whole, part) = (found.rows_in_range + source.unplanned, source.read + found.rows_pruned);
-    let (in_range, read, pruned) = (count(whole), count(source.read), count(found.rows_pruned));
-    let text = format!("{in_range} in range = {read} read + {pruned} pruned + 0 gaps");
+    let whole = found.rows_in_range + source.unplanned;
+    let part = source.read + found.rows_pruned + source.gaps;
+    let [in_range, read, pruned, gaps] = [whole, source.read, found.rows_pruned, source.gaps].map(count);
+    let text = format!("{in_range} in range = {read} read + {pruned} pruned + {gaps} gaps");
     let check = Check::new("ledger", &source.name, text);
     let details = match judge(account, whole, part) {
         Verdict::Holds => Vec::new(),

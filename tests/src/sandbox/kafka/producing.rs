@@ -99,7 +99,7 @@ impl Broker {
 
     fn producer(&self, more: &[(&str, &str)]) -> BaseProducer<Deliveries> {
         let mut config = settings(&self.bootstrap, more);
-        config.set("enable.idempotence", "true").set("linger.ms", "1");
+        config.set("linger.ms", "1").set("acks", "all");
         BaseProducer::from_config_and_context(&config, Deliveries::default()).expect("a producer")
     }
 }

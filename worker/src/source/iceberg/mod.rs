@@ -123,6 +123,7 @@ impl Source for IcebergSource {
             table_uuid: self.shared.table.metadata().uuid().to_string(),
             snapshot: self.shared.snapshot.as_ref().map(|snapshot| snapshot.snapshot_id()),
             schema_id: self.shared.fields.schema_id(),
+            kafka: None,
         })
     }
 

@@ -243,6 +243,6 @@ impl Cut {
         let columns = columns.collect::<Result<Vec<_>, _>>().map_err(|e| self.corrupt(e))?;
         let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
         let rows = RecordBatch::try_new_with_options(self.schema.clone(), columns, &options);
-        Ok(SourceBatch { rows: rows.map_err(|e| self.corrupt(e))?, event_time, dead: Vec::new() })
+        Ok(SourceBatch::of(rows.map_err(|e| self.corrupt(e))?, event_time, Vec::new()))
     }
 }

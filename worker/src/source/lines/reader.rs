@@ -191,6 +191,6 @@ impl Cut {
             during: During::Read,
             source: Box::new(e),
         })?;
-        Ok(SourceBatch { rows, event_time, dead })
+        Ok(SourceBatch::of(rows, event_time, dead))
     }
 }

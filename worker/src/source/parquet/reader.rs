@@ -179,6 +179,6 @@ impl Cut {
         let columns = columns.collect::<Result<Vec<_>, _>>().map_err(corrupt)?;
         let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
         let rows = RecordBatch::try_new_with_options(self.schema.clone(), columns, &options).map_err(corrupt)?;
-        Ok(SourceBatch { rows, event_time, dead: Vec::new() })
+        Ok(SourceBatch::of(rows, event_time, Vec::new()))
     }
 }

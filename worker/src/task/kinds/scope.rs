@@ -61,7 +61,7 @@ fn event_time(source: &ResolvedSource) -> Option<(&str, TimeColumn)> {
     let (column, unit) = match source.event_time.as_ref().map(|event_time| &event_time.of) {
         Some(EventTimeOf::Column(column, unit)) => (column.as_str(), *unit),
         None if matches!(source.kind, SourceKind::Generate(_)) => (GENERATED, None),
-        Some(EventTimeOf::Path(_)) | None => return None,
+        Some(EventTimeOf::Path(_) | EventTimeOf::Record) | None => return None,
     };
     let zone = source.event_time.as_ref().map_or(jiff::tz::TimeZone::UTC, |event_time| event_time.time_zone.clone());
     Some((column, TimeColumn { name: column.to_owned(), unit, zone }))

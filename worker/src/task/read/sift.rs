@@ -22,13 +22,15 @@ pub(super) struct Sifted {
     pub(super) first_dead: Option<u64>,
     /// The latest event time inside the window.
     pub(super) newest: Option<EventTime>,
-    /// The first row inside the window that lies outside the unit's bounds.
+    /// The first row inside the window that lies outside the unit's bounds, where none may.
     pub(super) stray: Option<(u64, EventTime)>,
+    /// Rows inside the window that lie outside the unit's bounds, where they may.
+    pub(super) strays: u64,
 }
 
 /// Sorts `batch`, of a unit with these bounds (clamped to `window`).
 pub(super) fn sift(batch: SourceBatch, window: Window, bounds: Bounds) -> Result<Sifted, ArrowError> {
-    let SourceBatch { rows: kept, event_time: times, .. } = batch;
+    let SourceBatch { rows: kept, event_time: times, may_stray, .. } = batch;
     if times.len() != kept.num_rows() {
         let (times, rows) = (times.len(), kept.num_rows());
         return Err(ArrowError::InvalidArgumentError(format!("{times} event times for {rows} rows")));
@@ -38,7 +40,7 @@ pub(super) fn sift(batch: SourceBatch, window: Window, bounds: Bounds) -> Result
     // Bounds are clamped to the window, so what lies within them lies within the window.
     if dead == 0 && in_bounds(min(&times)) && in_bounds(max(&times)) {
         let newest = max(&times).map(EventTime::from_micros);
-        return Ok(Sifted { kept, rows, outside: 0, dead, first_dead: None, newest, stray: None });
+        return Ok(Sifted { kept, rows, outside: 0, dead, first_dead: None, newest, stray: None, strays: 0 });
     }
     let inside = |at: i64| window.contains(EventTime::from_micros(at));
     let mask: BooleanArray = times.iter().map(|at| Some(at.is_some_and(inside))).collect();
@@ -51,13 +53,14 @@ pub(super) fn sift(batch: SourceBatch, window: Window, bounds: Bounds) -> Result
         dead,
         first_dead: times.iter().position(|at| at.is_none()).map(count),
         newest,
-        stray: stray(&times, window, bounds),
+        stray: strays(&times, window, bounds).next().filter(|_| !may_stray),
+        strays: if may_stray { count(strays(&times, window, bounds).count()) } else { 0 },
     })
 }
 
-fn stray(times: &Int64Array, window: Window, bounds: Bounds) -> Option<(u64, EventTime)> {
+fn strays(times: &Int64Array, window: Window, bounds: Bounds) -> impl Iterator<Item = (u64, EventTime)> {
     let at = |(row, at): (usize, Option<i64>)| Some((count(row), EventTime::from_micros(at?)));
-    times.iter().enumerate().filter_map(at).find(|(_, at)| window.contains(*at) && !bounds.contains(*at))
+    times.iter().enumerate().filter_map(at).filter(move |(_, at)| window.contains(*at) && !bounds.contains(*at))
 }
 
 fn count(rows: usize) -> u64 {
@@ -80,7 +83,7 @@ mod tests {
         let event_time = Int64Array::from(times.to_vec());
         let rows = RecordBatch::try_from_iter([("t", Arc::new(event_time.clone()) as ArrayRef)]).unwrap();
         let window = Window::new(at(10), at(20)).unwrap();
-        sift(SourceBatch { rows, event_time, dead: Vec::new() }, window, Bounds::new(at(low), at(high)).unwrap())
+        sift(SourceBatch::of(rows, event_time, Vec::new()), window, Bounds::new(at(low), at(high)).unwrap())
             .unwrap()
     }
 
@@ -89,6 +92,16 @@ mod tests {
         let sifted = sifted(&[Some(9), Some(10), None, Some(19), Some(20)], 10, 19);
         assert_eq!((sifted.rows, sifted.kept.num_rows(), sifted.outside, sifted.dead), (5, 2, 2, 1));
         assert_eq!((sifted.first_dead, sifted.newest, sifted.stray), (Some(2), Some(at(19)), None));
+    }
+
+    #[test]
+    fn strays_that_are_allowed_are_counted() {
+        let event_time = Int64Array::from(vec![12, 16, 25, 17]);
+        let rows = RecordBatch::try_from_iter([("t", Arc::new(event_time.clone()) as ArrayRef)]).unwrap();
+        let window = Window::new(at(10), at(20)).unwrap();
+        let batch = SourceBatch { may_stray: true, ..SourceBatch::of(rows, event_time, Vec::new()) };
+        let sifted = sift(batch, window, Bounds::new(at(11), at(15)).unwrap()).unwrap();
+        assert_eq!((sifted.stray, sifted.strays, sifted.kept.num_rows()), (None, 2, 3));
     }
 
     #[test]

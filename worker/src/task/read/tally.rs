@@ -9,6 +9,24 @@ use tidegate_proto::v1;
 use super::Closed;
 use super::sift::Sifted;
 
+/// What comes with a batch of rows and is none.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Beside {
+    /// Dead letters.
+    pub(super) dead: u64,
+    /// Records that are neither.
+    pub(super) void: u64,
+    /// Offsets without a record.
+    pub(super) gaps: u64,
+}
+
+impl Beside {
+    /// How many places of the unit they take.
+    pub(super) fn places(&self) -> u64 {
+        self.dead + self.void + self.gaps
+    }
+}
+
 /// The counts of the units since the last hand-in. `read = passed + filtered + late + dead letter` holds of every output
 /// by construction: filtered is what remains.
 #[derive(Debug)]
@@ -17,6 +35,9 @@ pub(super) struct Tally {
     rows_read: u64,
     rows_outside: u64,
     rows_dead_letter: u64,
+    rows_gaps: u64,
+    rows_void: u64,
+    rows_disordered: u64,
     pub(super) bytes_read: u64,
     /// Rows that each output's query let pass, or dead letters that it keeps.
     pub(super) passed: Vec<u64>,
@@ -39,6 +60,9 @@ impl Tally {
             rows_read: 0,
             rows_outside: 0,
             rows_dead_letter: 0,
+            rows_gaps: 0,
+            rows_void: 0,
+            rows_disordered: 0,
             bytes_read: 0,
             passed: vec![0; outputs],
             keeper,
@@ -54,12 +78,15 @@ impl Tally {
         self.first_unit < end
     }
 
-    /// Counts a batch, and `dead` records that came with it, of a unit that was begun when the read watermark was
+    /// Counts a batch, and what came with it that is no row, of a unit that was begun when the read watermark was
     /// `watermark`.
-    pub(super) fn batch(&mut self, sifted: &Sifted, dead: u64, watermark: EventTime) {
-        self.rows_read += sifted.rows + dead;
+    pub(super) fn batch(&mut self, sifted: &Sifted, beside: &Beside, watermark: EventTime) {
+        self.rows_read += sifted.rows + beside.dead + beside.void;
         self.rows_outside += sifted.outside;
-        self.rows_dead_letter += sifted.dead + dead;
+        self.rows_dead_letter += sifted.dead + beside.dead;
+        self.rows_gaps += beside.gaps;
+        self.rows_void += beside.void;
+        self.rows_disordered += sifted.strays;
         // Before a first watermark is known there is nothing to be ahead of.
         if let Some(newest) = sifted.newest.filter(|_| watermark != EventTime::MIN) {
             self.max_skew = self.max_skew.max(newest.since(watermark));
@@ -97,6 +124,10 @@ impl Tally {
             rows_read: self.rows_read,
             rows_outside: self.rows_outside,
             rows_dead_letter: self.rows_dead_letter,
+            rows_gaps: self.rows_gaps,
+            rows_void: self.rows_void,
+            rows_disordered: self.rows_disordered,
+            limited_micros: 0,
             bytes_read: self.bytes_read,
             outputs,
             max_skew: self.max_skew.as_micros(),

@@ -259,7 +259,7 @@ impl UnitReader for Scripted {
                 let ids: Int64Array = rows.iter().map(|(id, _)| Some(*id)).collect();
                 let event_time: Int64Array = rows.iter().map(|(_, time)| *time).collect();
                 let rows = RecordBatch::try_from_iter([("id", Arc::new(ids) as ArrayRef)]).unwrap();
-                Ok(SourceBatch { rows, event_time, dead })
+                Ok(SourceBatch::of(rows, event_time, dead))
             }
         });
         Ok(batches.boxed())

@@ -1,0 +1,258 @@
+//! Fetches a range of one partition, to its end by position: records, and how many offsets hold none.
+//!
+//! A range ends where its last offset was passed, never where its last record was seen: transaction markers, aborted
+//! records and what compaction removed leave offsets without a record, at the tail too. The end is passed when a record
+//! at or behind it comes, or when the brokers say that the log ended there or behind it.
+
+use std::time::{Duration, Instant};
+
+use arrow::array::{BinaryArray, BinaryBuilder};
+use rdkafka::error::RDKafkaErrorCode;
+
+use super::native::{Fetch, Fetched, Messages, Record, Refusal};
+use super::{Client, KafkaError, Quiet, error};
+
+/// Records of a batch at the most.
+const BATCH_RECORDS: usize = 8192;
+/// Bytes of a batch, about: a single record may be longer.
+const BATCH_BYTES: usize = 4 << 20;
+/// How long one look for messages takes: a look at the log's end waits for more, however much it has.
+const TICK: Duration = Duration::from_millis(10);
+/// After how long without a record the caller is asked whether it still wants one.
+const IDLE: Duration = Duration::from_millis(200);
+/// How long nothing may come before the attempt is given up: brokers that restart take less.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// A header of a record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Header {
+    /// Which record of the batch has it.
+    pub(crate) record: usize,
+    /// Its name; what is no UTF-8 in it is replaced.
+    pub(crate) name: String,
+    /// Its value.
+    pub(crate) value: Option<Vec<u8>>,
+}
+
+/// Consecutive records of one partition.
+#[derive(Debug)]
+pub(crate) struct Records {
+    pub(crate) offsets: Vec<i64>,
+    /// Milliseconds since 1970, and whether the broker set it.
+    pub(crate) timestamps: Vec<Option<(i64, bool)>>,
+    pub(crate) keys: BinaryArray,
+    pub(crate) values: BinaryArray,
+    pub(crate) headers: Vec<Header>,
+    /// Offsets before, between and behind them that hold no record.
+    pub(crate) gaps: u64,
+}
+
+/// What a look brought.
+#[derive(Debug)]
+pub(crate) enum Arrived {
+    /// Records, perhaps none; the range goes on.
+    Some(Records),
+    /// The last ones: the whole range was seen.
+    Last(Records),
+}
+
+/// Why a range could not be fetched to its end.
+#[derive(Debug)]
+pub(crate) enum Broken {
+    /// The log no longer holds the offset that is to be read next.
+    OutOfRange {
+        /// That offset.
+        next: i64,
+    },
+    /// The log ended at `end`, before the end of the range.
+    Truncated {
+        /// Where it ended.
+        end: i64,
+    },
+    /// Kafka could not be asked.
+    Kafka(KafkaError),
+}
+
+/// Fetches ranges of a topic, one at a time. Where one begins as the last one ended, what was fetched ahead is used.
+pub(crate) struct Fetcher<'c> {
+    client: &'c Client,
+    topic: String,
+    with_headers: bool,
+    open: Option<Open<'c>>,
+}
+
+struct Open<'c> {
+    partition: i32,
+    /// The next offset to be accounted for.
+    next: i64,
+    fetch: Fetch<'c, Quiet>,
+    messages: Messages,
+    /// The next of `messages`.
+    at: usize,
+    /// Where the log ended when the brokers last said so.
+    ended: Option<i64>,
+    heard: Instant,
+}
+
+impl<'c> Fetcher<'c> {
+    /// A fetcher of `topic`; headers are left out where nobody asks for them.
+    pub(crate) fn new(client: &'c Client, topic: &str, with_headers: bool) -> Self {
+        Self { client, topic: topic.to_owned(), with_headers, open: None }
+    }
+
+    /// The next records of `[next, end)` in `partition`, where `next` is where the last answer ended.
+    pub(crate) fn next(&mut self, partition: i32, next: i64, end: i64) -> Result<Arrived, Broken> {
+        let open = match self.open.take() {
+            Some(open) if open.partition == partition && open.next == next => open,
+            other => {
+                drop(other); // stopped before another is started: it may be the same partition
+                self.start(partition, next)?
+            }
+        };
+        let open = self.open.insert(open);
+        let mut batch = Batch::new(self.with_headers);
+        let began = Instant::now();
+        loop {
+            while let Some(fetched) = open.messages.get(open.at) {
+                match fetched {
+                    Fetched::Record(record) if record.offset < open.next => open.at += 1, // of a batch that began before
+                    Fetched::Record(record) if record.offset >= end => return Ok(batch.end(open, end)),
+                    Fetched::Record(record) => {
+                        batch.gaps += distance(open.next, record.offset);
+                        batch.push(&record);
+                        open.next = record.offset + 1;
+                        open.at += 1;
+                        if batch.is_full() || open.next == end {
+                            let is_last = open.next == end;
+                            let records = batch.finish();
+                            return Ok(if is_last { Arrived::Last(records) } else { Arrived::Some(records) });
+                        }
+                    }
+                    Fetched::End(offset) => {
+                        open.ended = Some(offset);
+                        open.at += 1;
+                    }
+                    Fetched::Failed(refusal) => return Err(judged(self.client, &self.topic, open, &refusal)),
+                }
+            }
+            match open.ended {
+                Some(offset) if offset >= end => return Ok(batch.end(open, end)),
+                Some(offset) if offset < end && open.heard.elapsed() > PATIENCE => {
+                    return Err(Broken::Truncated { end: offset });
+                }
+                _ => {}
+            }
+            if batch.len() > 0 && open.messages.len() == 0 {
+                return Ok(Arrived::Some(batch.finish())); // nothing more came within a tick: hand on what there is
+            }
+            open.messages = open.fetch.next(TICK);
+            open.at = 0;
+            if open.messages.len() > 0 {
+                open.heard = Instant::now();
+            } else if open.heard.elapsed() > PATIENCE && open.ended.is_none() {
+                return Err(Broken::Kafka(silent(self.client, &self.topic, open)));
+            } else if batch.len() == 0 && began.elapsed() > IDLE {
+                return Ok(Arrived::Some(batch.finish())); // lets the reader look whether it is still wanted
+            }
+        }
+    }
+
+    fn start(&self, partition: i32, next: i64) -> Result<Open<'c>, Broken> {
+        let fetch = Fetch::start(&self.client.consumer, &self.topic, partition, next).map_err(|refusal| {
+            let doing = format!("fetching {}", self.topic);
+            let (code, text, servers) = (refusal.code, refusal.text, &self.client.servers);
+            Broken::Kafka(error::judged(code, text, servers, &doing, &self.topic, Some(partition)))
+        })?;
+        let messages = Messages::none();
+        Ok(Open { partition, next, fetch, messages, at: 0, ended: None, heard: Instant::now() })
+    }
+}
+
+fn judged(client: &Client, topic: &str, open: &Open<'_>, refusal: &Refusal) -> Broken {
+    if matches!(refusal.code, RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) {
+        return Broken::OutOfRange { next: open.next };
+    }
+    let doing = format!("fetching {topic}");
+    let text = refusal.text.clone();
+    Broken::Kafka(error::judged(refusal.code, text, &client.servers, &doing, topic, Some(open.partition)))
+}
+
+fn silent(client: &Client, topic: &str, open: &Open<'_>) -> KafkaError {
+    KafkaError::Unreachable {
+        servers: client.servers.clone(),
+        doing: format!("fetching {topic}, partition {} from offset {}", open.partition, open.next),
+        what: format!("nothing came for {} s", PATIENCE.as_secs()),
+    }
+}
+
+fn distance(from: i64, to: i64) -> u64 {
+    u64::try_from(to.saturating_sub(from)).unwrap_or(0)
+}
+
+/// Records on their way into a batch.
+struct Batch {
+    offsets: Vec<i64>,
+    timestamps: Vec<Option<(i64, bool)>>,
+    keys: BinaryBuilder,
+    values: BinaryBuilder,
+    headers: Vec<Header>,
+    with_headers: bool,
+    bytes: usize,
+    gaps: u64,
+}
+
+impl Batch {
+    fn new(with_headers: bool) -> Self {
+        Self {
+            offsets: Vec::new(),
+            timestamps: Vec::new(),
+            keys: BinaryBuilder::new(),
+            values: BinaryBuilder::new(),
+            headers: Vec::new(),
+            with_headers,
+            bytes: 0,
+            gaps: 0,
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.offsets.len()
+    }
+
+    fn is_full(&self) -> bool {
+        self.offsets.len() >= BATCH_RECORDS || self.bytes >= BATCH_BYTES
+    }
+
+    fn push(&mut self, record: &Record<'_>) {
+        if self.with_headers {
+            let (at, headers) = (self.offsets.len(), &mut self.headers);
+            record.headers(|name, value| {
+                let name = String::from_utf8_lossy(name).into_owned();
+                headers.push(Header { record: at, name, value: value.map(<[u8]>::to_vec) });
+            });
+        }
+        self.bytes += record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len);
+        self.offsets.push(record.offset);
+        self.timestamps.push(record.timestamp);
+        self.keys.append_option(record.key);
+        self.values.append_option(record.value);
+    }
+
+    /// The range is over: what is left of it are gaps.
+    fn end(mut self, open: &mut Open<'_>, end: i64) -> Arrived {
+        self.gaps += distance(open.next, end);
+        open.next = end;
+        Arrived::Last(self.finish())
+    }
+
+    fn finish(mut self) -> Records {
+        Records {
+            offsets: self.offsets,
+            timestamps: self.timestamps,
+            keys: self.keys.finish(),
+            values: self.values.finish(),
+            headers: self.headers,
+            gaps: self.gaps,
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! Clients of Kafka: made from what a spec says, within what the worker allows, and what they are asked.
+//!
+//! A [`Cluster`] is where to connect and how; a [`Client`] is connected, belongs to no consumer group, commits nothing and
+//! never resets an offset by itself. Its calls block, with a time-out: they run off the async threads.
+
+mod error;
+mod fetch;
+mod native;
+
+use std::time::Duration;
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use tidegate_common::spec::model::KafkaSpec;
+
+pub use self::error::KafkaError;
+pub(crate) use self::fetch::{Arrived, Broken, Fetcher, Records};
+use crate::access::{Access, resolve_secret};
+
+/// How long one question may take.
+const WAIT: Duration = Duration::from_secs(30);
+/// Kibibytes that a client fetches ahead, where the spec says nothing: what is fetched and not read at a range's end is
+/// fetched for nothing.
+const AHEAD_KIB: &str = "16384";
+
+/// The settings under which range reads are fast and tell the truth; those above the line may be given otherwise.
+const DEFAULTS: &[(&str, &str)] = &[
+    ("client.id", "tidegate"),
+    ("isolation.level", "read_committed"),
+    ("queued.max.messages.kbytes", AHEAD_KIB),
+    ("queued.min.messages", "1000000"),
+    ("fetch.queue.backoff.ms", "2"),
+    ("socket.keepalive.enable", "true"),
+    ("check.crcs", "true"),
+];
+const FIXED: &[(&str, &str)] = &[
+    ("enable.partition.eof", "true"),
+    ("enable.auto.commit", "false"),
+    ("enable.auto.offset.store", "false"),
+    ("auto.offset.reset", "error"),
+    ("allow.auto.create.topics", "false"),
+];
+
+/// Where to connect, and how.
+#[derive(Clone)]
+pub(crate) struct Cluster {
+    config: ClientConfig,
+    servers: String,
+}
+
+impl std::fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The configuration holds secrets.
+        f.debug_struct("Cluster").field("servers", &self.servers).finish_non_exhaustive()
+    }
+}
+
+impl Cluster {
+    /// The cluster of `spec`, whose settings were checked.
+    ///
+    /// # Errors
+    /// [`KafkaError::Denied`] for brokers that the worker does not allow, and secrets that it does not have.
+    pub(crate) fn of(spec: &KafkaSpec, access: &Access) -> Result<Self, KafkaError> {
+        let servers = spec.properties.get("bootstrap.servers").cloned().unwrap_or_default();
+        if let Some(allowed) = &access.endpoints {
+            let mut brokers = servers.split(',').map(|broker| broker.trim().rsplit("://").next().unwrap_or_default());
+            let is_allowed = |broker: &str| {
+                let host = broker.rsplit_once(':').map_or(broker, |(host, _)| host);
+                allowed.iter().any(|allowed| allowed == broker || allowed == host)
+            };
+            if let Some(broker) = brokers.find(|broker| !is_allowed(broker)) {
+                let what = format!("this worker does not allow the broker {broker}: add it to allow.endpoints");
+                return Err(KafkaError::Denied(what));
+            }
+        }
+        let mut config = ClientConfig::new();
+        for (key, value) in DEFAULTS {
+            config.set(*key, *value);
+        }
+        for (key, value) in &spec.properties {
+            config.set(key, value);
+        }
+        for (key, secret) in &spec.secrets {
+            let value = resolve_secret(secret, access).map_err(|e| KafkaError::Denied(format!("{key}: {e}")))?;
+            config.set(key, value);
+        }
+        for (key, value) in FIXED {
+            config.set(*key, *value);
+        }
+        config.set_log_level(RDKafkaLogLevel::Warning);
+        Ok(Self { config, servers })
+    }
+
+    /// The brokers as the spec names them.
+    pub(crate) fn servers(&self) -> &str {
+        &self.servers
+    }
+
+    /// A client of it; connects when it is first asked something.
+    pub(crate) fn client(&self) -> Result<Client, KafkaError> {
+        let consumer = self.config.create_with_context(Quiet).map_err(|e| KafkaError::Settings(e.to_string()))?;
+        Ok(Client { consumer, servers: self.servers.clone() })
+    }
+
+    /// Where the consumer group `group` stands in `partitions` of `topic`; none where it never committed.
+    pub(crate) fn committed(
+        &self,
+        group: &str,
+        topic: &str,
+        partitions: &[i32],
+    ) -> Result<Vec<(i32, Option<i64>)>, KafkaError> {
+        let mut config = self.config.clone();
+        let consumer: BaseConsumer<Quiet> = config
+            .set("group.id", group)
+            .create_with_context(Quiet)
+            .map_err(|e| KafkaError::Settings(e.to_string()))?;
+        let client = Client { consumer, servers: self.servers.clone() };
+        let doing = format!("asking where the group {group} stands");
+        let mut asked = TopicPartitionList::with_capacity(partitions.len());
+        for partition in partitions {
+            asked.add_partition(topic, *partition);
+        }
+        let answer = client.consumer.committed_offsets(asked, WAIT).map_err(|e| client.judge(&e, &doing, topic))?;
+        client.offsets(&answer, &doing, topic)
+    }
+}
+
+/// A client's callbacks: what it says goes to the log of this process.
+#[derive(Debug)]
+pub(crate) struct Quiet;
+
+impl ClientContext for Quiet {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        match level {
+            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
+                tracing::error!(facility, "kafka client: {message}");
+            }
+            RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning => tracing::warn!(facility, "kafka client: {message}"),
+            _ => tracing::debug!(facility, "kafka client: {message}"),
+        }
+    }
+
+    fn error(&self, error: ClientError, reason: &str) {
+        tracing::warn!("kafka client: {error}: {reason}");
+    }
+}
+
+impl ConsumerContext for Quiet {}
+
+/// What a topic is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TopicState {
+    /// Its id; empty where the brokers do not have one (before Kafka 2.8).
+    pub(crate) id: String,
+    /// How many partitions it has: 0 to this.
+    pub(crate) partitions: u32,
+}
+
+/// A connected client.
+pub(crate) struct Client {
+    consumer: BaseConsumer<Quiet>,
+    servers: String,
+}
+
+impl Client {
+    /// What `topic` is.
+    pub(crate) fn topic(&self, topic: &str) -> Result<TopicState, KafkaError> {
+        let doing = format!("looking at the topic {topic}");
+        match native::describe(&self.consumer, topic, WAIT) {
+            Ok(found) => {
+                let partitions = u32::try_from(found.partitions).unwrap_or(u32::MAX);
+                Ok(TopicState { id: found.id, partitions })
+            }
+            // A broker that cannot describe topics can still list their partitions.
+            Err(refusal) if refusal.code == RDKafkaErrorCode::UnsupportedFeature => self.listed(topic, &doing),
+            Err(refusal) => Err(error::judged(refusal.code, refusal.text, &self.servers, &doing, topic, None)),
+        }
+    }
+
+    fn listed(&self, topic: &str, doing: &str) -> Result<TopicState, KafkaError> {
+        let judge = |e: ClientError| self.judge(&e, doing, topic);
+        let metadata = self.consumer.fetch_metadata(Some(topic), WAIT).map_err(judge)?;
+        let partitions = metadata.topics().iter().find(|found| found.name() == topic).map(|t| t.partitions().len());
+        let none = || KafkaError::NoTopic { topic: topic.to_owned(), servers: self.servers.clone(), partition: None };
+        let partitions = partitions.filter(|many| *many > 0).ok_or_else(none)?;
+        Ok(TopicState { id: String::new(), partitions: u32::try_from(partitions).unwrap_or(u32::MAX) })
+    }
+
+    /// The first offset of each of `partitions`.
+    pub(crate) fn starts(&self, topic: &str, partitions: &[i32]) -> Result<Vec<(i32, i64)>, KafkaError> {
+        self.edges(topic, partitions, Offset::Beginning)
+    }
+
+    /// The end of each of `partitions`: of what is committed, or of the log under `read_uncommitted`.
+    pub(crate) fn ends(&self, topic: &str, partitions: &[i32]) -> Result<Vec<(i32, i64)>, KafkaError> {
+        self.edges(topic, partitions, Offset::End)
+    }
+
+    fn edges(&self, topic: &str, partitions: &[i32], edge: Offset) -> Result<Vec<(i32, i64)>, KafkaError> {
+        let doing = format!("asking for the offsets of {topic}");
+        let asked: Vec<(i32, Offset)> = partitions.iter().map(|partition| (*partition, edge)).collect();
+        let found = self.ask(topic, &asked, &doing)?;
+        found
+            .into_iter()
+            .map(|(partition, offset)| {
+                let nothing = || KafkaError::Client {
+                    servers: self.servers.clone(),
+                    doing: doing.clone(),
+                    what: format!("no answer for partition {partition}"),
+                };
+                Ok((partition, offset.ok_or_else(nothing)?))
+            })
+            .collect()
+    }
+
+    /// The first record of each partition whose timestamp is `at` (milliseconds since 1970) or later; none where there is none.
+    pub(crate) fn offsets_at(
+        &self,
+        topic: &str,
+        at: &[(i32, i64)],
+    ) -> Result<Vec<(i32, Option<i64>)>, KafkaError> {
+        let asked: Vec<(i32, Offset)> = at.iter().map(|(partition, at)| (*partition, Offset::Offset((*at).max(0)))).collect();
+        self.ask(topic, &asked, &format!("asking {topic} for the offsets of times"))
+    }
+
+    /// The library takes times and edges where offsets stand.
+    fn ask(
+        &self,
+        topic: &str,
+        asked: &[(i32, Offset)],
+        doing: &str,
+    ) -> Result<Vec<(i32, Option<i64>)>, KafkaError> {
+        if asked.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut list = TopicPartitionList::with_capacity(asked.len());
+        for (partition, offset) in asked {
+            list.add_partition_offset(topic, *partition, *offset).map_err(|e| self.judge(&e, doing, topic))?;
+        }
+        let found = self.consumer.offsets_for_times(list, WAIT).map_err(|e| self.judge(&e, doing, topic))?;
+        self.offsets(&found, doing, topic)
+    }
+
+    fn offsets(
+        &self,
+        found: &TopicPartitionList,
+        doing: &str,
+        topic: &str,
+    ) -> Result<Vec<(i32, Option<i64>)>, KafkaError> {
+        found
+            .elements_for_topic(topic)
+            .iter()
+            .map(|element| {
+                let partition = element.partition();
+                element.error().map_err(|e| {
+                    let code = error::code_of(&e);
+                    error::judged(code, e.to_string(), &self.servers, doing, topic, Some(partition))
+                })?;
+                let offset = if let Offset::Offset(offset) = element.offset() { Some(offset) } else { None };
+                Ok((partition, offset))
+            })
+            .collect()
+    }
+
+    fn judge(&self, error: &ClientError, doing: &str, topic: &str) -> KafkaError {
+        error::judged(error::code_of(error), error.to_string(), &self.servers, doing, topic, None)
+    }
+}

@@ -1,0 +1,224 @@
+//! Cuts a partition's offsets into units whose event times are bounded, by asking the brokers' time index.
+//!
+//! The index answers one question: which is the first record whose timestamp is `t` or later. So all records before
+//! that offset have timestamps below `t`: an upper bound that is proven. It says nothing of those behind it; that none
+//! of them lies more than the declared out-of-orderness below the largest timestamp before it is the spec's promise,
+//! and without one there is no lower bound. A column's event time is promised to lie within the same span on either side.
+
+use tidegate_common::time::{Bounds, EventTime, Span};
+
+/// Offsets of a unit, about.
+pub(super) const UNIT_OFFSETS: i64 = 64 << 10;
+/// Pieces that times cut a partition into, at the most.
+const MAX_PIECES: usize = 1024;
+/// Milliseconds below which no piece is cut in time.
+const FINEST: i64 = 1;
+/// The last millisecond that has microseconds.
+const LAST: i64 = i64::MAX / 1_000 - 1;
+
+/// What is promised of event times.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Promise {
+    /// How far an event time lies at most behind the largest timestamp before it; none where nothing is promised.
+    pub(super) behind: Option<Span>,
+    /// Whether event times are the records' own timestamps, which the index knows; else a column's.
+    pub(super) by_record: bool,
+}
+
+/// Records [from, to) of a partition, all with timestamps below `below`, the first with one of `from_time` or later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Piece {
+    from: i64,
+    to: i64,
+    from_time: i64,
+    below: i64,
+}
+
+impl Piece {
+    fn offsets(&self) -> i64 {
+        self.to - self.from
+    }
+
+    fn width(&self) -> i64 {
+        self.below.saturating_sub(self.from_time)
+    }
+}
+
+/// One partition, being cut.
+#[derive(Clone, Debug)]
+pub(super) struct Cutting {
+    pieces: Vec<Piece>,
+    /// Milliseconds that a piece should not be wider than.
+    width: i64,
+    end: i64,
+    asked: Option<(usize, i64)>,
+}
+
+impl Cutting {
+    /// Of offsets `[start, end)`; pieces wider than `width` milliseconds or of many more than [`UNIT_OFFSETS`] are cut.
+    pub(super) fn new(start: i64, end: i64, width: i64) -> Self {
+        let whole = Piece { from: start, to: end, from_time: 0, below: LAST };
+        let pieces = if start < end { vec![whole] } else { Vec::new() };
+        Self { pieces, width: width.max(FINEST), end, asked: None }
+    }
+
+    /// The time (milliseconds since 1970) whose offset would help most; none when it is fine enough.
+    pub(super) fn question(&mut self) -> Option<i64> {
+        if self.pieces.len() >= MAX_PIECES {
+            return None;
+        }
+        let worth = |piece: &Piece| match () {
+            () if piece.offsets() == 0 || piece.width() <= FINEST => None,
+            () if piece.offsets() > UNIT_OFFSETS => Some((1, piece.offsets())),
+            () if piece.width() > self.width => Some((0, piece.width())),
+            () => None,
+        };
+        let (at, piece) =
+            self.pieces.iter().enumerate().filter(|(_, piece)| worth(piece).is_some()).max_by_key(|(_, p)| worth(p))?;
+        let middle = piece.from_time + piece.width() / 2;
+        self.asked = Some((at, middle));
+        Some(middle)
+    }
+
+    /// The first offset whose timestamp is the one asked for or later; none where no record has one.
+    pub(super) fn answer(&mut self, offset: Option<i64>) {
+        let Some((at, time)) = self.asked.take() else { return };
+        let Some(piece) = self.pieces.get(at).copied() else { return };
+        // Clamped to the piece: an index that contradicts itself moves no record out of the range.
+        let offset = offset.unwrap_or(self.end).clamp(piece.from, piece.to);
+        let before = Piece { to: offset, below: time, ..piece };
+        let behind = Piece { from: offset, from_time: time, ..piece };
+        let both = [before, behind].into_iter().filter(|piece| piece.offsets() > 0);
+        self.pieces.splice(at..=at, both);
+    }
+
+    /// The units: offsets and what their event times are bounded by, in the order of offsets.
+    pub(super) fn units(&self, promise: Promise) -> Vec<(i64, i64, Bounds)> {
+        let mut units = Vec::new();
+        for piece in &self.pieces {
+            let bounds = bounds(piece, promise);
+            let pieces = u64::try_from(piece.offsets() / UNIT_OFFSETS).unwrap_or(0).max(1);
+            let each = piece.offsets() / i64::try_from(pieces).unwrap_or(1).max(1);
+            let mut from = piece.from;
+            while from < piece.to {
+                // The last one takes what is left over.
+                let to = if piece.to - from < 2 * each { piece.to } else { from + each };
+                units.push((from, to, bounds));
+                from = to;
+            }
+        }
+        units
+    }
+}
+
+/// Before and after everything that can be written down: microseconds of the years -9999 and 9999, about.
+const NEVER: i64 = 253_000_000_000_000_000;
+
+fn bounds(piece: &Piece, promise: Promise) -> Bounds {
+    let micros = |millis: i64| millis.saturating_mul(1_000);
+    let low = promise.behind.map_or(-NEVER, |behind| micros(piece.from_time).saturating_sub(behind.as_micros()));
+    let high = match (promise.by_record, promise.behind) {
+        (true, _) => micros(piece.below) - 1,
+        (false, Some(ahead)) => (micros(piece.below) - 1).saturating_add(ahead.as_micros()),
+        (false, None) => NEVER,
+    };
+    let (low, high) = (EventTime::from_micros(low), EventTime::from_micros(high.min(i64::MAX - 1)));
+    // High is never below low: `below` lies behind `from_time`.
+    Bounds::new(low, high).unwrap_or(Bounds::at(low))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The first offset whose timestamp is `at` or later, by looking at all of them.
+    fn index(times: &[i64], at: i64) -> Option<i64> {
+        times.iter().position(|time| *time >= at).map(|at| at as i64)
+    }
+
+    fn cut(times: &[i64], start: i64, end: i64, width: i64) -> Cutting {
+        let mut cutting = Cutting::new(start, end, width);
+        let mut rounds = 0;
+        while let Some(at) = cutting.question() {
+            cutting.answer(index(times, at));
+            rounds += 1;
+            assert!(rounds < 100_000, "it does not end");
+        }
+        cutting
+    }
+
+    proptest! {
+        /// Every offset stands in exactly one unit, in order, and every record that keeps the promise within its unit's bounds.
+        #[test]
+        fn units_hold_every_offset_once_and_bound_what_keeps_the_promise(
+            steps in proptest::collection::vec((0i64..5_000, 0i64..2_000), 1..300),
+            (from, to) in (0usize..300, 0usize..300),
+            width in 1i64..50_000,
+            ooo in 0i64..3_000,
+            by_record in any::<bool>(),
+        ) {
+            // Each record lies up to 2 s behind the largest one before it; those beyond the promise are broken ones.
+            let mut newest = 1_700_000_000_000i64;
+            let mut times = Vec::new();
+            for (step, back) in &steps {
+                newest += step;
+                times.push(newest - back);
+            }
+            let (start, end) = (from.min(times.len()) as i64, to.min(times.len()) as i64);
+            prop_assume!(start <= end);
+            let cutting = cut(&times, start, end, width);
+            let promise = Promise { behind: Some(Span::from_micros(ooo * 1_000)), by_record };
+            let units = cutting.units(promise);
+            let mut next = start;
+            for (from, to, bounds) in units {
+                prop_assert_eq!(from, next);
+                prop_assert!(to > from);
+                next = to;
+                for offset in from..to {
+                    let time = times[offset as usize];
+                    let largest = times[..=offset as usize].iter().max().unwrap();
+                    if largest - time <= ooo {
+                        prop_assert!(bounds.contains(EventTime::from_micros(time * 1_000)), "{offset} at {time} in {bounds:?}");
+                    }
+                    // Above, nothing is taken on trust.
+                    prop_assert!(bounds.high() >= EventTime::from_micros(time * 1_000) );
+                }
+            }
+            prop_assert_eq!(next, end);
+        }
+
+        /// In order of time, a unit is no wider than was asked for.
+        #[test]
+        fn ordered_records_are_cut_as_finely_as_asked(step in 1i64..10_000, count in 1i64..200, width in 1i64..100_000) {
+            let times: Vec<i64> = (0..count).map(|at| 1_700_000_000_000 + at * step).collect();
+            let cutting = cut(&times, 0, count, width);
+            for piece in &cutting.pieces {
+                prop_assert!(piece.width() <= width || cutting.pieces.len() >= MAX_PIECES);
+            }
+        }
+    }
+
+    #[test]
+    fn one_record_from_the_future_spoils_no_unit_but_those_behind_it() {
+        let mut times: Vec<i64> = (0..100).map(|at| 1_700_000_000_000 + at * 1_000).collect();
+        times[50] = 4_100_000_000_000; // the year 2099
+        let cutting = cut(&times, 0, 100, 10_000);
+        let promise = Promise { behind: Some(Span::from_micros(5_000_000)), by_record: true };
+        for (from, to, bounds) in cutting.units(promise) {
+            let wide = bounds.high().since(bounds.low()) > Span::from_micros(16_000_000);
+            assert!(!wide, "[{from}, {to}) {bounds:?}");
+        }
+    }
+
+    #[test]
+    fn many_records_of_one_moment_are_cut_by_their_offsets() {
+        let times = vec![1_700_000_000_000; 300_000];
+        let cutting = cut(&times, 0, 300_000, 1_000);
+        let units = cutting.units(Promise { behind: None, by_record: true });
+        assert_eq!(units.len(), 4);
+        assert!(units.iter().all(|(from, to, _)| to - from < 2 * UNIT_OFFSETS));
+        assert_eq!(units.last().map(|unit| unit.1), Some(300_000));
+    }
+}
