@@ -1,6 +1,7 @@
 //! Touches data: reads sources, runs SQL, writes Iceberg; does what its leases say and nothing else.
 
 pub mod access;
+pub mod checkpoint;
 pub mod failpoint;
 pub mod failure;
 mod format;

@@ -28,6 +28,8 @@ pub struct Account {
     pub sources: Vec<SourceBook>,
     /// In the order of the spec.
     pub outputs: Vec<OutputBook>,
+    /// Which state of tables and topics it reads.
+    pub pins: Vec<v1::SourcePin>,
     /// For each read task: the units accepted, and those it has.
     pub(super) tasks: BTreeMap<TaskId, (u32, u32)>,
     /// Hand-ins whose units are not the next of their task.
@@ -168,6 +170,7 @@ impl Account {
                 for (output, table) in self.outputs.iter_mut().zip(prepared.outputs) {
                     output.table = Some(table);
                 }
+                self.pins = prepared.sources;
             }
             Some(Kind::Planned(planned)) => self.source(planned.source)?.found = planned.found,
             Some(Kind::HandIn(accepted)) => return self.hand_in(accepted),
