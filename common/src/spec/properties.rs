@@ -57,7 +57,8 @@ fn kafka() -> BoxedStrategy<KafkaSpec> {
         ])
     };
     let scan = of((offset(), offset()).prop_map(|(start, stop)| ScanSpec { start, stop }));
-    let rate_limit = of((of(text()), any::<Option<u64>>()).prop_map(|(bytes, records)| RateLimitSpec { bytes, records }));
+    let rate_limit =
+        of((of(text()), any::<Option<u64>>()).prop_map(|(bytes, records)| RateLimitSpec { bytes, records }));
     let registry = of((text(), of(text()), any::<Option<u32>>()).prop_map(|(url, subject, version)| RegistrySpec {
         url,
         subject,

@@ -52,11 +52,7 @@ fn properties(given: &mut BTreeMap<String, String>, findings: &mut Findings) {
     }
 }
 
-fn scan(
-    given: &mut Option<ScanSpec>,
-    now_micros: i64,
-    findings: &mut Findings,
-) -> Option<(ScanOffset, ScanOffset)> {
+fn scan(given: &mut Option<ScanSpec>, now_micros: i64, findings: &mut Findings) -> Option<(ScanOffset, ScanOffset)> {
     let Some(spec) = given else { return Some((ScanOffset::Earliest, ScanOffset::Latest)) };
     let mut one = |key: &str, given: &mut Option<OffsetSpec>, default: ScanOffset| match given {
         None => Some(default),
@@ -168,7 +164,9 @@ fn format(spec: &RecordFormatSpec, findings: &mut Findings) {
     }
     let lacks = match kind {
         Json | Csv | DebeziumJson if spec.schema.is_none() => "its columns in `schema`",
-        Avro if spec.schema_registry.is_none() && spec.avro_schema.is_none() => "a `schema_registry` or an `avro_schema`",
+        Avro if spec.schema_registry.is_none() && spec.avro_schema.is_none() => {
+            "a `schema_registry` or an `avro_schema`"
+        }
         Protobuf if spec.schema_registry.is_none() && spec.descriptor_set.is_none() => {
             "a `schema_registry` or a `descriptor_set`"
         }
