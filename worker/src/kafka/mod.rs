@@ -7,6 +7,8 @@ mod error;
 mod fetch;
 mod native;
 mod pace;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
@@ -67,6 +69,27 @@ impl std::fmt::Debug for Cluster {
     }
 }
 
+/// Refuses a mechanism that this binary was built without.
+fn built_for(spec: &KafkaSpec) -> Result<(), KafkaError> {
+    let given = ["sasl.mechanism", "sasl.mechanisms"].map(|key| spec.properties.get(key));
+    let is_given = |mechanism: &str| given.iter().flatten().any(|given| given.trim().eq_ignore_ascii_case(mechanism));
+    let lacks = if is_given("GSSAPI") && !cfg!(feature = "gssapi") {
+        "Kerberos needs a binary built with `--features gssapi`"
+    } else if is_given("OAUTHBEARER") && !cfg!(feature = "oidc") {
+        "OAUTHBEARER needs a binary built with `--features oidc`"
+    } else {
+        return Ok(());
+    };
+    Err(KafkaError::Denied(format!("{lacks}: build this worker so, or use SCRAM-SHA-512 or PLAIN over TLS")))
+}
+
+/// `host[:port]` of a URL.
+fn host_of(url: &str) -> &str {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    authority.rsplit_once('@').map_or(authority, |(_, host)| host)
+}
+
 impl Cluster {
     /// The cluster of `spec`, whose settings were checked.
     ///
@@ -75,7 +98,9 @@ impl Cluster {
     pub(crate) fn of(spec: &KafkaSpec, access: &Access) -> Result<Self, KafkaError> {
         let servers = spec.properties.get("bootstrap.servers").cloned().unwrap_or_default();
         if let Some(allowed) = &access.endpoints {
-            let mut brokers = servers.split(',').map(|broker| broker.trim().rsplit("://").next().unwrap_or_default());
+            let token = spec.properties.get("sasl.oauthbearer.token.endpoint.url").map(|url| host_of(url));
+            let mut brokers =
+                servers.split(',').chain(token).map(|broker| broker.trim().rsplit("://").next().unwrap_or_default());
             let is_allowed = |broker: &str| {
                 let host = broker.rsplit_once(':').map_or(broker, |(host, _)| host);
                 allowed.iter().any(|allowed| allowed == broker || allowed == host)
@@ -85,6 +110,7 @@ impl Cluster {
                 return Err(KafkaError::Denied(what));
             }
         }
+        built_for(spec)?;
         let mut config = ClientConfig::new();
         for (key, value) in DEFAULTS {
             config.set(*key, *value);
