@@ -33,14 +33,16 @@ pub(crate) fn rest_catalog() -> Result<PathBuf, Failed> {
             .into_iter()
             .fold(Step::new("artifacts of the REST catalog", "mvn"), Step::arg)
             .arg(&artifacts)
-            .arg(output),
+            .arg(output)
+            .aside(),
             ["-Xlint:-options", "-d"]
                 .into_iter()
                 .fold(Step::new("REST catalog", "javac"), Step::arg)
                 .arg(folder)
                 .arg("-classpath")
                 .arg(jars.join("*"))
-                .arg(&server),
+                .arg(&server)
+                .aside(),
         ])
     })
 }

@@ -62,6 +62,13 @@ impl Step {
         self
     }
 
+    /// Has the command say everything on stderr: stdout is for what was asked for.
+    #[must_use]
+    pub(crate) fn aside(mut self) -> Self {
+        self.command.stdout(std::io::stderr());
+        self
+    }
+
     /// Leaves the last word to the command: its own summary says how it went and how long it took.
     #[must_use]
     pub(crate) fn speaks_last(mut self) -> Self {
