@@ -120,6 +120,9 @@ impl Session {
 
     fn replied(&mut self, reply: v1::HandInReply) {
         if let Some(id) = self.state.replied(&reply) {
+            if !reply.accepted {
+                tracing::warn!(run = ?self.state.grant(id), number = reply.number, reason = reply.reason, "hand-in refused");
+            }
             let verdict = if reply.accepted { Verdict::Accepted } else { Verdict::Refused { reason: reply.reason } };
             self.runs.answer(id, verdict);
         }
