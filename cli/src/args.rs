@@ -2,7 +2,6 @@
 //!
 //! Nothing has a default here that the configuration could set: flags win, but only when they are given.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::builder::styling::{AnsiColor, Styles};
@@ -10,6 +9,15 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::output::Format;
 use crate::style::Color;
+
+pub(crate) use self::checkpoint::{
+    Backup as CheckpointBackup, CheckpointCommand, CheckpointOf, Handoff, Reset, Restore, StreamChange, StreamCommand,
+    StreamResume, Verify as CheckpointVerify, WayArgs,
+};
+pub(crate) use self::serve::{Coordinator, Worker};
+
+mod checkpoint;
+mod serve;
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -111,6 +119,20 @@ pub(crate) enum Command {
     Retry(Change),
     /// Commit what is staged to the tables, each in one snapshot, drop the branches, and wait for the end
     Publish(Publish),
+    /// Write where each topic goes on after a backfill: for `checkpoint reset --from-handoff`
+    Handoff(Handoff),
+    /// Look at, keep, put back and move the positions of consumer groups and of Spark's checkpoint folders
+    Checkpoint {
+        /// What to do with them
+        #[command(subcommand)]
+        command: CheckpointCommand,
+    },
+    /// Pause and resume the live job that a spec names
+    Stream {
+        /// What to do with it
+        #[command(subcommand)]
+        command: StreamCommand,
+    },
     /// Run a coordinator
     Coordinator(Coordinator),
     /// Run a worker
@@ -241,6 +263,9 @@ pub(crate) struct Apply {
     /// Append to a window of a table that already holds rows of others
     #[arg(long)]
     pub allow_existing: bool,
+    /// Start it although the live job's group is active
+    #[arg(long)]
+    pub live_ok: bool,
 }
 
 impl Apply {
@@ -248,7 +273,8 @@ impl Apply {
     pub(crate) fn silent() -> Self {
         let spec = SpecFile { file: PathBuf::new() };
         let window = WindowArgs::default();
-        Self { spec, window, detach: false, reason: String::new(), yes: true, dry_run: false, allow_existing: false }
+        let (detach, dry_run, allow_existing, live_ok) = (false, false, false, false);
+        Self { spec, window, detach, reason: String::new(), yes: true, dry_run, allow_existing, live_ok }
     }
 }
 
@@ -373,41 +399,6 @@ pub(crate) struct Publish {
     pub detach: bool,
 }
 
-/// `coordinator`.
-#[derive(Debug, Args)]
-pub(crate) struct Coordinator {
-    /// Where to listen; port 0 takes a free one [env: TIDEGATE_LISTEN] [default: 127.0.0.1:7411]
-    #[arg(long, value_name = "HOST:PORT")]
-    pub listen: Option<SocketAddr>,
-    /// The folder of its state [env: TIDEGATE_STATE] [default: .tidegate]
-    #[arg(long, value_name = "DIR")]
-    pub state: Option<PathBuf>,
-    /// How long a worker's lease lasts without a renewal
-    #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = lease)]
-    pub lease: std::time::Duration,
-    /// Listen where other machines can connect, although nothing is encrypted and nobody is asked who they are
-    #[arg(long)]
-    pub insecure_listen_anywhere: bool,
-}
-
-/// `worker`.
-#[derive(Debug, Args)]
-pub(crate) struct Worker {
-    /// How many read tasks it takes at once [env: TIDEGATE_WORKER_SLOTS] [default: the number of processors]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
-    pub(crate) slots: Option<u32>,
-    /// Its memory budget [env: TIDEGATE_WORKER_MEMORY] [default: 1GiB]
-    #[arg(long, value_name = "SIZE")]
-    pub(crate) memory: Option<String>,
-    /// Its name, for people [env: TIDEGATE_WORKER_NAME] [default: the host's name and the process id]
-    #[arg(long)]
-    pub(crate) name: Option<String>,
-    /// A folder below which specs may read files and write tables; may be given more than once. Nothing is allowed
-    /// until it is said [env: TIDEGATE_ALLOW_PATHS]
-    #[arg(long = "allow-path", value_name = "DIR")]
-    pub(crate) allow_paths: Vec<PathBuf>,
-}
-
 /// `config`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConfigCommand {
@@ -422,12 +413,6 @@ pub(crate) enum ConfigCommand {
 fn duration(text: &str) -> Result<std::time::Duration, String> {
     let span = tidegate_common::spec::parse_span(text).map_err(|bad| bad.to_string())?;
     u64::try_from(span.as_micros()).map(std::time::Duration::from_micros).map_err(|_| "it is negative".to_owned())
-}
-
-fn lease(text: &str) -> Result<std::time::Duration, String> {
-    let lease = duration(text)?;
-    let sensible = std::time::Duration::from_millis(500)..=std::time::Duration::from_secs(3600);
-    if sensible.contains(&lease) { Ok(lease) } else { Err("a lease lasts from 500ms to 1h".to_owned()) }
 }
 
 #[cfg(test)]

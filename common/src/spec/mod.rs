@@ -13,6 +13,7 @@ mod error;
 mod identity;
 mod interpolate;
 mod kafka_properties;
+mod live;
 mod location;
 pub mod model;
 mod names;
@@ -43,6 +44,7 @@ pub use partition::{PartitionField, Transform};
 pub use quantity::{parse_bytes, parse_span};
 pub use resolve::{MAX_OUTPUTS, MAX_SOURCES, resolve};
 pub use resolved::{
-    EventTimeBounds, EventTimeOf, Generate, Kafka, RateLimit, Resolved, ResolvedEventTime, ResolvedOutput, ResolvedSource, ScanOffset, SourceKind,
+    EventTimeBounds, EventTimeOf, Generate, Kafka, RateLimit, Resolved, ResolvedEventTime, ResolvedOutput,
+    ResolvedSource, ScanOffset, SourceKind,
 };
 pub use time_of::{parse_event_time, zone};

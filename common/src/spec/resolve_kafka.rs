@@ -42,6 +42,14 @@ fn check_topic(topic: &str) -> Result<(), SpecError> {
     Err(error.hint("use 1 to 249 letters, digits, `.`, `-` and `_`"))
 }
 
+/// What may be the name of a consumer group.
+pub(super) fn check_group(group: &str) -> Result<(), SpecError> {
+    if group.is_empty() || group.len() > 255 || group.chars().any(char::is_control) {
+        return Err(SpecError::new(format!("{} is not the name of a group", quoted(group))));
+    }
+    Ok(())
+}
+
 fn properties(given: &mut BTreeMap<String, String>, findings: &mut Findings) {
     if !given.contains_key("bootstrap.servers") {
         let error = SpecError::new("`bootstrap.servers` is missing");
@@ -52,11 +60,7 @@ fn properties(given: &mut BTreeMap<String, String>, findings: &mut Findings) {
     }
 }
 
-fn scan(
-    given: &mut Option<ScanSpec>,
-    now_micros: i64,
-    findings: &mut Findings,
-) -> Option<(ScanOffset, ScanOffset)> {
+fn scan(given: &mut Option<ScanSpec>, now_micros: i64, findings: &mut Findings) -> Option<(ScanOffset, ScanOffset)> {
     let Some(spec) = given else { return Some((ScanOffset::Earliest, ScanOffset::Latest)) };
     let mut one = |key: &str, given: &mut Option<OffsetSpec>, default: ScanOffset| match given {
         None => Some(default),
@@ -98,10 +102,7 @@ fn scan_offset(spec: &mut OffsetSpec, now_micros: i64, findings: &mut Findings) 
             ScanOffset::Timestamp(at)
         }
         OffsetSpec::Group(group) => {
-            if group.is_empty() || group.len() > 255 || group.chars().any(char::is_control) {
-                findings.add("group", SpecError::new(format!("{} is not the name of a group", quoted(group))));
-                return None;
-            }
+            findings.keep("group", check_group(group))?;
             ScanOffset::Group(group.clone())
         }
         OffsetSpec::Offsets(given) => findings.within("offsets", |findings| offsets(given, findings))?,
@@ -168,7 +169,9 @@ fn format(spec: &RecordFormatSpec, findings: &mut Findings) {
     }
     let lacks = match kind {
         Json | Csv | DebeziumJson if spec.schema.is_none() => "its columns in `schema`",
-        Avro if spec.schema_registry.is_none() && spec.avro_schema.is_none() => "a `schema_registry` or an `avro_schema`",
+        Avro if spec.schema_registry.is_none() && spec.avro_schema.is_none() => {
+            "a `schema_registry` or an `avro_schema`"
+        }
         Protobuf if spec.schema_registry.is_none() && spec.descriptor_set.is_none() => {
             "a `schema_registry` or a `descriptor_set`"
         }

@@ -14,6 +14,7 @@ use super::error::CheckpointError;
 use super::group::GroupFacts;
 use super::partition::{Committed, Partition, Scope};
 use super::settings::Settings;
+use crate::kafka::Quiet;
 
 /// How long an answer may take.
 pub(super) const ANSWER: Duration = Duration::from_secs(15);
@@ -22,9 +23,9 @@ pub(super) const ANSWER: Duration = Duration::from_secs(15);
 pub struct Brokers {
     group_name: String,
     /// Of the group, without ever joining it.
-    group: BaseConsumer,
+    group: BaseConsumer<Quiet>,
     /// Of no group: what the logs hold.
-    pub(super) log: BaseConsumer,
+    pub(super) log: BaseConsumer<Quiet>,
     bootstrap: String,
 }
 
@@ -41,9 +42,12 @@ impl Brokers {
     /// Settings that librdkafka does not take.
     pub fn open(settings: &Settings, group: &str) -> Result<Self, CheckpointError> {
         let client = |more: &[(&str, &str)]| {
-            let common =
-                [("enable.auto.commit", "false"), ("enable.auto.offset.store", "false"), ("enable.partition.eof", "true")];
-            let made = settings.client(&[&common[..], more].concat()).create();
+            let common = [
+                ("enable.auto.commit", "false"),
+                ("enable.auto.offset.store", "false"),
+                ("enable.partition.eof", "true"),
+            ];
+            let made = settings.client(&[&common[..], more].concat()).create_with_context(Quiet);
             made.map_err(CheckpointError::kafka("the client's settings cannot be used"))
         };
         let group_client = client(&[("group.id", group), ("isolation.level", "read_committed")])?;
@@ -132,10 +136,7 @@ impl Brokers {
     ///
     /// # Errors
     /// Brokers that do not answer; a transaction of the group that is pending.
-    pub fn committed(
-        &self,
-        of: &BTreeSet<Partition>,
-    ) -> Result<BTreeMap<Partition, Committed>, CheckpointError> {
+    pub fn committed(&self, of: &BTreeSet<Partition>) -> Result<BTreeMap<Partition, Committed>, CheckpointError> {
         let what = || format!("the positions of the group {} cannot be read", self.group_name);
         if of.is_empty() {
             return Ok(BTreeMap::new());
@@ -229,7 +230,8 @@ impl Brokers {
         let what = || format!("the positions of the group {} cannot be set", self.group_name);
         let mut wanted = TopicPartitionList::with_capacity(positions.len());
         for (partition, position) in positions {
-            let added = wanted.add_partition_offset(&partition.topic, partition.number, Offset::Offset(position.offset));
+            let added =
+                wanted.add_partition_offset(&partition.topic, partition.number, Offset::Offset(position.offset));
             added.map_err(CheckpointError::kafka(what()))?;
             if let Some(mut element) = wanted.find_partition(&partition.topic, partition.number)
                 && !position.metadata.is_empty()
@@ -241,7 +243,9 @@ impl Brokers {
             Ok(()) => Ok(()),
             Err(error) if is_of_members(&error) => {
                 let group = &self.group_name;
-                Err(CheckpointError::Active(format!("the group {group} became active: its coordinator refuses ({error})")))
+                Err(CheckpointError::Active(format!(
+                    "the group {group} became active: its coordinator refuses ({error})"
+                )))
             }
             Err(error) => Err(CheckpointError::kafka(what())(error)),
         }

@@ -76,7 +76,9 @@ impl CheckpointError {
                 Some("are the brokers there, and is their address right? Try again")
             }
             Self::Active(_) => Some("stop its consumers first; `tidegate checkpoint inspect` shows them"),
-            Self::Raced(_) => Some("stop whatever moves them, look with `tidegate checkpoint inspect`, then do it again"),
+            Self::Raced(_) => {
+                Some("stop whatever moves them, look with `tidegate checkpoint inspect`, then do it again")
+            }
             _ => None,
         }
     }

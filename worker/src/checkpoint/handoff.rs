@@ -74,7 +74,9 @@ impl HandOver {
             v1::Phase::Partial => false,
             phase => {
                 let phase = phase.as_str_name().trim_start_matches("PHASE_").to_lowercase();
-                return Err(refused(format!("{id} is {phase}, and hands over only what it has committed to its tables")));
+                return Err(refused(format!(
+                    "{id} is {phase}, and hands over only what it has committed to its tables"
+                )));
             }
         };
         let topics: Vec<HandOverTopic> = account.pins.iter().filter_map(|pin| topic(spec, pin)).collect();
@@ -137,7 +139,8 @@ fn scanned_group(spec: &Resolved) -> Option<String> {
 fn topic(spec: &Resolved, pin: &v1::SourcePin) -> Option<HandOverTopic> {
     let kafka = pin.kafka.as_ref()?;
     let topic = spec.spec.sources.get(&pin.source)?.kafka.as_ref()?.topic.clone();
-    let part = |range: &v1::KafkaRange| HandOverPartition { partition: range.partition, from: range.start, next: range.end };
+    let part =
+        |range: &v1::KafkaRange| HandOverPartition { partition: range.partition, from: range.start, next: range.end };
     let partitions = kafka.ranges.iter().map(part).collect();
     Some(HandOverTopic { source: pin.source.clone(), topic, topic_id: kafka.topic_id.clone(), partitions })
 }

@@ -49,7 +49,8 @@ impl FromStr for TopicScope {
     type Err = CheckpointError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let bad = || CheckpointError::Usage(format!("{text:?} is no topic: write T, or T:0,1 for some of its partitions"));
+        let bad =
+            || CheckpointError::Usage(format!("{text:?} is no topic: write T, or T:0,1 for some of its partitions"));
         let (topic, partitions) = match text.split_once(':') {
             None => (text, None),
             Some((topic, numbers)) => {
@@ -77,9 +78,10 @@ impl Scope {
     /// Whether `partition` is meant, where it has a position.
     pub fn holds(&self, partition: &Partition) -> bool {
         let Self::Topics(topics) = self else { return true };
-        topics.iter().filter(|scope| scope.topic == partition.topic).any(|scope| {
-            scope.partitions.as_ref().is_none_or(|numbers| numbers.contains(&partition.number))
-        })
+        topics
+            .iter()
+            .filter(|scope| scope.topic == partition.topic)
+            .any(|scope| scope.partitions.as_ref().is_none_or(|numbers| numbers.contains(&partition.number)))
     }
 }
 

@@ -76,16 +76,12 @@ type Given = BTreeMap<Partition, (i64, String, Option<(i64, i64)>)>;
 
 fn given(target: &Target) -> Given {
     match target {
-        Target::Backup(backup) => backup
-            .positions
-            .iter()
-            .map(|kept| (kept.partition(), (kept.offset, kept.metadata.clone(), None)))
-            .collect(),
+        Target::Backup(backup) => {
+            backup.positions.iter().map(|kept| (kept.partition(), (kept.offset, kept.metadata.clone(), None))).collect()
+        }
         Target::HandOver(hand_over) => hand_over
             .positions()
-            .map(|(partition, from, next)| {
-                (partition, (next, String::new(), hand_over.covers.then_some((from, next))))
-            })
+            .map(|(partition, from, next)| (partition, (next, String::new(), hand_over.covers.then_some((from, next)))))
             .collect(),
         _ => Given::new(),
     }

@@ -39,7 +39,8 @@ impl Brokers {
         let places: BTreeMap<&Partition, i64> =
             places.iter().map(|(partition, place)| (partition, clamped(partition, *place))).collect();
         let inside = places.iter().filter(|(partition, place)| **place < log(partition).1);
-        let mut times = self.read(&inside.map(|(partition, place)| ((*partition).clone(), *place)).collect(), Which::First)?;
+        let mut times =
+            self.read(&inside.map(|(partition, place)| ((*partition).clone(), *place)).collect(), Which::First)?;
         let mut back = 1;
         while back <= FURTHEST {
             let wanted = places.keys().filter(|partition| !times.contains_key(**partition));

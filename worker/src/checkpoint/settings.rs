@@ -110,7 +110,9 @@ fn translated(given: &BTreeMap<String, String>) -> Result<BTreeMap<String, Strin
     if let Some(jaas) = given.get("sasl.jaas.config") {
         for (option, key) in [("username", "sasl.username"), ("password", "sasl.password")] {
             let value = jaas_option(jaas, option).ok_or_else(|| {
-                CheckpointError::Settings(format!("sasl.jaas.config has no {option}: only user and password are read from it"))
+                CheckpointError::Settings(format!(
+                    "sasl.jaas.config has no {option}: only user and password are read from it"
+                ))
             })?;
             values.insert(key.to_owned(), value);
         }

@@ -33,7 +33,11 @@ pub fn verify_positions(facts: &[PartitionFacts]) -> Vec<Finding> {
             None => Finding::new(&one.partition, true, format!("no position; {log}")),
             Some(position) if position < one.start => {
                 let gone = one.start - position;
-                Finding::new(&one.partition, false, format!("{position}: {log}, {gone} offsets before it are gone unread"))
+                Finding::new(
+                    &one.partition,
+                    false,
+                    format!("{position}: {log}, {gone} offsets before it are gone unread"),
+                )
             }
             Some(position) if position > one.end => {
                 Finding::new(&one.partition, false, format!("{position}: {log}, it is not the log that was read"))

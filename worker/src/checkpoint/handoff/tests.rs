@@ -65,7 +65,8 @@ fn a_backfill_that_succeeded_hands_over_the_pinned_ends() {
 
 #[test]
 fn what_a_window_or_parked_work_leaves_out_is_not_covered() {
-    let windowed = SPEC.replace(r#""sources""#, r#""window":{"from":"2026-01-01T00:00:00Z","to":"2026-02-01T00:00:00Z"},"sources""#);
+    let windowed = SPEC
+        .replace(r#""sources""#, r#""window":{"from":"2026-01-01T00:00:00Z","to":"2026-02-01T00:00:00Z"},"sources""#);
     let covers = |spec: &str, phase| HandOver::of(&account(spec, phase), None, AT).map(|made| made.covers).ok();
     assert_eq!(covers(SPEC, v1::Phase::Succeeded), Some(true));
     assert_eq!(covers(&windowed, v1::Phase::Succeeded), Some(false));

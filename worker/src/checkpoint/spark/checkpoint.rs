@@ -96,7 +96,8 @@ impl Checkpoint {
             unread.extend(bad_file(check_commit(&text, &self.folder.place(&name)))?);
         }
         let files = self.batches.planned.len().min(READ_THROUGH) + self.batches.committed.len().min(READ_THROUGH);
-        let text = if unread.is_empty() { format!("{files} files are as Spark writes them") } else { unread.join("; ") };
+        let text =
+            if unread.is_empty() { format!("{files} files are as Spark writes them") } else { unread.join("; ") };
         findings.push(Finding::new("files", unread.is_empty(), text));
         Ok(findings)
     }
@@ -112,7 +113,8 @@ impl Checkpoint {
             return findings;
         };
         let all = (*first..=*last).rev().take(READ_THROUGH);
-        let missing: Vec<String> = all.filter(|batch| !planned.contains(batch)).map(|batch| batch.to_string()).collect();
+        let missing: Vec<String> =
+            all.filter(|batch| !planned.contains(batch)).map(|batch| batch.to_string()).collect();
         let text = if missing.is_empty() {
             format!("batches {first} to {last}, none missing")
         } else {
@@ -133,7 +135,9 @@ impl Checkpoint {
             Some(done) if done == last => (true, format!("batch {done} is committed: the next is {}", done + 1)),
             Some(done) if done + 1 == last => (true, format!("batch {done} is committed: {last} is run again")),
             None if last == 0 => (true, "no batch is committed: 0 is run again".to_owned()),
-            Some(done) => (false, format!("batch {done} is committed, and {last} planned: those between are never run")),
+            Some(done) => {
+                (false, format!("batch {done} is committed, and {last} planned: those between are never run"))
+            }
             None => (false, format!("no batch is committed, and {last} planned: those before are never run")),
         };
         Finding::new("commits", holds, text)
