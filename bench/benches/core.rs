@@ -69,7 +69,14 @@ impl Run {
                 dead_letters: None,
             }],
         };
-        let submission = Submission { id, spec, spec_json: String::new(), reason: String::new(), allow_existing: true };
+        let submission = Submission {
+            id,
+            spec,
+            spec_json: String::new(),
+            reason: String::new(),
+            allow_existing: true,
+            expected: None,
+        };
         run.step(Event::Submit(RequestId(1), submission));
         for worker in 0..WORKERS {
             let registration = Registration { worker: format!("worker-{worker}"), slots: SLOTS, held: Vec::new() };

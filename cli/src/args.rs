@@ -2,22 +2,29 @@
 //!
 //! Nothing has a default here that the configuration could set: flags win, but only when they are given.
 
+mod checkpoint;
+mod looking;
+mod roles;
+mod running;
+mod steering;
+#[cfg(test)]
+mod tests;
+
 use std::path::PathBuf;
 
 use clap::builder::styling::{AnsiColor, Styles};
-use clap::{Args, Parser, Subcommand, ValueEnum};
-
-use crate::output::Format;
-use crate::style::Color;
+use clap::{Args, Parser, Subcommand};
 
 pub(crate) use self::checkpoint::{
     Backup as CheckpointBackup, CheckpointCommand, CheckpointOf, Handoff, Reset, Restore, StreamChange, StreamCommand,
     StreamResume, Verify as CheckpointVerify, WayArgs,
 };
-pub(crate) use self::serve::{Coordinator, Worker};
-
-mod checkpoint;
-mod serve;
+pub(crate) use self::looking::{Plan, Schema, SourceCommand, TableCommand, Verify};
+pub(crate) use self::roles::{ConfigCommand, Coordinator, Worker};
+pub(crate) use self::running::{Apply, Demo, Loadtest, Run};
+pub(crate) use self::steering::{Change, Events, OfBackfill, Publish, Status};
+use crate::output::Format;
+use crate::style::Color;
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -172,248 +179,7 @@ pub(crate) struct WindowArgs {
     pub last: Option<String>,
 }
 
-/// `plan`.
-#[derive(Debug, Args)]
-pub(crate) struct Plan {
-    /// The spec.
-    #[command(flatten)]
-    pub spec: SpecFile,
-    /// Another window.
-    #[command(flatten)]
-    pub window: WindowArgs,
-    /// Slots that will read [default: those of one worker]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    pub slots: Option<u32>,
-    /// Also save the plan to a file: the spec, every pinned file, the digests of the plan, the estimate
-    #[arg(long, value_name = "FILE")]
-    pub out: Option<PathBuf>,
-    /// End with 10 when there is work, and with 0 when there is none
-    #[arg(long)]
-    pub detailed_exitcode: bool,
-}
-
-/// `source`.
-#[derive(Debug, Subcommand)]
-pub(crate) enum SourceCommand {
-    /// Show the columns, event times, files, rows and bounds of a spec's sources
-    Describe {
-        /// The spec.
-        #[command(flatten)]
-        spec: SpecFile,
-        /// Only this source
-        #[arg(value_name = "SOURCE")]
-        source: Option<String>,
-    },
-}
-
-/// `table`.
-#[derive(Debug, Subcommand)]
-pub(crate) enum TableCommand {
-    /// Show the snapshots of a table, and which backfills left them
-    Snapshots {
-        /// The table: [catalog.]namespace.table
-        #[arg(value_name = "TABLE")]
-        table: String,
-    },
-}
-
-/// `verify`.
-#[derive(Debug, Args)]
-pub(crate) struct Verify {
-    /// A backfill (its id, a unique beginning of it, or its name), or a table: then every backfill that wrote to it
-    #[arg(value_name = "ID|TABLE")]
-    pub of: String,
-    /// Take the journal from the state folder of a run that is over, in place of a coordinator
-    #[arg(long, value_name = "DIR")]
-    pub state: Option<PathBuf>,
-}
-
-/// What a schema is of.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum Schema {
-    /// A spec
-    Spec,
-    /// The configuration, tidegate.yaml
-    Config,
-    /// What `-o json` prints
-    Output,
-}
-
-/// `apply`.
-#[derive(Debug, Args)]
-pub(crate) struct Apply {
-    /// The spec.
-    #[command(flatten)]
-    pub spec: SpecFile,
-    /// Another window.
-    #[command(flatten)]
-    pub window: WindowArgs,
-    /// Return once it is accepted, without waiting for its end
-    #[arg(long)]
-    pub detach: bool,
-    /// Why; it is kept with the backfill
-    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
-    pub reason: String,
-    /// Do not ask
-    #[arg(short, long)]
-    pub yes: bool,
-    /// Show what would be done, and do nothing
-    #[arg(long, conflicts_with_all = ["detach", "yes"])]
-    pub dry_run: bool,
-    /// Append to a window of a table that already holds rows of others
-    #[arg(long)]
-    pub allow_existing: bool,
-    /// Start it although the live job's group is active
-    #[arg(long)]
-    pub live_ok: bool,
-}
-
-impl Apply {
-    /// Nothing asked for and nothing said: for runs whose spec is not a file.
-    pub(crate) fn silent() -> Self {
-        let spec = SpecFile { file: PathBuf::new() };
-        let window = WindowArgs::default();
-        let (detach, dry_run, allow_existing, live_ok) = (false, false, false, false);
-        Self { spec, window, detach, reason: String::new(), yes: true, dry_run, allow_existing, live_ok }
-    }
-}
-
-/// `run`.
-#[derive(Debug, Args)]
-pub(crate) struct Run {
-    /// What `apply` takes.
-    #[command(flatten)]
-    pub apply: Apply,
-    /// In this process, without a server; a run that was killed goes on when it is run again
-    #[arg(long, conflicts_with_all = ["detach", "dry_run"])]
-    pub local: bool,
-    /// How many workers this process runs, with --local; the configured slots are shared out among them
-    #[arg(long, value_name = "N", default_value_t = 1, requires = "local", value_parser = clap::value_parser!(u32).range(1..=256))]
-    pub workers: u32,
-    /// Then publish what is staged, with --local
-    #[arg(long, requires = "local", conflicts_with = "discard")]
-    pub publish: bool,
-    /// Cancel it, and drop what is staged, with --local
-    #[arg(long, requires = "local", conflicts_with = "allow_existing")]
-    pub discard: bool,
-    /// The folder of the state, with --local [env: TIDEGATE_STATE] [default: .tidegate]
-    #[arg(long, value_name = "DIR", requires = "local")]
-    pub state: Option<PathBuf>,
-}
-
-/// `demo`.
-#[derive(Debug, Args)]
-pub(crate) struct Demo {
-    /// Where the demo's data, state and tables go
-    #[arg(long, value_name = "DIR", default_value = "tidegate-demo")]
-    pub folder: PathBuf,
-}
-
-/// `loadtest`.
-#[derive(Debug, Args)]
-pub(crate) struct Loadtest {
-    /// How many workers
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=256))]
-    pub workers: u32,
-    /// How many splits the rows are cut into
-    #[arg(long, value_name = "M", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
-    pub splits: u64,
-    /// How many rows are generated
-    #[arg(long, value_name = "ROWS", default_value_t = 4_000_000)]
-    pub rows: u64,
-    /// Where chance starts
-    #[arg(long, default_value_t = 1)]
-    pub seed: u64,
-    /// The exponent of the keys' Zipf distribution
-    #[arg(long, default_value_t = 0.0)]
-    pub skew: f64,
-    /// How far event times lie out of order
-    #[arg(long, value_name = "DURATION", default_value = "0s")]
-    pub disorder: String,
-    /// Where state and table go
-    #[arg(long, value_name = "DIR", default_value = "tidegate-loadtest")]
-    pub folder: PathBuf,
-}
-
-/// A backfill.
-#[derive(Debug, Args)]
-pub(crate) struct OfBackfill {
-    /// Its id, a unique beginning of it, or its name
-    #[arg(value_name = "ID")]
-    pub id: String,
-}
-
-/// `status`.
-#[derive(Debug, Args)]
-pub(crate) struct Status {
-    /// The backfill.
-    #[command(flatten)]
-    pub of: OfBackfill,
-    /// Wait for its end; the exit code is then that of the backfill
-    #[arg(long)]
-    pub wait: bool,
-    /// How long to wait at most: `90s`, `2h30m`; exit code 8 when it is over
-    #[arg(long, value_name = "DURATION", requires = "wait", value_parser = duration)]
-    pub timeout: Option<std::time::Duration>,
-}
-
-/// `events`.
-#[derive(Debug, Args)]
-pub(crate) struct Events {
-    /// The backfill.
-    #[command(flatten)]
-    pub of: OfBackfill,
-    /// Go on until it ends
-    #[arg(short, long)]
-    pub follow: bool,
-    /// Only events behind this number
-    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
-    pub after: u64,
-}
-
-/// `pause`, `resume`, `cancel`, `retry`.
-#[derive(Debug, Args)]
-pub(crate) struct Change {
-    /// The backfill.
-    #[command(flatten)]
-    pub of: OfBackfill,
-    /// Why; it is kept with the backfill
-    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
-    pub reason: String,
-    /// Do not ask (only `cancel` and `publish` do)
-    #[arg(short, long)]
-    pub yes: bool,
-    /// Show what would be done, and do nothing
-    #[arg(long, conflicts_with = "yes")]
-    pub dry_run: bool,
-}
-
-/// `publish`.
-#[derive(Debug, Args)]
-pub(crate) struct Publish {
-    /// What every change takes.
-    #[command(flatten)]
-    pub change: Change,
-    /// Return once it is accepted, without waiting for its end
-    #[arg(long, conflicts_with = "dry_run")]
-    pub detach: bool,
-}
-
-/// `config`.
-#[derive(Debug, Subcommand)]
-pub(crate) enum ConfigCommand {
-    /// Show the configuration as it is put together; secrets are never shown
-    View {
-        /// Say where each value comes from
-        #[arg(long)]
-        show_origin: bool,
-    },
-}
-
 fn duration(text: &str) -> Result<std::time::Duration, String> {
     let span = tidegate_common::spec::parse_span(text).map_err(|bad| bad.to_string())?;
     u64::try_from(span.as_micros()).map(std::time::Duration::from_micros).map_err(|_| "it is negative".to_owned())
 }
-
-#[cfg(test)]
-mod tests;

@@ -20,6 +20,8 @@ pub(crate) struct Setup {
     pub(crate) reason: String,
     /// Whether `append` may add to a window that holds rows of others.
     pub(crate) allow_existing: bool,
+    /// What must be there, where a saved plan is run.
+    pub(crate) expected: Option<v1::ExpectedPlan>,
     /// What is done with what is staged.
     pub(crate) then: Then,
 }
@@ -68,6 +70,7 @@ pub(crate) async fn run(
         spec_json: spec::canonical_json(&resolved.spec),
         reason: setup.reason,
         allow_existing: setup.allow_existing,
+        expected: setup.expected,
     };
     let channel = local.channel.clone();
     let id = spec::backfill_id(DEPLOYMENT, resolved).to_string();

@@ -19,6 +19,7 @@ mod prompt;
 mod report;
 #[cfg(test)]
 mod sample;
+mod saved_plan;
 mod spec_file;
 mod style;
 mod view;

@@ -124,7 +124,12 @@ pub(crate) fn next(backfill: &v1::Backfill) -> String {
             format!("mend what is parked, then tidegate retry {id}; tidegate events {id} says what happened")
         }
         v1::Phase::Failed => {
-            format!("mend the cause, then tidegate retry {id}; tidegate events {id} says what happened")
+            let way = match backfill.failure.as_ref().map_or(0, |failure| failure.exit_code) {
+                3 => "change the spec and apply it: as it is, it fails again".to_owned(),
+                4 => format!("mend the cause, then tidegate retry {id}, or change the spec and apply it"),
+                _ => format!("mend the cause, then tidegate retry {id}"),
+            };
+            format!("{way}; tidegate events {id} says what happened")
         }
         v1::Phase::Staged => {
             let branches = staged_on(backfill);

@@ -31,6 +31,7 @@ fn source(name: &str, rows: u64, read: u64, units: u64) -> v1::SourceState {
             high: FROM + 364 * DAY,
             overlap_depth: 2,
             pinned: format!("{name}.parquet"),
+            digest: String::new(),
         }),
         watermark: Some(FROM + 100 * DAY),
         tasks_done: 1,

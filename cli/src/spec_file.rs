@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use tidegate_common::clock;
 use tidegate_common::ids::BackfillId;
@@ -13,15 +14,15 @@ use tidegate_common::time::{Span, Window};
 
 use crate::args::WindowArgs;
 use crate::exit::{Error, Exit};
+use crate::saved_plan::{self, Wanted};
 use crate::style::plain;
 
 /// The deployment that a backfill's identity names; one until a coordinator can be told otherwise.
 pub(crate) const DEPLOYMENT: &str = "default";
 /// No spec is longer, in bytes.
 const LONGEST: u64 = 1 << 20;
-
-/// The `kind` of what `plan --out` saves.
-pub(crate) const SAVED_PLAN: &str = "SavedPlan";
+/// No saved plan is longer, in bytes: it names every file.
+const LONGEST_PLAN: u64 = 256 << 20;
 
 /// A spec that was checked, and the backfill that it asks for.
 #[derive(Clone, Debug)]
@@ -52,34 +53,66 @@ pub(crate) fn load(path: &Path) -> Result<CheckedSpec, Error> {
 /// # Errors
 /// As [`load`]; a window that is none (usage).
 pub(crate) fn load_over(path: &Path, window: &WindowArgs) -> Result<CheckedSpec, Error> {
-    let window = match (&window.window, &window.last) {
+    let given = Given::read(path, LONGEST)?;
+    if saved_plan::is_plan(&given.text) {
+        let plan = Error::usage(format!("{} is a saved plan, and a spec is wanted here", given.name));
+        return Err(plan.hint("`tidegate apply` takes it; its spec stands in it under `apply.spec`"));
+    }
+    given.check(window)
+}
+
+/// Reads what is to be applied: a spec, or a saved plan.
+///
+/// # Errors
+/// As [`load_over`]; a plan that was damaged or edited, or is of another release (preflight); another window than that
+/// of a plan (usage).
+pub(crate) fn load_to_apply(path: &Path, window: &WindowArgs) -> Result<Wanted, Error> {
+    let given = Given::read(path, LONGEST_PLAN)?;
+    if !saved_plan::is_plan(&given.text) {
+        return Ok(Wanted { spec: given.check(window)?, expected: None });
+    }
+    if window.window.is_some() || window.last.is_some() {
+        let fixed = Error::usage(format!("{} is a saved plan, and its window is fixed", given.name));
+        return Err(fixed.hint("make a plan of the other window: `tidegate plan SPEC --window A/B --out FILE`"));
+    }
+    saved_plan::read(path, &given.text)
+}
+
+/// The window of the command line, where there is one.
+fn other_window(window: &WindowArgs) -> Result<Option<WindowSpec>, Error> {
+    Ok(match (&window.window, &window.last) {
         (Some(between), _) => {
             let bad = |bad| Error::usage("--window cannot be read").because(bad);
             Some(WindowSpec::between(between).map_err(bad)?)
         }
         (None, Some(last)) => Some(WindowSpec::last(last)),
         (None, None) => None,
-    };
-    let (name, text, folder) = if path == Path::new("-") { from_stdin()? } else { from_file(path)? };
-    let folder = folder.display().to_string();
-    refuse_saved_plan(&name, &text)?;
-    check(&text, &name, &folder, window).map_err(|errors| {
-        let many = crate::figures::plural(errors.iter().count() as u64, "error");
-        Error::new(Exit::SpecInvalid, format!("{name} is no valid spec, {many}"))
-            .because(errors)
-            .hint("`tidegate schema spec` prints what may stand in a spec; nothing was run")
     })
 }
 
-/// What `plan --out` saves is no spec.
-fn refuse_saved_plan(name: &str, text: &str) -> Result<(), Error> {
-    let json =
-        text.trim_start().starts_with('{').then(|| serde_json::from_str::<serde_json::Value>(text).ok()).flatten();
-    if json.is_some_and(|json| json.get("kind").and_then(|kind| kind.as_str()) == Some(SAVED_PLAN)) {
-        return Err(Error::new(Exit::Preflight, format!("{name} is a saved plan, and this release cannot apply one"))
-            .hint("apply the spec that it was made from; `tidegate plan` of that says what has changed since"));
+/// What stands in a file.
+struct Given {
+    name: String,
+    text: String,
+    folder: PathBuf,
+}
+
+impl Given {
+    fn read(path: &Path, longest: u64) -> Result<Self, Error> {
+        let (name, text, folder) =
+            if path == Path::new("-") { from_stdin(longest)? } else { from_file(path, longest)? };
+        Ok(Self { name, text, folder })
     }
-    Ok(())
+
+    fn check(&self, window: &WindowArgs) -> Result<CheckedSpec, Error> {
+        let (window, name) = (other_window(window)?, &self.name);
+        check(&self.text, name, &self.folder.display().to_string(), window).map_err(|errors| {
+            let many = crate::figures::plural(errors.iter().count() as u64, "error");
+            Error::new(Exit::SpecInvalid, format!("{name} is no valid spec, {many}"))
+                .because(errors)
+                .hint("`tidegate schema spec` prints what may stand in a spec; nothing was run")
+        })
+    }
 }
 
 fn check(text: &str, name: &str, folder: &str, window: Option<WindowSpec>) -> Result<CheckedSpec, SpecErrors> {
@@ -93,31 +126,31 @@ fn check(text: &str, name: &str, folder: &str, window: Option<WindowSpec>) -> Re
     Ok(CheckedSpec { resolved, id })
 }
 
-fn from_file(path: &Path) -> Result<(String, String, PathBuf), Error> {
+fn from_file(path: &Path, longest: u64) -> Result<(String, String, PathBuf), Error> {
     let name = path.display().to_string();
     let failed = |error: std::io::Error| Error::usage(format!("the spec {name} cannot be read")).because(error);
     let file = std::fs::File::open(path).map_err(failed)?;
-    let text = read(file).map_err(failed)?;
+    let text = read(file, longest).map_err(failed)?;
     let whole = path.canonicalize().map_err(failed)?;
     let folder = whole.parent().unwrap_or(Path::new("/")).to_path_buf();
     Ok((name, text, folder))
 }
 
-fn from_stdin() -> Result<(String, String, PathBuf), Error> {
+fn from_stdin(longest: u64) -> Result<(String, String, PathBuf), Error> {
     let failed = |error: std::io::Error| Error::usage("the spec on stdin cannot be read").because(error);
-    let text = read(std::io::stdin().lock()).map_err(failed)?;
+    let text = read(std::io::stdin().lock(), longest).map_err(failed)?;
     Ok(("stdin".to_owned(), text, std::env::current_dir().map_err(failed)?))
 }
 
-/// One byte more than a spec may have is read, so that whoever checks it sees that it is too long.
-fn read(from: impl std::io::Read) -> std::io::Result<String> {
+/// One byte more than there may be is read, so that whoever checks it sees that it is too long.
+fn read(from: impl std::io::Read, longest: u64) -> std::io::Result<String> {
     let mut text = String::new();
-    from.take(LONGEST + 1).read_to_string(&mut text)?;
+    from.take(longest + 1).read_to_string(&mut text)?;
     Ok(text)
 }
 
 /// What a spec asks for, in short; `kind: SpecSummary`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub(crate) struct Summary {
     /// The whole id of the backfill.
     pub id: String,
@@ -134,7 +167,7 @@ pub(crate) struct Summary {
 }
 
 /// A half-open window.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub(crate) struct SummaryWindow {
     /// The first point in it, RFC 3339.
     pub from: String,
@@ -143,7 +176,7 @@ pub(crate) struct SummaryWindow {
 }
 
 /// What is read.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub(crate) struct SummarySource {
     /// Its name.
     pub name: String,
@@ -154,7 +187,7 @@ pub(crate) struct SummarySource {
 }
 
 /// What is written.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub(crate) struct SummaryOutput {
     /// Its name.
     pub name: String,

@@ -3,7 +3,6 @@
 //! Ids of snapshots are text: they do not fit into the numbers of most JSON readers. Keys are added, never renamed.
 
 use schemars::JsonSchema;
-use schemars::generate::SchemaSettings;
 use serde::Serialize;
 use tidegate_proto::v1;
 
@@ -198,12 +197,6 @@ pub(crate) struct Event {
 pub(crate) struct List<T> {
     /// They.
     pub items: Vec<T>,
-}
-
-/// The JSON Schema (draft-07) of a backfill as `-o json` prints it.
-pub(crate) fn json_schema() -> String {
-    let schema = SchemaSettings::draft07().into_generator().into_root_schema_for::<Backfill>();
-    format!("{:#}\n", schema.as_value())
 }
 
 fn seconds(micros: impl Into<i128>) -> f64 {

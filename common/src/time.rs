@@ -84,6 +84,21 @@ impl Span {
     }
 }
 
+impl Span {
+    /// The shortest span that is no shorter and that [`fmt::Display`] says exactly: what a person can write down.
+    pub fn to_be_written(self) -> Self {
+        const PARTS: [i64; 4] = [86_400_000_000, 3_600_000_000, 60_000_000, 1_000_000];
+        if self.0 < 60_000_000 {
+            return self;
+        }
+        // Of the two parts that are said, the smaller decides.
+        let first = PARTS.iter().position(|part| self.0 >= *part).unwrap_or(3);
+        let least = PARTS.get(first + 1).copied().unwrap_or(1_000_000);
+        let over = self.0 % least;
+        if over == 0 { self } else { Self(self.0.saturating_add(least - over)) }
+    }
+}
+
 impl fmt::Display for Span {
     /// The two largest parts that say it: `10d`, `6d23h`, `29m10s`, `1.5s`, `0s`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -224,6 +239,20 @@ mod tests {
 
     fn at(micros: i64) -> EventTime {
         EventTime::from_micros(micros)
+    }
+
+    #[test]
+    fn a_span_to_be_written_is_no_shorter_and_reads_back_as_itself() {
+        let days = 86_400_000_000;
+        for micros in
+            [0, 1, 59_999_999, 60_000_001, 3_599_999_999, 3_600_000_001, days - 1, days + 1, 7 * days - 5, 61 * days]
+        {
+            let span = Span::from_micros(micros);
+            let written = span.to_be_written();
+            assert!(written >= span && written.as_micros() - micros < 3_600_000_000, "{span} {written}");
+            assert_eq!(crate::spec::parse_span(&written.to_string()).unwrap(), written);
+        }
+        assert_eq!(Span::from_micros(7 * days - 5).to_be_written().to_string(), "7d");
     }
 
     #[test]

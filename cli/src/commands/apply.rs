@@ -11,7 +11,8 @@ use crate::exit::{Exit, Outcome};
 use crate::output::{self, Format};
 use crate::prompt;
 use crate::report::short_id;
-use crate::spec_file::{self, CheckedSpec, Summary};
+use crate::saved_plan::Wanted;
+use crate::spec_file::{self, Summary};
 
 /// What became of an `apply` that does not wait; `kind: Applied`.
 #[derive(Serialize)]
@@ -32,8 +33,8 @@ struct Preview<'a> {
 
 /// Starts, attaches to or resumes a backfill, and waits for its end.
 pub(super) async fn apply(args: args::Apply, context: &Context) -> Outcome {
-    let spec = spec_file::load_over(&args.spec.file, &args.window)?;
-    let summary = Summary::of(&spec);
+    let wanted = spec_file::load_to_apply(&args.spec.file, &args.window)?;
+    let (spec, summary) = (&wanted.spec, Summary::of(&wanted.spec));
     let mut progress = context.progress(&format!("connecting to {}", context.config.coordinator.value));
     let client = context.client().await?;
     let existing = client.find(&spec.id.to_string()).await?;
@@ -48,12 +49,16 @@ pub(super) async fn apply(args: args::Apply, context: &Context) -> Outcome {
         let verb = if existing.is_some() { "Take up" } else { "Start" };
         prompt::confirm(&format!("{verb} {} ({})?", summary.name, short_id(&summary.id)), args.yes)?;
     }
-    run(&args, &spec, &client, context).await
+    run(&args, &wanted, &client, context).await
 }
 
-async fn run(args: &args::Apply, spec: &CheckedSpec, client: &Client, context: &Context) -> Outcome {
-    let request =
-        v1::ApplyRequest { spec_json: spec.json(), reason: args.reason.clone(), allow_existing: args.allow_existing };
+async fn run(args: &args::Apply, wanted: &Wanted, client: &Client, context: &Context) -> Outcome {
+    let request = v1::ApplyRequest {
+        spec_json: wanted.spec.json(),
+        reason: args.reason.clone(),
+        allow_existing: args.allow_existing,
+        expected: wanted.expected.clone(),
+    };
     let reply = client.apply(request).await?;
     let short = short_id(&reply.id);
     context.say(&format!("{short} {}", show::applied_text(reply.applied())));
@@ -70,7 +75,7 @@ async fn run(args: &args::Apply, spec: &CheckedSpec, client: &Client, context: &
     match wait::until_end(client, &reply.id, progress, None).await? {
         Waited::Ended(backfill) => {
             let exit = wait::ended(&backfill, context)?;
-            if let (Exit::Done, Some(text)) = (exit, live::resume_text(&spec.resolved, &args.spec.file)) {
+            if let (Exit::Done, Some(text)) = (exit, live::resume_text(&wanted.spec.resolved, &args.spec.file)) {
                 context.say(&text);
             }
             Ok(exit)

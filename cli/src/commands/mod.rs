@@ -12,6 +12,7 @@ mod live;
 mod loadtest;
 mod plan;
 mod run;
+mod schema;
 mod show;
 mod source;
 mod spec;
@@ -87,7 +88,7 @@ pub(crate) async fn dispatch(command: Command, context: &Context) -> Outcome {
         Command::Source { command } => source::source(command, context).await,
         Command::Table { command } => table::table(command, context).await,
         Command::Verify(args) => verify::verify(args, context).await,
-        Command::Schema { of } => spec::schema(of),
+        Command::Schema { of } => schema::schema(of),
         Command::Apply(args) => apply::apply(args, context).await,
         Command::Demo(args) => demo::demo(args, context).await,
         Command::Run(args) => run::run(args, context).await,

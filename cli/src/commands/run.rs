@@ -14,6 +14,7 @@ use crate::exit::{Error, Exit, Outcome};
 use crate::in_process::{self, RunError, Setup, Then};
 use crate::local::LocalError;
 use crate::prompt;
+use crate::saved_plan::Wanted;
 use crate::spec_file;
 
 /// Runs the backfill of a spec to its end.
@@ -21,12 +22,13 @@ pub(super) async fn run(args: args::Run, context: &Context) -> Outcome {
     if !args.local {
         return apply::apply(args.apply, context).await;
     }
-    let spec = spec_file::load_over(&args.apply.spec.file, &args.apply.window)?;
+    let Wanted { spec, expected } = spec_file::load_to_apply(&args.apply.spec.file, &args.apply.window)?;
     if args.publish && spec.resolved.outputs.iter().all(|output| output.publish == Publish::Direct) {
         let told = Error::usage("--publish: no output of this spec is staged");
         return Err(told.hint("without --publish it commits as it goes; `publish: staged` in an output stages it"));
     }
     let mut setup = setup(args.workers, context.config.state.value.clone(), &args.apply, context);
+    setup.expected = expected;
     setup.then = match (args.publish, args.discard) {
         (_, true) => Then::Discard,
         (true, _) => Then::Publish,
@@ -59,6 +61,7 @@ pub(super) fn setup(workers: u32, state: PathBuf, args: &args::Apply, context: &
         workers: (1..=workers).map(named).collect(),
         reason: args.reason.clone(),
         allow_existing: args.allow_existing,
+        expected: None,
         then: Then::Leave,
     }
 }

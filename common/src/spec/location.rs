@@ -8,7 +8,7 @@ use super::error::{SpecError, SpecErrors, quoted, shown};
 use super::model::{KafkaSpec, Secret, Spec};
 
 /// Schemes that a path may have.
-const SCHEMES: [&str; 4] = ["s3", "gs", "az", "file"];
+const SCHEMES: [&str; 5] = ["s3", "gs", "az", "abfss", "file"];
 const LONGEST: usize = 4_096;
 
 /// Makes every relative path of `spec` (`files.path`, `from_file`) absolute, below `folder`.
@@ -111,7 +111,7 @@ pub(super) fn check_location(path: &str) -> Result<String, SpecError> {
     };
     if !SCHEMES.contains(&scheme) {
         let error = SpecError::new(format!("no reader for {}", quoted(&format!("{scheme}://"))));
-        return Err(error.hint("expected a path, s3://, gs://, az:// or file://"));
+        return Err(error.hint("expected a path, s3://, gs://, az://, abfss:// or file://"));
     }
     let (authority, key) = rest.split_once('/').unwrap_or((rest, ""));
     if path.contains('\\') {
@@ -148,10 +148,18 @@ pub(super) fn check_endpoint(endpoint: &str, allow_http: bool) -> Result<(), Spe
     Ok(())
 }
 
+/// Whether this is Azure's `abfss://container@account.dfs.core.windows.net`, which holds no user.
+fn is_container(scheme: &str, authority: &str) -> bool {
+    let name = |name: &str| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+    let (container, host) = authority.split_once('@').unwrap_or_default();
+    let account = host.strip_suffix(".dfs.core.windows.net");
+    scheme == "abfss" && name(container) && account.is_some_and(name)
+}
+
 /// What no path or URL may be. A user and password are looked for first, since later errors show the text.
 fn check_text(path: &str) -> Result<(), SpecError> {
-    let authority = path.split_once("://").map(|(_, rest)| rest.split('/').next().unwrap_or_default());
-    if authority.is_some_and(|authority| authority.contains('@')) {
+    let url = path.split_once("://").map(|(scheme, rest)| (scheme, rest.split('/').next().unwrap_or_default()));
+    if url.is_some_and(|(scheme, authority)| authority.contains('@') && !is_container(scheme, authority)) {
         let error = SpecError::new("a URL must not hold a user or password: specs are stored in clear");
         return Err(error.hint("name the credentials under `storage`, by `from_env` or `from_file`"));
     }

@@ -178,17 +178,18 @@ fn errors_of_meaning_name_place_and_way_out() {
 fn paths_that_climb_or_hold_secrets_are_refused() {
     let path = |path: &str| bad("path: flights/*.parquet", &format!("path: \"{path}\""));
     insta::assert_snapshot!(path("../other/*.parquet"), @"spec.yaml:8:19: sources.flights.files.path: the path `../other/*.parquet` climbs with `..`; name the place itself, by an absolute path or from the spec's folder down");
-    insta::assert_snapshot!(path("https://example.com/x"), @"spec.yaml:8:19: sources.flights.files.path: no reader for `https://`; expected a path, s3://, gs://, az:// or file://");
+    insta::assert_snapshot!(path("https://example.com/x"), @"spec.yaml:8:19: sources.flights.files.path: no reader for `https://`; expected a path, s3://, gs://, az://, abfss:// or file://");
     insta::assert_snapshot!(path("s3://key:secret@bucket/x"), @"spec.yaml:8:19: sources.flights.files.path: a URL must not hold a user or password: specs are stored in clear; name the credentials under `storage`, by `from_env` or `from_file`");
     for climbing in
         ["a/../b", "/a/../../etc", "s3://bucket/%2E%2e/x", "file:///a/..", "a/{..,b}/c", "..", "a\\\\..\\\\b"]
     {
         assert!(path(climbing).contains("climbs"), "{climbing}");
     }
-    for secret in ["s3://k:pass@b/../x", "ftp://pass@b", "s3://k:pass@"] {
+    for secret in ["s3://k:pass@b/../x", "ftp://pass@b", "s3://k:pass@", "abfss://k:pass@a.dfs.core.windows.net/x"] {
         assert!(!path(secret).contains("pass@"), "{secret}");
     }
-    for refused in ["", "s3://", "file://host/x", "~/x", "a\\u0007b", "s3a://b/c", "s3://b*/c"] {
+    let foreign = "abfss://box@account.example.com/x";
+    for refused in ["", "s3://", "file://host/x", "~/x", "a\\u0007b", "s3a://b/c", "s3://b*/c", foreign] {
         path(refused);
     }
     for (given, made) in [
@@ -196,6 +197,7 @@ fn paths_that_climb_or_hold_secrets_are_refused() {
         ("/abs/./x", "/abs/x"),
         ("s3://bucket/a/**/*.parquet", "s3://bucket/a/**/*.parquet"),
         ("gs://bucket", "gs://bucket"),
+        ("abfss://box@account.dfs.core.windows.net/x", "abfss://box@account.dfs.core.windows.net/x"),
         ("file:///a/b", "file:///a/b"),
         ("a..b/...", "/specs/a..b/..."),
     ] {

@@ -11,7 +11,8 @@ use tidegate_proto::v1::{self, assign::Work, from_coordinator::Kind};
 
 use super::Core;
 use super::action::Out;
-use super::backfill::{Backfill, Grant};
+use super::backfill::Backfill;
+use super::grants::{Grant, is_read};
 use super::plan::Place;
 
 impl Core {
@@ -20,13 +21,12 @@ impl Core {
         let backfill = self.backfills.get_mut(id)?;
         let held_by = self.sessions.get_mut(&session)?;
         let token = backfill.mint();
-        backfill.grants.insert(task, Grant { session, token, paused_at: None, yielding: false });
+        backfill.grants.insert(task, Grant::new(session, token));
         held_by.grants.insert((id.clone(), task));
         if let Some((plan, place)) = backfill.read_task(task) {
             let next = plan.progress(place).unwrap_or_default().next;
             let low = plan.payload(place).and_then(|task| task.units.get(next as usize)).map(|unit| unit.low);
             plan.set_cursor(place, low.map_or(EventTime::MIN, EventTime::from_micros));
-            backfill.reading += 1;
             held_by.reading += 1;
         } else {
             held_by.odd_jobs += 1;
@@ -42,12 +42,10 @@ impl Core {
     /// Ends a task's grant; with `backing_off` it waits until its back-off is over.
     pub(super) fn end_grant(&mut self, id: &BackfillId, task: TaskId, backing_off: bool) -> Option<Grant> {
         let backfill = self.backfills.get_mut(id)?;
-        let grant = backfill.grants.remove(&task)?;
+        let grant = backfill.grants.remove(task)?;
         if let Some(at) = grant.paused_at {
             backfill.paused.remove(&(at, task));
         }
-        let is_read = matches!(task, TaskId::Read(..));
-        backfill.reading -= u32::from(is_read);
         if let TaskId::Enumerate(source) = task
             && let Some(source) = backfill.sources.get_mut(source.get() as usize)
         {
@@ -56,13 +54,13 @@ impl Core {
         if let Some((plan, place)) = backfill.read_task(task) {
             plan.release(place, backing_off);
         }
-        if let Some(session) = self.sessions.get_mut(&grant.session) {
+        if let Some(session) = self.sessions.get_mut(&grant.session()) {
             session.grants.remove(&(id.clone(), task));
-            session.reading -= u32::from(is_read);
-            session.odd_jobs -= u32::from(!is_read);
+            session.reading -= u32::from(is_read(task));
+            session.odd_jobs -= u32::from(!is_read(task));
             session.paused -= u32::from(grant.paused_at.is_some());
         }
-        self.rank(grant.session);
+        self.rank(grant.session());
         Some(grant)
     }
 
@@ -70,7 +68,7 @@ impl Core {
     pub(super) fn assign_odd_jobs(&mut self, id: &BackfillId, out: &mut Out) {
         let Some(backfill) = self.backfills.get(id) else { return };
         let idle = |task: &TaskId| {
-            !backfill.grants.contains_key(task) && !backfill.tries.get(task).is_some_and(|tries| tries.waiting)
+            backfill.grants.get(*task).is_none() && !backfill.tries.get(task).is_some_and(|tries| tries.waiting)
         };
         let due: Vec<TaskId> = odd_jobs(backfill).into_iter().filter(idle).collect();
         for task in due {
@@ -103,7 +101,7 @@ impl Core {
         let candidates = self.active.iter().filter_map(|id| {
             let backfill = self.backfills.get(id)?;
             let (_, source, place) = lowest_runnable(backfill)?;
-            Some((backfill.reading, id, TaskId::Read(source, place.0, place.1)))
+            Some((backfill.grants.reads(), id, TaskId::Read(source, place.0, place.1)))
         });
         candidates.min_by_key(|(reading, id, _)| (*reading, (*id).clone())).map(|(_, id, task)| (id.clone(), task))
     }
@@ -124,11 +122,11 @@ impl Core {
         });
         let Some((id, at, task)) = victim else { return };
         let Some(backfill) = self.backfills.get_mut(&id) else { return };
-        let Some(grant) = backfill.grants.get_mut(&task) else { return };
+        let Some(grant) = backfill.grants.get_mut(task) else { return };
         grant.yielding = true;
         grant.paused_at = None;
         backfill.paused.remove(&(at, task));
-        let (session, token) = (grant.session, grant.token);
+        let (session, token) = (grant.session(), grant.token());
         if let Some(session) = self.sessions.get_mut(&session) {
             session.paused -= 1;
         }
@@ -138,9 +136,9 @@ impl Core {
     /// Asks every reader of a backfill to hand in and give the rest back.
     pub(super) fn yield_all(&mut self, id: &BackfillId, reason: &str, out: &mut Out) {
         let Some(backfill) = self.backfills.get_mut(id) else { return };
-        for (task, grant) in backfill.grants.iter_mut().filter(|(task, _)| matches!(task, TaskId::Read(..))) {
+        for (task, grant) in backfill.grants.iter_mut().filter(|(task, _)| is_read(*task)) {
             grant.yielding = true;
-            out.send(grant.session, yield_now(id, *task, grant.token, reason));
+            out.send(grant.session(), yield_now(id, task, grant.token(), reason));
         }
     }
 
@@ -152,9 +150,7 @@ impl Core {
             return;
         }
         backfill.told = Some(gate);
-        let readers = backfill.grants.iter().filter(|(task, _)| matches!(task, TaskId::Read(..)));
-        let sessions: std::collections::BTreeSet<SessionId> = readers.map(|(_, grant)| grant.session).collect();
-        for session in sessions {
+        for session in backfill.grants.readers() {
             out.send(session, Kind::Gate(v1::Gate::of(id, gate)));
         }
     }
@@ -165,7 +161,7 @@ fn may_read(backfill: &Backfill) -> bool {
 }
 
 fn is_yielding(backfill: &Backfill) -> bool {
-    backfill.grants.values().any(|grant| grant.yielding)
+    backfill.grants.iter().any(|(_, grant)| grant.yielding)
 }
 
 fn lowest_runnable(backfill: &Backfill) -> Option<(EventTime, SourceIx, Place)> {
@@ -191,10 +187,12 @@ fn odd_jobs(backfill: &Backfill) -> Vec<TaskId> {
     }
     // A preparation reads markers: it waits until none of them can move.
     let pins = backfill.phase == v1::Phase::Preparing || (backfill.repin && !backfill.is_over());
-    if pins && running && !backfill.has_open_intent() {
+    // With a saved plan nothing is made before it is known that the plan holds.
+    let first = backfill.phase == v1::Phase::Preparing && backfill.expected.is_some();
+    if pins && running && !backfill.has_open_intent() && (!first || backfill.is_found()) {
         jobs.push(TaskId::Prepare);
     }
-    if backfill.phase == v1::Phase::Enumerating && running {
+    if (backfill.phase == v1::Phase::Enumerating || first) && running {
         let sources = (0u32..).zip(&backfill.sources).filter(|(_, source)| source.plan.found().is_none());
         jobs.extend(sources.map(|(ix, _)| TaskId::Enumerate(SourceIx::new(ix))));
     }
@@ -203,8 +201,16 @@ fn odd_jobs(backfill: &Backfill) -> Vec<TaskId> {
 
 fn odd_work(backfill: &Backfill, task: TaskId) -> Option<Work> {
     Some(match task {
-        TaskId::Prepare => Work::Prepare(v1::PrepareWork {}),
-        TaskId::Enumerate(source) => Work::Enumerate(v1::EnumerateWork { source: source.get() }),
+        TaskId::Prepare => {
+            // What was prepared once is what the backfill rests on, whatever was planned before.
+            let expected = backfill.expected.as_ref().filter(|_| backfill.prepared.is_none());
+            let expected = expected.map(|expected| expected.outputs.clone()).unwrap_or_default();
+            Work::Prepare(v1::PrepareWork { expected })
+        }
+        TaskId::Enumerate(source) => {
+            let expected = backfill.expected_of(source).cloned();
+            Work::Enumerate(v1::EnumerateWork { source: source.get(), expected })
+        }
         TaskId::Commit(output, sequence) => {
             let output = backfill.outputs.get(output.get() as usize)?;
             let intent = output.prepared_intent().filter(|intent| Sequence::new(intent.sequence) == sequence)?;

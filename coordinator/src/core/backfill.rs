@@ -6,12 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tidegate_common::gate::Gate;
-use tidegate_common::ids::{BackfillId, Epoch, LogPosition, SessionId, TaskId, Term, Token};
+use tidegate_common::ids::{BackfillId, Epoch, LogPosition, Sequence, SessionId, SourceIx, TaskId, Term, Token};
 use tidegate_common::spec::DeadLetterLimit;
 use tidegate_common::time::{EventTime, Span, Window};
 use tidegate_proto::v1::{self, record};
 
 use super::event::HeldTask;
+use super::grants::Grants;
 use super::ledger::SourceAccount;
 use super::output::Output;
 use super::plan::{Place, SourcePlan};
@@ -66,17 +67,6 @@ pub(super) struct Source {
     pub(super) finding: Vec<record::SegmentInfo>,
 }
 
-/// A task that is granted to a session.
-#[derive(Clone, Debug)]
-pub struct Grant {
-    /// Who holds it.
-    pub session: SessionId,
-    /// Under which token.
-    pub token: Token,
-    pub(super) paused_at: Option<EventTime>,
-    pub(super) yielding: bool,
-}
-
 /// How often a task was tried since it last made progress.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tries {
@@ -93,6 +83,8 @@ pub struct Backfill {
     pub(super) spec: CoreSpec,
     pub(super) spec_json: String,
     pub(super) allow_existing: bool,
+    /// What a saved plan says is there: the sources are then enumerated before anything is prepared.
+    pub(super) expected: Option<v1::ExpectedPlan>,
     pub(super) term: Term,
     pub(super) phase: v1::Phase,
     pub(super) wish: v1::Wish,
@@ -111,8 +103,7 @@ pub struct Backfill {
     pub(super) ended: i64,
     // What follows is soft: lost with the process, and nothing rests on it.
     pub(super) epoch: Epoch,
-    pub(super) grants: BTreeMap<TaskId, Grant>,
-    pub(super) reading: u32,
+    pub(super) grants: Grants,
     pub(super) paused: BTreeSet<(EventTime, TaskId)>,
     pub(super) tries: BTreeMap<TaskId, Tries>,
     pub(super) told: Option<Gate>,
@@ -133,6 +124,7 @@ impl Backfill {
             spec,
             spec_json: String::new(),
             allow_existing: false,
+            expected: None,
             term: Term::default(),
             phase: v1::Phase::Preparing,
             wish: v1::Wish::Run,
@@ -148,8 +140,7 @@ impl Backfill {
             updated: 0,
             ended: 0,
             epoch: Epoch::default(),
-            grants: BTreeMap::new(),
-            reading: 0,
+            grants: Grants::default(),
             paused: BTreeSet::new(),
             tries: BTreeMap::new(),
             told: None,
@@ -216,11 +207,25 @@ impl Backfill {
         self.has_open_intent() || self.outputs.iter().any(|output| output.branched)
     }
 
+    /// Whether anything was accepted or sealed: from then on it holds to what was pinned.
+    pub(super) fn is_begun(&self) -> bool {
+        self.log != LogPosition::default() || self.outputs.iter().any(|output| output.sequence != Sequence::default())
+    }
+
+    /// Whether every source is enumerated.
+    pub(super) fn is_found(&self) -> bool {
+        self.sources.iter().all(|source| source.plan.found().is_some())
+    }
+
+    /// What a saved plan says of a source.
+    pub(super) fn expected_of(&self, source: SourceIx) -> Option<&v1::ExpectedSource> {
+        self.expected.as_ref()?.sources.get(source.get() as usize)
+    }
+
     /// The group's read watermark and gate. Sources that are not enumerated hold it at the beginning of time.
     pub fn gate(&self) -> Gate {
-        let all_found = self.sources.iter().all(|source| source.plan.found().is_some());
         let lowest = self.sources.iter().map(|source| source.plan.read_watermark()).min();
-        Gate::new(lowest.filter(|_| all_found).unwrap_or(EventTime::MIN), self.spec.max_drift)
+        Gate::new(lowest.filter(|_| self.is_found()).unwrap_or(EventTime::MIN), self.spec.max_drift)
     }
 
     /// The lowest event time of an output's source that is not accepted; `None` while that is not known.

@@ -83,7 +83,7 @@ impl Core {
         if spec.is_held() || output.unsealed.files == 0 {
             return false;
         }
-        let all = backfill.is_read() || (backfill.wish == v1::Wish::Pause && backfill.reading == 0);
+        let all = backfill.is_read() || (backfill.wish == v1::Wish::Pause && backfill.grants.reads() == 0);
         let waited = output.unsealed_since.map(|since| now.since(since)).unwrap_or_default();
         all || waited >= spec.commit_every || output.unsealed.bytes >= spec.commit_bytes
     }

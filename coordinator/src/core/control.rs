@@ -12,26 +12,32 @@ use super::{Core, Wake};
 impl Core {
     pub(super) fn submit(&mut self, request: RequestId, submission: Submission, out: &mut Out) {
         let id = submission.id.clone();
-        let answer = match self.backfills.get(&id).map(|backfill| (backfill.phase, backfill.is_over())) {
+        let answer = match self.backfills.get(&id) {
             None => self.create(submission, out),
-            Some((v1::Phase::Succeeded, _)) => Ok(v1::Applied::NothingToDo),
-            Some((_, true)) => {
-                self.retry(&id, submission.reason, submission.allow_existing, out);
-                Ok(v1::Applied::Resumed)
-            }
-            Some((_, false)) => Ok(v1::Applied::Attached),
+            Some(backfill) if backfill.phase == v1::Phase::Succeeded => Ok(v1::Applied::NothingToDo),
+            Some(backfill) => match other_inputs(backfill, submission.expected.as_deref()) {
+                Some(why) => Err(Refusal::NotNow { id, why }),
+                None if backfill.is_over() => {
+                    let Submission { reason, allow_existing, expected, .. } = submission;
+                    let expected = expected.map(|expected| *expected);
+                    self.retry(&id, record::Retried { reason, allow_existing, submitted: true, expected }, out);
+                    Ok(v1::Applied::Resumed)
+                }
+                None => Ok(v1::Applied::Attached),
+            },
         };
         out.reply(request, answer.map(Reply::Applied));
     }
 
     fn create(&mut self, submission: Submission, out: &mut Out) -> Result<v1::Applied, Refusal> {
-        let Submission { id, spec, spec_json, reason, allow_existing } = submission;
+        let Submission { id, spec, spec_json, reason, allow_existing, expected } = submission;
+        let expected = expected.map(|expected| *expected);
         let same_name = |other: &&Backfill| other.spec.name == spec.name && !other.is_over();
         if let Some(other) = self.backfills.values().find(same_name) {
             return Err(Refusal::LiveName { name: spec.name, other: other.id.clone() });
         }
         self.backfills.insert(id.clone(), Backfill::new(id.clone(), spec));
-        let created = record::Created { id: id.to_string(), spec_json, reason, allow_existing };
+        let created = record::Created { id: id.to_string(), spec_json, reason, allow_existing, expected };
         self.record(&id, record::Kind::Created(created), out);
         self.lead(&id, out);
         Ok(v1::Applied::Created)
@@ -72,7 +78,7 @@ impl Core {
                 self.wish(id, v1::Wish::Cancel, reason, out);
                 self.revoke(id, "the backfill is cancelled", |_| true, out);
             }
-            v1::Change::Retry => self.retry(id, reason, false, out),
+            v1::Change::Retry => self.retry(id, record::Retried { reason, ..Default::default() }, out),
             v1::Change::Publish if backfill.publishing => {}
             v1::Change::Publish => self.publish(id, reason, out),
         }
@@ -84,9 +90,13 @@ impl Core {
         self.record(id, record::Kind::Wish(changed), out);
     }
 
-    fn retry(&mut self, id: &BackfillId, reason: String, allow_existing: bool, out: &mut Out) {
+    fn retry(&mut self, id: &BackfillId, retried: record::Retried, out: &mut Out) {
         self.lead(id, out);
-        self.record(id, record::Kind::Retried(record::Retried { reason, allow_existing }), out);
+        self.record(id, record::Kind::Retried(retried), out);
+        // Workers open it anew: what they know of it may be what it failed of.
+        for session in self.sessions.values_mut() {
+            session.knows.remove(id);
+        }
         self.revoke(id, "the intent is given up", |task| matches!(task, TaskId::Commit(..)), out);
         self.files_wait(id, out);
     }
@@ -129,7 +139,7 @@ impl Core {
         }
         self.end_grant(&lease.id, lease.task, false);
         let Some(backfill) = self.backfills.get(&lease.id) else { return };
-        if let Some(failure) = unfit(backfill, &prepared) {
+        if let Some(failure) = stale(backfill, &prepared).or_else(|| unfit(backfill, &prepared)) {
             return self.fail_backfill(&lease.id, failure, out);
         }
         self.record(&lease.id, record::Kind::Prepared(prepared), out);
@@ -141,11 +151,15 @@ impl Core {
             return;
         }
         let Some(backfill) = self.backfills.get_mut(&lease.id) else { return };
+        let changed = backfill.expected_of(source).and_then(|expected| expected.changed(&found, None));
         let Some(of) = backfill.sources.get_mut(source.get() as usize) else { return };
         let segments = std::mem::take(&mut of.finding);
         let name = backfill.spec.sources.get(source.get() as usize).cloned().unwrap_or_default();
         let (drift, wide) = (backfill.spec.max_drift, backfill.spec.allow_wide);
         self.end_grant(&lease.id, lease.task, false);
+        if let Some(changed) = changed {
+            return self.fail_backfill(&lease.id, fatal(not_as_planned(&format!("source {name}"), &changed), 4), out);
+        }
         let tasks: u64 = segments.iter().map(|segment| u64::from(segment.tasks)).sum();
         if segments.len() != found.segments as usize || tasks != found.tasks {
             let message = format!(
@@ -159,8 +173,9 @@ impl Core {
         if let Some(drift) = drift.filter(|drift| !wide && found.widest_unit > drift.as_micros()) {
             let widest = tidegate_common::time::Span::from_micros(found.widest_unit);
             let message = format!(
-                "source {name} has a unit {widest} wide, and alignment.max_drift is {drift}: set max_drift to {widest} \
-                 or more, or alignment.allow_wide: true (the bound is then the widest unit)"
+                "source {name} has a unit {widest} wide, and alignment.max_drift is {drift}: set max_drift to {} \
+                 or more, or alignment.allow_wide: true (the bound is then the widest unit)",
+                widest.to_be_written()
             );
             return self.fail_backfill(&lease.id, fatal(message, 4), out);
         }
@@ -191,7 +206,7 @@ impl Core {
             _ => true,
         };
         let grants = backfill.grants.iter().filter(|(task, _)| which(task) && given_up(task));
-        let grants: Vec<_> = grants.map(|(task, grant)| (*task, grant.session, grant.token)).collect();
+        let grants: Vec<_> = grants.map(|(task, grant)| (task, grant.session(), grant.token())).collect();
         for (task, session, token) in grants {
             self.end_grant(id, task, false);
             let revoke = v1::Revoke {
@@ -267,6 +282,40 @@ fn refusal(backfill: &Backfill, change: v1::Change) -> Option<&'static str> {
         Change::Publish if !staged && !publishing => "is not staged yet: not everything is read and on its branch",
         _ => return None,
     })
+}
+
+/// Why a saved plan cannot go on with a backfill that is there already: that one holds to other inputs.
+fn other_inputs(backfill: &Backfill, expected: Option<&v1::ExpectedPlan>) -> Option<String> {
+    // One that is over and has accepted nothing holds to nothing: it is planned anew.
+    let expected = expected.filter(|_| !backfill.is_over() || backfill.is_begun())?;
+    let planned = expected.sources.iter().zip(&backfill.sources);
+    let (source, changed) = planned.into_iter().find_map(|(expected, source)| {
+        // A plan that was journalled by an earlier release has no digest: nothing is known to differ.
+        let found = source.plan.found().filter(|found| !found.digest.is_empty())?;
+        Some((&expected.name, expected.changed(found, None)?))
+    })?;
+    Some(format!(
+        "goes on with what its source {source} was when it began, and this plan was made of something else: {changed}; \
+         apply the spec to go on with it, or `cancel` it"
+    ))
+}
+
+/// Why a saved plan does not hold, by what `prepare` found.
+fn stale(backfill: &Backfill, prepared: &v1::Prepared) -> Option<v1::Evidence> {
+    let expected = backfill.expected.as_ref().filter(|_| backfill.prepared.is_none())?;
+    let source = |source: &v1::ExpectedSource| {
+        Some(not_as_planned(&format!("source {}", source.name), &source.changed_state(&prepared.sources)?))
+    };
+    let output = |(output, found): (&v1::ExpectedOutput, &v1::PreparedOutput)| {
+        Some(not_as_planned(&format!("table {}", output.table), &output.changed(found)?))
+    };
+    let changed = expected.sources.iter().find_map(source);
+    let changed = changed.or_else(|| expected.outputs.iter().zip(&prepared.outputs).find_map(output));
+    changed.map(|changed| fatal(changed, 4))
+}
+
+fn not_as_planned(what: &str, changed: &str) -> String {
+    format!("{what} is not what the saved plan says: {changed}; make the plan again and apply that")
 }
 
 /// Why a backfill cannot run on what `prepare` found.

@@ -34,6 +34,8 @@ pub struct Submission {
     pub reason: String,
     /// Whether `append` may add to a window that already holds rows of others.
     pub allow_existing: bool,
+    /// What must be there, where it is asked for by a saved plan.
+    pub expected: Option<Box<v1::ExpectedPlan>>,
 }
 
 /// What a worker says of itself when its session begins.

@@ -2,12 +2,11 @@
 //!
 //! A restarted coordinator folds the same records and has the same state.
 
-use tidegate_common::ids::{LogPosition, Sequence, SourceIx, TaskId, Term};
+use tidegate_common::ids::{SourceIx, TaskId, Term};
 use tidegate_proto::convert;
 use tidegate_proto::v1::{self, record};
 
 use super::backfill::{Backfill, Source};
-use super::output::Output;
 
 impl Backfill {
     /// Folds one journalled record into the state.
@@ -19,6 +18,7 @@ impl Backfill {
                 self.created = record.at;
                 self.spec_json.clone_from(&created.spec_json);
                 self.allow_existing = created.allow_existing;
+                self.expected.clone_from(&created.expected);
             }
             Some(Kind::Term(raised)) => self.term = Term::new(raised.term),
             Some(Kind::Prepared(prepared)) => self.apply_prepared(prepared),
@@ -57,7 +57,7 @@ impl Backfill {
             output.source = at.and_then(|at| u32::try_from(at).ok()).map(SourceIx::new);
         }
         self.prepared = Some(prepared.clone());
-        self.phase = v1::Phase::Enumerating;
+        self.phase = if self.is_found() { v1::Phase::Running } else { v1::Phase::Enumerating };
     }
 
     fn apply_planned(&mut self, planned: &record::SourcePlanned) {
@@ -65,7 +65,7 @@ impl Backfill {
             source.plan.planned(found.clone(), planned.segments.clone());
             source.finding = Vec::new();
         }
-        if self.sources.iter().all(|source| source.plan.found().is_some()) {
+        if self.prepared.is_some() && self.is_found() {
             self.phase = v1::Phase::Running;
         }
     }
@@ -135,6 +135,9 @@ impl Backfill {
 
     fn apply_retried(&mut self, retried: &record::Retried) {
         self.allow_existing |= retried.allow_existing;
+        if retried.submitted {
+            self.expected.clone_from(&retried.expected);
+        }
         if retried.allow_existing {
             self.pin_anew();
         }
@@ -147,8 +150,7 @@ impl Backfill {
         self.failure = None;
         self.ended = 0;
         self.wish = v1::Wish::Run;
-        let untouched = |output: &Output| output.sequence == Sequence::default();
-        if self.log == LogPosition::default() && self.outputs.iter().all(untouched) {
+        if !self.is_begun() {
             // Nothing was accepted or sealed, so nothing holds it to what was pinned: it is planned anew.
             self.prepared = None;
             self.repin = false;
@@ -156,7 +158,7 @@ impl Backfill {
         }
         self.phase = if self.prepared.is_none() {
             v1::Phase::Preparing
-        } else if self.sources.iter().any(|source| source.plan.found().is_none()) {
+        } else if !self.is_found() {
             v1::Phase::Enumerating
         } else {
             v1::Phase::Running

@@ -13,7 +13,7 @@
 //! | `read` | which hand-in is accepted; what a failure leads to |
 //! | `commit` | when an intent is sealed, and its ends |
 //! | `publish` | when what is staged goes to main, or goes |
-//! | `backfill`, `output`, `plan`, `ledger` | the state they decide on |
+//! | `backfill`, `grants`, `output`, `plan`, `ledger` | the state they decide on |
 //! | `fold` | how the journal makes that state |
 
 mod action;
@@ -23,6 +23,7 @@ mod commit;
 mod control;
 mod event;
 mod fold;
+mod grants;
 mod ledger;
 mod output;
 mod plan;
@@ -42,7 +43,7 @@ use tidegate_common::ids::{BackfillId, SessionId, SourceIx, TaskId};
 use tidegate_proto::v1;
 
 pub use action::{Action, Refusal, Reply};
-pub use backfill::{Backfill, CoreOutput, CoreSpec, Grant};
+pub use backfill::{Backfill, CoreOutput, CoreSpec};
 pub use event::{CursorReport, Event, FoundSegment, HeldTask, LeaseRef, Now, Registration, RequestId, Submission};
 pub use ledger::{OutputAccount, SourceAccount};
 pub use plan::{Place, Progress, SourcePlan};

@@ -65,7 +65,7 @@ impl Core {
         let fences = self.config.fences.clone();
         let refuse = |why: &str| Judgement::Refuse(why.to_owned());
         let Some(backfill) = self.backfills.get_mut(&lease.id) else { return refuse("there is no such backfill") };
-        let live = backfill.grants.get(&lease.task).is_some_and(|grant| grant.token == lease.token);
+        let live = backfill.grants.get(lease.task).is_some_and(|grant| grant.token() == lease.token);
         let (over, cancelled) = (backfill.is_over(), backfill.wish == v1::Wish::Cancel);
         let keepers = backfill.dead_letter_outputs();
         let Some((plan, place)) = backfill.read_task(lease.task) else { return refuse("it is not a read task") };
@@ -128,8 +128,8 @@ impl Core {
     }
 
     pub(super) fn is_live(&self, lease: &LeaseRef) -> bool {
-        let grant = self.backfills.get(&lease.id).and_then(|backfill| backfill.grants.get(&lease.task));
-        grant.is_some_and(|grant| grant.token == lease.token)
+        let grant = self.backfills.get(&lease.id).and_then(|backfill| backfill.grants.get(lease.task));
+        grant.is_some_and(|grant| grant.token() == lease.token)
     }
 
     pub(super) fn segment_found(&mut self, lease: &LeaseRef, found: FoundSegment, out: &mut Out) {

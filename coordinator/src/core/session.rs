@@ -10,8 +10,8 @@ use tidegate_common::ids::{BackfillId, SessionId, TaskId};
 use tidegate_proto::v1::{self, from_coordinator::Kind};
 
 use super::action::{Action, Out};
-use super::backfill::Grant;
 use super::event::{CursorReport, HeldTask, Registration};
+use super::grants::Grant;
 use super::{Core, Wake};
 
 /// A worker's session.
@@ -134,7 +134,7 @@ impl Core {
         if backfill.is_over() || backfill.wish != v1::Wish::Run {
             return Err("the backfill does not run");
         }
-        if backfill.grants.get(&held.task).is_some_and(|grant| grant.token != held.token) {
+        if backfill.grants.get(held.task).is_some_and(|grant| grant.token() != held.token) {
             return Err("the task was granted to somebody else");
         }
         if held.token.term > backfill.term {
@@ -188,8 +188,8 @@ impl Core {
 
     fn cursor(&mut self, session: SessionId, report: &CursorReport, out: &mut Out) {
         let Some(backfill) = self.backfills.get_mut(&report.id) else { return };
-        let live = |grant: &&mut Grant| grant.session == session && grant.token == report.token;
-        let Some(grant) = backfill.grants.get_mut(&report.task).filter(live) else {
+        let live = |grant: &&mut Grant| grant.session() == session && grant.token() == report.token;
+        let Some(grant) = backfill.grants.get_mut(report.task).filter(live) else {
             let revoke = v1::Revoke {
                 backfill: report.id.to_string(),
                 task: Some(report.task.into()),

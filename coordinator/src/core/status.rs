@@ -44,8 +44,8 @@ impl Core {
 
     fn workers(&self, backfill: &Backfill) -> Vec<v1::WorkerState> {
         let mut busy: BTreeMap<SessionId, (u32, u32)> = BTreeMap::new();
-        for grant in backfill.grants.values() {
-            let of = busy.entry(grant.session).or_default();
+        for (_, grant) in backfill.grants.iter() {
+            let of = busy.entry(grant.session()).or_default();
             of.0 += 1;
             of.1 += u32::from(grant.paused_at.is_some());
         }

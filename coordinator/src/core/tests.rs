@@ -5,6 +5,7 @@ mod adoption;
 mod bench;
 mod cancelling;
 mod dead_letters;
+mod expected;
 mod hand_in;
 mod journal;
 mod replacing;

@@ -55,12 +55,16 @@ impl Operator for OperatorService {
         }
         let resolved = driver::resolve(&request.spec_json).map_err(|bad| Status::invalid_argument(bad.to_string()))?;
         let id = spec::backfill_id(DEPLOYMENT, &resolved);
+        if let Some(why) = request.expected.as_ref().and_then(|expected| unlike(expected, &resolved)) {
+            return Err(Status::invalid_argument(format!("the saved plan is not one of this spec: {why}")));
+        }
         let submission = Submission {
             id: id.clone(),
             spec: driver::core_spec(&resolved),
             spec_json: spec::canonical_json(&resolved.spec),
             reason: request.reason,
             allow_existing: request.allow_existing,
+            expected: request.expected.map(Box::new),
         };
         let answer = self.coordinator.request(move |request| Event::Submit(request, submission)).await;
         match answer.map_err(gone)? {
@@ -140,6 +144,18 @@ impl OperatorService {
              What differs:\n  {differs}"
         ))
     }
+}
+
+/// Why a plan is not of `spec`, or not to be read by this release.
+fn unlike(expected: &v1::ExpectedPlan, spec: &spec::Resolved) -> Option<String> {
+    let sources = expected.sources.iter().map(|source| source.name.as_str());
+    if expected.version != tidegate_proto::expected::VERSION {
+        return Some(format!("it is of version {}, and this coordinator reads another", expected.version));
+    }
+    if !sources.eq(spec.sources.iter().map(|source| source.name.as_str())) {
+        return Some("it has other sources".to_owned());
+    }
+    (expected.outputs.len() != spec.outputs.len()).then(|| "it has other outputs".to_owned())
 }
 
 /// The deployment that a backfill's identity names; one until a coordinator can be told otherwise.

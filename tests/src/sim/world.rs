@@ -368,6 +368,7 @@ impl World {
                     spec_json: String::new(),
                     reason: String::new(),
                     allow_existing: true,
+                    expected: None,
                 };
                 let event = core::Event::Submit(RequestId(ix as u64), submission);
                 if let Some(at) = self.reachable() {

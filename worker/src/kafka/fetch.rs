@@ -73,14 +73,20 @@ pub(crate) enum Broken {
     Kafka(KafkaError),
 }
 
-/// Fetches ranges of a topic, one at a time. Where one begins as the last one ended, what was fetched ahead is used.
+/// Partitions that a fetcher keeps open: each fetches ahead by itself.
+const OPEN: usize = 4;
+
+/// Fetches ranges of a topic, one at a time. Where one begins as the last one of its partition ended, what was fetched
+/// ahead is used.
 pub(crate) struct Fetcher<'c> {
     client: &'c Client,
     topic: String,
     with_headers: bool,
-    open: Option<Open<'c>>,
+    /// The one used last stands last.
+    open: Vec<Open<'c>>,
 }
 
+/// A partition that is being fetched.
 struct Open<'c> {
     partition: i32,
     /// The next offset to be accounted for.
@@ -97,19 +103,33 @@ struct Open<'c> {
 impl<'c> Fetcher<'c> {
     /// A fetcher of `topic`; headers are left out where nobody asks for them.
     pub(crate) fn new(client: &'c Client, topic: &str, with_headers: bool) -> Self {
-        Self { client, topic: topic.to_owned(), with_headers, open: None }
+        Self { client, topic: topic.to_owned(), with_headers, open: Vec::with_capacity(OPEN) }
     }
 
     /// The next records of `[next, end)` in `partition`, where `next` is where the last answer ended.
     pub(crate) fn next(&mut self, partition: i32, next: i64, end: i64) -> Result<Arrived, Broken> {
-        let open = match self.open.take() {
-            Some(open) if open.partition == partition && open.next == next => open,
+        let mut open = self.take(partition, next)?;
+        let arrived = self.arrive(&mut open, end);
+        self.open.push(open);
+        arrived
+    }
+
+    /// The open partition, standing at `next`.
+    fn take(&mut self, partition: i32, next: i64) -> Result<Open<'c>, Broken> {
+        let at = self.open.iter().position(|open| open.partition == partition);
+        match at.map(|at| self.open.remove(at)) {
+            Some(open) if open.next == next => Ok(open),
             other => {
-                drop(other); // stopped before another is started: it may be the same partition
-                self.start(partition, next)?
+                drop(other); // stopped before it is started anew
+                if self.open.len() >= OPEN {
+                    self.open.remove(0);
+                }
+                self.start(partition, next)
             }
-        };
-        let open = self.open.insert(open);
+        }
+    }
+
+    fn arrive(&self, open: &mut Open<'c>, end: i64) -> Result<Arrived, Broken> {
         let mut batch = Batch::new(self.with_headers);
         let began = Instant::now();
         loop {

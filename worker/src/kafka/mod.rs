@@ -33,6 +33,8 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("queued.max.messages.kbytes", AHEAD_KIB),
     ("queued.min.messages", "1000000"),
     ("fetch.queue.backoff.ms", "2"),
+    // Nobody waits for records that are yet to come; a fetch that does would hold up those of other partitions.
+    ("fetch.wait.max.ms", "10"),
     ("socket.keepalive.enable", "true"),
     ("check.crcs", "true"),
 ];
@@ -92,11 +94,6 @@ impl Cluster {
         }
         config.set_log_level(RDKafkaLogLevel::Warning);
         Ok(Self { config, servers })
-    }
-
-    /// The brokers as the spec names them.
-    pub(crate) fn servers(&self) -> &str {
-        &self.servers
     }
 
     /// A client of it; connects when it is first asked something.

@@ -46,7 +46,12 @@ impl Session {
             }
             Down::Revoke(revoke) => {
                 if let Some(id) = self.state.find(&grant(&revoke.backfill, revoke.task, revoke.token)?) {
-                    tracing::info!(run = ?self.state.grant(id), reason = revoke.reason, "revoked");
+                    let (run, reason) = (self.state.grant(id), revoke.reason);
+                    // A cursor that crossed the answer to the last hand-in: the lease has ended as it should.
+                    match self.state.is_leaving(id) {
+                        true => tracing::debug!(?run, reason, "revoked what was handed in to its end"),
+                        false => tracing::info!(?run, reason, "revoked"),
+                    }
                     self.drop_run(id);
                 }
                 Ok(())

@@ -297,6 +297,11 @@ impl State {
         self.runs.get(&id).is_some_and(|run| run.attached && !run.leaving)
     }
 
+    /// Whether the last hand-in of run `id` was accepted: the coordinator has nothing more to do with it.
+    pub(crate) fn is_leaving(&self, id: RunId) -> bool {
+        self.runs.get(&id).is_some_and(|run| run.leaving)
+    }
+
     /// Whether any run is of `backfill`.
     pub(crate) fn works_for(&self, backfill: &BackfillId) -> bool {
         self.runs.values().any(|run| run.grant.backfill == *backfill)

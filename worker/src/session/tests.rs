@@ -38,7 +38,7 @@ async fn a_worker_registers_runs_what_it_is_assigned_and_says_what_came_of_it() 
     peer.send(assign(
         v1::task_id::Kind::Prepare(v1::task_id::Unit {}),
         1,
-        v1::assign::Work::Prepare(v1::PrepareWork {}),
+        v1::assign::Work::Prepare(v1::PrepareWork::default()),
     ))
     .await;
     let puppet = world.started().await;
@@ -185,7 +185,7 @@ async fn a_drained_worker_hands_in_gives_back_and_ends() {
         let mut world = World::new(2);
         let mut peer = world.up().await;
         let mut puppet = world.reading(&mut peer, 1, 1).await;
-        let enumerate = v1::assign::Work::Enumerate(v1::EnumerateWork { source: 0 });
+        let enumerate = v1::assign::Work::Enumerate(v1::EnumerateWork { source: 0, expected: None });
         peer.send(assign(v1::task_id::Kind::Enumerate(0), 2, enumerate)).await;
         let mut other = world.started().await;
         if by_coordinator {
@@ -239,7 +239,7 @@ async fn work_that_cannot_be_taken_fails_and_says_why() {
     let mut world = World::new(1);
     let (mut peer, _) = world.session().await;
     peer.welcome().await;
-    let prepare = v1::assign::Work::Prepare(v1::PrepareWork {});
+    let prepare = v1::assign::Work::Prepare(v1::PrepareWork::default());
     let mut fails = Vec::new();
     peer.send(assign_read(1, 1)).await;
     fails.push(peer.fail().await);
@@ -312,8 +312,12 @@ async fn a_hand_in_that_no_message_can_carry_fails_its_task() {
 async fn plan_segments_arrive_in_order_and_before_the_end() {
     let mut world = World::new(1);
     let mut peer = world.up().await;
-    peer.send(assign(v1::task_id::Kind::Enumerate(0), 1, v1::assign::Work::Enumerate(v1::EnumerateWork { source: 0 })))
-        .await;
+    peer.send(assign(
+        v1::task_id::Kind::Enumerate(0),
+        1,
+        v1::assign::Work::Enumerate(v1::EnumerateWork { source: 0, expected: None }),
+    ))
+    .await;
     let puppet = world.started().await;
     let sending = tokio::spawn(async move {
         for index in 0..200 {

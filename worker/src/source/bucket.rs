@@ -43,6 +43,9 @@ pub(crate) fn open(
     if bucket.is_empty() {
         return Err(spec(format!("{location} names no bucket: write {scheme}://bucket/path")));
     }
+    if storage.is_some() && !matches!(scheme, "s3" | "s3a") {
+        return Err(spec(format!("`storage` is for s3://, and {location} is none: remove it")));
+    }
     let none = StorageSpec::default();
     let storage = storage.unwrap_or(&none);
     let store: Arc<dyn ObjectStore> = match scheme {
@@ -54,35 +57,41 @@ pub(crate) fn open(
         #[cfg(feature = "gcp")]
         "gs" => {
             allow_host("storage.googleapis.com", access).map_err(denied)?;
-            let builder = if access.env.is_none() {
-                object_store::gcp::GoogleCloudStorageBuilder::from_env()
-            } else {
-                object_store::gcp::GoogleCloudStorageBuilder::new().with_skip_signature(true)
+            let builder = match access.env {
+                None => object_store::gcp::GoogleCloudStorageBuilder::from_env(),
+                Some(_) => object_store::gcp::GoogleCloudStorageBuilder::new().with_skip_signature(true),
             };
             Arc::new(builder.with_bucket_name(bucket).build().map_err(|e| spec(format!("{location}: {e}")))?)
         }
         #[cfg(feature = "azure")]
         "az" | "abfss" => {
             allow_host("blob.core.windows.net", access).map_err(denied)?;
-            let builder = if access.env.is_none() {
-                object_store::azure::MicrosoftAzureBuilder::from_env()
-            } else {
-                object_store::azure::MicrosoftAzureBuilder::new().with_skip_signature(true)
+            let builder = match access.env {
+                None => object_store::azure::MicrosoftAzureBuilder::from_env(),
+                Some(_) => object_store::azure::MicrosoftAzureBuilder::new().with_skip_signature(true),
             };
-            Arc::new(builder.with_container_name(bucket).build().map_err(|e| spec(format!("{location}: {e}")))?)
+            // `abfss://container@account.dfs.core.windows.net` names the account too.
+            let builder = builder.with_url(format!("{scheme}://{bucket}"));
+            Arc::new(builder.build().map_err(|e| spec(format!("{location}: {e}")))?)
         }
         #[cfg(not(feature = "gcp"))]
-        "gs" => return Err(spec("this build cannot read gs://: build it with the feature `gcp`".to_owned())),
+        "gs" => return Err(spec(not_built("gs", "gcp"))),
         #[cfg(not(feature = "azure"))]
-        "az" | "abfss" => {
-            return Err(spec("this build cannot read az://: build it with the feature `azure`".to_owned()));
-        }
+        "az" | "abfss" => return Err(spec(not_built(scheme, "azure"))),
         other => return Err(spec(format!("{other}:// is no store that is known: use a path, s3://, gs:// or az://"))),
     };
     let (base, rest) = cut_glob(key);
     let pattern = rest.map(walk::glob).transpose().map_err(|what| spec(format!("the glob {location}: {what}")))?;
     let base = Path::parse(base.trim_matches('/')).map_err(|e| spec(format!("{location}: {e}")))?;
     Ok(Bucket { source_name: source_name.to_owned(), store, root: format!("{scheme}://{bucket}/"), base, pattern })
+}
+
+/// What this build leaves out, and how to have it.
+#[cfg(not(all(feature = "gcp", feature = "azure")))]
+fn not_built(scheme: &str, feature: &str) -> String {
+    format!(
+        "this build cannot read {scheme}://: it was built without the feature `{feature}` (cargo build --features {feature})"
+    )
 }
 
 impl Bucket {

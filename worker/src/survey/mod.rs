@@ -13,8 +13,6 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
-use prost::Message as _;
-use sha2::{Digest, Sha256};
 use tidegate_common::clock;
 use tidegate_common::ids::{BackfillId, OutputIx, SourceIx};
 use tidegate_common::spec::model::Publish;
@@ -78,8 +76,8 @@ pub struct SourceSurvey {
     pub widest_in: String,
     /// Every file that will be read, as it was pinned, by path.
     pub pins: Vec<v1::FilePin>,
-    /// SHA-256, in hexadecimal, of each plan segment.
-    pub digests: Vec<String>,
+    /// Which state of it every task would read, where it has several.
+    pub state: Option<v1::SourcePin>,
     /// How fast its units were read.
     pub sampled: Sampled,
 }
@@ -229,16 +227,14 @@ async fn source(opened: &Opened, ix: SourceIx, slots: usize) -> Result<(SourceSu
     let packing = kinds::packing(slots, opened.resolved.max_drift);
     let (segments, mut queue) = mpsc::channel::<v1::PlanSegment>(2);
     let collect = async {
-        let (mut tasks, mut digests) = (Vec::new(), Vec::new());
+        let mut tasks = Vec::new();
         while let Some(segment) = queue.recv().await {
-            let digest = Sha256::digest(segment.encode_to_vec());
-            digests.push(digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
             tasks.extend(segment.tasks);
         }
-        (tasks, digests)
+        tasks
     };
-    let finding = enumerate::enumerate(source.as_ref(), opened.resolved.window, packing, segments);
-    let (found, (tasks, digests)) = tokio::join!(finding, collect);
+    let finding = enumerate::enumerate(source.as_ref(), opened.resolved.window, packing, None, segments);
+    let (found, tasks) = tokio::join!(finding, collect);
     let fields = source.schema();
     let columns = fields.fields().iter().map(|field| format!("{} {}", field.name(), field.data_type()));
     let surveyed = SourceSurvey {
@@ -248,7 +244,7 @@ async fn source(opened: &Opened, ix: SourceIx, slots: usize) -> Result<(SourceSu
         found: found?,
         widest_in: widest_in(&tasks),
         pins: pins(&tasks),
-        digests,
+        state: source.pin(),
         sampled: Sampled::default(),
     };
     Ok((surveyed, tasks))

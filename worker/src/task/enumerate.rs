@@ -6,6 +6,8 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
+use prost::Message as _;
+use sha2::{Digest, Sha256};
 use tidegate_common::time::Window;
 use tidegate_proto::v1;
 use tokio::sync::mpsc;
@@ -26,6 +28,14 @@ pub enum EnumerateError {
     /// A split cannot be sent.
     #[error(transparent)]
     TooLarge(#[from] TooLarge),
+    /// It is not what a saved plan says.
+    #[error("source {source_name} is not what the saved plan says: {what}; make the plan again and apply that")]
+    Stale {
+        /// The source.
+        source_name: String,
+        /// What differs.
+        what: String,
+    },
     /// Nobody takes the segments any more.
     #[error("nobody takes the plan's segments any more")]
     Abandoned,
@@ -35,7 +45,7 @@ impl Classify for EnumerateError {
     fn class(&self) -> Class {
         match self {
             Self::Source(error) => error.class(),
-            Self::TooLarge(_) => Class::Fatal { exit_code: 4 },
+            Self::TooLarge(_) | Self::Stale { .. } => Class::Fatal { exit_code: 4 },
             Self::Abandoned => Class::Retryable,
         }
     }
@@ -44,7 +54,7 @@ impl Classify for EnumerateError {
         match self {
             Self::Source(error) => error.place(),
             Self::TooLarge(error) => error.file.clone(),
-            Self::Abandoned => String::new(),
+            Self::Stale { .. } | Self::Abandoned => String::new(),
         }
     }
 }
@@ -53,11 +63,13 @@ impl Classify for EnumerateError {
 ///
 /// # Errors
 /// Those of the source; [`EnumerateError::TooLarge`] for a split that does not fit into a message;
+/// [`EnumerateError::Stale`], before the first segment, when something else than `expected` was found;
 /// [`EnumerateError::Abandoned`] when `segments` is closed.
 pub async fn enumerate(
     source: &dyn Source,
     window: Window,
     packing: Packing,
+    expected: Option<&v1::ExpectedSource>,
     segments: mpsc::Sender<v1::PlanSegment>,
 ) -> Result<v1::Enumerated, EnumerateError> {
     let (sender, mut receiver) = mpsc::channel(AHEAD);
@@ -72,6 +84,13 @@ pub async fn enumerate(
     ended?;
     let mut tally = tally(&found);
     tally.pinned = source.describe();
+    tally.digest = digest(&found, source.pin());
+    if let Some(expected) = expected {
+        let pins: Vec<&v1::FilePin> = found.iter().filter_map(|split| split.split.file.as_ref()).collect();
+        if let Some(what) = expected.changed(&tally, Some(&pins)) {
+            return Err(EnumerateError::Stale { source_name: expected.name.clone(), what });
+        }
+    }
     let tasks = pack::tasks(found, &packing)?;
     tally.tasks = tasks.len() as u64;
     tally.splits = tasks.iter().map(|task| task.splits.len() as u64).sum();
@@ -80,6 +99,36 @@ pub async fn enumerate(
         segments.send(segment).await.map_err(|_| EnumerateError::Abandoned)?;
     }
     Ok(tally)
+}
+
+/// What was found, as one figure: the state that was pinned, and every file with its units, in whatever order they came
+/// and however they will be packed. What a split carries for its reader follows from these.
+fn digest(found: &[FoundSplit], state: Option<v1::SourcePin>) -> String {
+    let of_split = |found: &FoundSplit| {
+        let mut hash = Sha256::new();
+        let file = found.split.file.as_ref().map(|file| file.encode_to_vec()).unwrap_or_default();
+        hash.update((file.len() as u64).to_be_bytes());
+        hash.update(file);
+        for figure in [found.rows_pruned, found.bytes_pruned, found.units.len() as u64] {
+            hash.update(figure.to_be_bytes());
+        }
+        for unit in &found.units {
+            for figure in [unit.position, unit.length, unit.rows] {
+                hash.update(figure.to_be_bytes());
+            }
+            hash.update(unit.low.to_be_bytes());
+            hash.update(unit.high.to_be_bytes());
+        }
+        hash.finalize()
+    };
+    let mut splits: Vec<_> = found.iter().map(of_split).collect();
+    splits.sort_unstable();
+    let mut hash = Sha256::new_with_prefix(b"tidegate/enumerated/v1");
+    let state = state.map(|state| state.encode_to_vec()).unwrap_or_default();
+    hash.update((state.len() as u64).to_be_bytes());
+    hash.update(state);
+    splits.iter().for_each(|split| hash.update(split));
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Counts what was found, less what packing decides.

@@ -43,8 +43,8 @@ impl TaskBody for Kinds {
     async fn run(&self, mut context: TaskContext) -> Result<TaskEnd, TaskError> {
         let opened: Arc<Opened> = self.shelf.open(&context.backfill, &context.info)?;
         match std::mem::replace(&mut context.work, Work::Prepare(Default::default())) {
-            Work::Prepare(_) => self.prepare(&opened, &context).await,
-            Work::Enumerate(_) => self.enumerate(&opened, &context).await,
+            Work::Prepare(work) => self.prepare(&opened, &context, &work.expected).await,
+            Work::Enumerate(work) => self.enumerate(&opened, &context, work.expected.as_ref()).await,
             Work::Read(work) => self.read(&opened, context, work).await,
             Work::Commit(work) => self.commit(&opened, &context, work).await,
         }

@@ -123,12 +123,12 @@ impl Opened {
         spec: &SourceSpec,
         pin: Option<&v1::SourcePin>,
     ) -> Result<Arc<dyn Source>, SourceError> {
-        let (name, on_error, max_drift) = (&described.name, described.on_error, self.resolved.max_drift);
+        let (name, max_drift) = (&described.name, self.resolved.max_drift);
         let Some(event_time) = &described.event_time else {
             let what = "nothing says what its event times are".to_owned();
             return Err(SourceError::Spec { source_name: name.clone(), what });
         };
-        let said = Described { kafka, event_time, on_error, max_drift };
+        let said = Described { kafka, event_time, max_drift };
         Ok(Arc::new(KafkaSource::open(name, spec, said, &self.reach.access, pin).await?))
     }
 

@@ -153,14 +153,14 @@ impl Bench {
     async fn backfill(&mut self, number: u64, spec_json: &str, output: &str) -> Ran {
         let Self { peer, log, catalogs, .. } = self;
         peer.send(info(spec_json, None)).await;
-        peer.send(assign(Kind::Prepare(Unit {}), number, Work::Prepare(v1::PrepareWork {}))).await;
+        peer.send(assign(Kind::Prepare(Unit {}), number, Work::Prepare(v1::PrepareWork::default()))).await;
         let Done::Prepared(prepared) = done(peer).await else { panic!("not prepared") };
         let table = prepared.outputs[0].clone();
         assert_eq!((table.table, table.created), (format!("local.lake.{output}"), true));
         let table = prepared.outputs[0].clone();
 
         peer.send(info(spec_json, Some(prepared.clone()))).await;
-        let work = Work::Enumerate(v1::EnumerateWork { source: 0 });
+        let work = Work::Enumerate(v1::EnumerateWork { source: 0, expected: None });
         peer.send(assign(Kind::Enumerate(0), number + 1, work)).await;
         let Up::Segment(found) = peer.next().await else { panic!("no segment") };
         let Done::Enumerated(enumerated) = done(peer).await else { panic!("not enumerated") };
@@ -220,7 +220,7 @@ async fn what_was_read_is_committed_and_cancelled_though_its_source_is_gone() {
     let spec = spec_json(&format!("files: {{path: {}}}", input.display()), "out", "true");
     let Bench { peer, log, .. } = &mut bench;
     peer.send(info(&spec, None)).await;
-    peer.send(assign(Kind::Prepare(Unit {}), 1, Work::Prepare(v1::PrepareWork {}))).await;
+    peer.send(assign(Kind::Prepare(Unit {}), 1, Work::Prepare(v1::PrepareWork::default()))).await;
     let Done::Prepared(prepared) = done(peer).await else { panic!("not prepared") };
     assert_eq!(prepared.outputs[0].time_column, "ts");
     std::fs::remove_file(&input).unwrap();
@@ -258,7 +258,7 @@ async fn a_table_that_was_prepared_and_is_gone_is_not_made_anew_when_its_pins_ar
     let pinned = v1::PreparedOutput { uuid: "u".to_owned(), source: vec!["events".to_owned()], ..Default::default() };
     let prepared = v1::Prepared { version: 1, outputs: vec![pinned], ..Default::default() };
     bench.peer.send(info(&spec, Some(prepared))).await;
-    bench.peer.send(assign(Kind::Prepare(Unit {}), 1, Work::Prepare(v1::PrepareWork {}))).await;
+    bench.peer.send(assign(Kind::Prepare(Unit {}), 1, Work::Prepare(v1::PrepareWork::default()))).await;
     let Done::Prepared(again) = done(&mut bench.peer).await else { panic!("not prepared") };
     assert_eq!(again.outputs[0].uuid, "", "the core refuses another table than it knows");
     let table = OutputTarget {
@@ -292,7 +292,7 @@ async fn a_worker_takes_a_backfill_from_a_table_to_another() {
 
     let missing = spec_json("iceberg: {table: lake.odd}", "none", "true");
     bench.peer.send(info(&missing, None)).await;
-    bench.peer.send(assign(Kind::Prepare(Unit {}), 201, Work::Prepare(v1::PrepareWork {}))).await;
+    bench.peer.send(assign(Kind::Prepare(Unit {}), 201, Work::Prepare(v1::PrepareWork::default()))).await;
     let next = bench.peer.next().await;
     let Up::Fail(fail) = next else { panic!("{next:?} is no failure") };
     let evidence = fail.evidence.unwrap();

@@ -1,21 +1,17 @@
-//! A plan for programs: `kind: Plan`, and what `--out` saves, `kind: SavedPlan`.
+//! A plan for programs: `kind: Plan`. What `--out` saves is the same document.
 
+use schemars::JsonSchema;
 use serde::Serialize;
-use tidegate_common::spec;
-use tidegate_proto::v1;
 use tidegate_worker::survey::{DriftSurvey, OutputSurvey, SourceSurvey};
 
 use super::Planned;
-use crate::figures;
+use crate::saved_plan::SavedPlan;
 use crate::spec_file::Summary;
 use crate::view::{Found, found};
 
-/// The version of a saved plan.
-const SAVED_VERSION: u32 = 1;
-
 /// A plan.
-#[derive(Debug, Serialize)]
-pub(super) struct Plan {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(in crate::commands) struct Plan {
     spec: Summary,
     slots: u32,
     sources: Vec<Source>,
@@ -25,9 +21,12 @@ pub(super) struct Plan {
     drifts: Vec<Drift>,
     outputs: Vec<Output>,
     estimate: Option<Estimate>,
+    /// What `apply` takes from a plan that was saved.
+    apply: SavedPlan,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "PlannedSource")]
 struct Source {
     name: String,
     event_time: String,
@@ -40,7 +39,8 @@ struct Source {
     sampled_seconds: f64,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "PlannedDrift")]
 struct Drift {
     /// Null is without alignment.
     max_drift_seconds: Option<f64>,
@@ -52,7 +52,8 @@ struct Drift {
     slots_of_use_at_most: usize,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "PlannedOutput")]
 struct Output {
     name: String,
     source: String,
@@ -77,14 +78,15 @@ struct Output {
 }
 
 /// What is in the window now, and will be removed.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Replaced")]
 struct Replaces {
     files: u64,
     rows: u64,
 }
 
 /// Reading, SQL and encoding; commits and slow storage come on top.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Estimate {
     seconds: f64,
     from_seconds: f64,
@@ -92,35 +94,6 @@ struct Estimate {
     workers: u32,
     worker_hours: f64,
     cost: Option<f64>,
-}
-
-/// What `--out` saves.
-#[derive(Debug, Serialize)]
-pub(super) struct Saved {
-    version: u32,
-    id: String,
-    name: String,
-    /// The whole spec, canonical.
-    spec: serde_json::Value,
-    inputs: Vec<Input>,
-    plan: Plan,
-}
-
-#[derive(Debug, Serialize)]
-struct Input {
-    name: String,
-    pinned: String,
-    files: Vec<Pin>,
-    /// SHA-256 of each plan segment, as it is encoded.
-    segment_digests: Vec<String>,
-}
-
-#[derive(Debug, Serialize)]
-struct Pin {
-    path: String,
-    size: u64,
-    etag: Option<String>,
-    modified: String,
 }
 
 fn seconds(micros: u64) -> f64 {
@@ -139,20 +112,7 @@ impl Plan {
             drifts: survey.drifts.iter().map(drift).collect(),
             outputs: survey.outputs.iter().map(output).collect(),
             estimate: estimate(planned),
-        }
-    }
-}
-
-impl Saved {
-    pub(super) fn of(planned: &Planned<'_>) -> Self {
-        let json = spec::canonical_json(&planned.spec.resolved.spec);
-        Self {
-            version: SAVED_VERSION,
-            id: planned.spec.id.to_string(),
-            name: planned.spec.resolved.spec.name.clone(),
-            spec: serde_json::from_str(&json).unwrap_or_default(),
-            inputs: planned.survey.sources.iter().map(input).collect(),
-            plan: Plan::of(planned),
+            apply: SavedPlan::of(planned.spec, survey),
         }
     }
 }
@@ -220,22 +180,4 @@ pub(super) fn effort(planned: &Planned<'_>, micros: u64) -> (u32, f64, Option<f6
     let workers = planned.slots.div_ceil(planned.slots_a_worker.max(1));
     let hours = micros as f64 / 3.6e9 * f64::from(workers);
     (workers, hours, planned.price.map(|price| price * hours))
-}
-
-fn input(source: &SourceSurvey) -> Input {
-    Input {
-        name: source.name.clone(),
-        pinned: source.found.pinned.clone(),
-        files: source.pins.iter().map(pin).collect(),
-        segment_digests: source.digests.clone(),
-    }
-}
-
-fn pin(pin: &v1::FilePin) -> Pin {
-    Pin {
-        path: pin.path.clone(),
-        size: pin.size,
-        etag: (!pin.etag.is_empty()).then(|| pin.etag.clone()),
-        modified: figures::time(pin.modified),
-    }
 }

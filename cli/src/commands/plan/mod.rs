@@ -13,12 +13,14 @@ use tidegate_worker::sink::Catalogs;
 use tidegate_worker::survey::{self, Means, Survey};
 use tidegate_worker::task::TaskError;
 
+pub(super) use self::document::Plan as Document;
 use super::{Context, worker};
 use crate::args;
 use crate::config::{Config, DEFAULT_CATALOG};
 use crate::exit::{Error, Exit, Outcome};
-use crate::output::{self, Document, Format};
-use crate::spec_file::{self, CheckedSpec, SAVED_PLAN};
+use crate::output::{self, Format};
+use crate::saved_plan;
+use crate::spec_file::{self, CheckedSpec};
 
 /// How long units are read to learn how fast that is.
 const SAMPLE: Duration = Duration::from_secs(2);
@@ -26,6 +28,8 @@ const SAMPLE: Duration = Duration::from_secs(2);
 /// A survey, and with what it was made.
 struct Planned<'a> {
     file: &'a Path,
+    /// Where it is saved.
+    out: Option<&'a Path>,
     window: &'a args::WindowArgs,
     spec: &'a CheckedSpec,
     survey: Survey,
@@ -46,6 +50,7 @@ pub(super) async fn plan(args: args::Plan, context: &Context) -> Outcome {
     progress.end();
     let planned = Planned {
         file: &args.spec.file,
+        out: args.out.as_deref(),
         window: &args.window,
         spec: &spec,
         survey: found?,
@@ -60,7 +65,9 @@ pub(super) async fn plan(args: args::Plan, context: &Context) -> Outcome {
     }
     match context.format() {
         Format::Table | Format::Wide => output::print(&text::text(&planned, context.format() == Format::Wide))?,
-        format => output::print_document(format, "Plan", &spec.id.to_string(), &document::Plan::of(&planned))?,
+        format => {
+            output::print_document(format, saved_plan::KIND, &spec.id.to_string(), &document::Plan::of(&planned))?
+        }
     }
     Ok(if args.detailed_exitcode && text::has_work(&planned) { Exit::WorkToDo } else { Exit::Done })
 }
@@ -115,14 +122,14 @@ fn refuse_wide(planned: &Planned<'_>) -> Result<(), Error> {
     let allows = planned.survey.drifts.iter().find(|one| one.drift == Some(tightest));
     let slots = allows.map_or(0.0, |one| one.free.average);
     Err(Error::new(Exit::Preflight, format!("alignment.max_drift is {drift}, and {}", wide.join("; "))).hint(format!(
-        "these files allow max_drift: {tightest} and wider (which keeps {slots:.1} slots busy on average), or take \
-         alignment.allow_wide: true: one source is then up to {tightest} ahead of another. Smaller row groups allow less"
+        "these files allow max_drift: {} and wider (which keeps {slots:.1} slots busy on average), or take \
+         alignment.allow_wide: true: one source is then up to {tightest} ahead of another. Smaller row groups allow less",
+        tightest.to_be_written()
     )))
 }
 
 fn save(planned: &Planned<'_>, path: &Path) -> Result<(), Error> {
-    let saved = document::Saved::of(planned);
-    let text = Document::new(SAVED_PLAN, &saved).text(Format::Json)?;
+    let text = output::Document::new(saved_plan::KIND, &document::Plan::of(planned)).text(Format::Json)?;
     std::fs::write(path, text)
         .map_err(|error| Error::new(Exit::Failed, format!("{} cannot be written", path.display())).because(error))
 }

@@ -47,7 +47,16 @@ impl World {
         for source in &mut survey.sources {
             source.sampled.micros = 500_000;
         }
-        Planned { file: Path::new("spec.yaml"), window, spec, survey, slots: 4, slots_a_worker: 2, price: Some(1800.0) }
+        Planned {
+            file: Path::new("spec.yaml"),
+            out: None,
+            window,
+            spec,
+            survey,
+            slots: 4,
+            slots_a_worker: 2,
+            price: Some(1800.0),
+        }
     }
 
     fn without_place(&self, spec: &CheckedSpec, text: &str) -> String {
@@ -102,19 +111,31 @@ async fn a_unit_wider_than_the_drift_is_refused_with_the_numbers_unless_it_is_al
 }
 
 #[tokio::test]
-async fn a_saved_plan_holds_every_file_and_is_refused_as_a_spec() {
+async fn a_saved_plan_holds_every_file_and_is_no_spec() {
     let world = World::new(|spec| spec);
     let window = WindowArgs::default();
     let spec = world.spec(&window);
-    let planned = world.planned(&spec, &window).await;
     let path = world.folder.path().join("plan.json");
+    let planned = Planned { out: Some(&path), ..world.planned(&spec, &window).await };
+    assert!(text::text(&planned, false).ends_with("/plan.json --reason \"…\"\n"));
     save(&planned, &path).unwrap();
     let saved: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
-    assert_eq!((&saved["kind"], &saved["version"]), (&"SavedPlan".into(), &1.into()));
-    assert_eq!(saved["id"], spec.id.to_string());
-    assert_eq!(saved["inputs"][0]["files"].as_array().unwrap().len(), 12);
-    assert_eq!(saved["inputs"][0]["segment_digests"][0].as_str().unwrap().len(), 64);
+    assert_eq!((&saved["kind"], &saved["apply"]["version"]), (&"Plan".into(), &1.into()));
+    assert_eq!(saved["apply"]["id"], spec.id.to_string());
+    assert_eq!(saved["apply"]["sources"][0]["pins"].as_array().unwrap().len(), 12);
+    assert_eq!(saved["apply"]["sources"][0]["digest"].as_str().unwrap().len(), 64);
+    assert_eq!(saved["apply"]["outputs"][0]["table_uuid"], serde_json::Value::Null);
     let refused = spec_file::load(&path).unwrap_err();
-    assert_eq!(refused.exit(), Exit::Preflight);
+    assert_eq!(refused.exit(), Exit::Usage);
     assert!(refused.render(Paint::plain()).contains("is a saved plan"));
+
+    let wanted = spec_file::load_to_apply(&path, &window).unwrap();
+    assert_eq!(wanted.spec.id, spec.id);
+    assert_eq!(wanted.expected.unwrap().sources[0].pins.len(), 12);
+    let other = WindowArgs { window: Some("2013-01-01/2013-02-01".to_owned()), last: None };
+    assert_eq!(spec_file::load_to_apply(&path, &other).unwrap_err().exit(), Exit::Usage);
+    let again = world.planned(&spec, &window).await;
+    let digests =
+        |planned: &Planned<'_>| planned.survey.sources.iter().map(|one| one.found.digest.clone()).collect::<Vec<_>>();
+    assert_eq!(digests(&planned), digests(&again), "the same files are the same plan");
 }

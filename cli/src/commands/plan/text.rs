@@ -99,8 +99,9 @@ fn event_time(planned: &Planned<'_>) -> String {
     let place = if place.is_empty() { String::new() } else { format!(" (in {})", plain(place)) };
     let tightest = survey.tightest_drift;
     let mut text = format!(
-        "Event time  overlap {}   widest unit {tightest}{place}   tightest drift these files allow {tightest}\n",
-        survey.overlap_depth
+        "Event time  overlap {}   widest unit {tightest}{place}   tightest drift these files allow {}\n",
+        survey.overlap_depth,
+        tightest.to_be_written()
     );
     let resolved = &planned.spec.resolved;
     if let Some(drift) = resolved.max_drift.filter(|drift| tightest > *drift) {
@@ -114,7 +115,7 @@ fn event_time(planned: &Planned<'_>) -> String {
 }
 
 fn drift(one: &DriftSurvey, tightest: Span) -> Vec<String> {
-    let drift = one.drift.map_or_else(|| "no alignment".to_owned(), |drift| drift.to_string());
+    let drift = one.drift.map_or_else(|| "no alignment".to_owned(), |drift| drift.to_be_written().to_string());
     let note = match (one.of_spec, one.drift == Some(tightest)) {
         (true, true) => " (the spec's, tightest)",
         (true, false) => " (the spec's)",
@@ -196,6 +197,9 @@ fn next(planned: &Planned<'_>) -> String {
     if !has_work(planned) {
         return "choose a window that the sources have rows in; `tidegate source describe` says which they have"
             .to_owned();
+    }
+    if let Some(saved) = planned.out {
+        return format!("tidegate apply {} --reason \"…\"", saved.display());
     }
     let file = planned.file.display();
     let window = match (planned.window, planned.spec.resolved.window) {

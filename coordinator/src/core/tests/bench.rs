@@ -17,6 +17,8 @@ pub(super) struct Bench {
     pub(super) core: Core,
     pub(super) id: BackfillId,
     pub(super) spec: CoreSpec,
+    /// What a saved plan says, the next time that it is applied.
+    pub(super) expected: Option<v1::ExpectedPlan>,
     pub(super) journal: Vec<v1::Record>,
     /// Everything sent, in order.
     pub(super) sent: Vec<(SessionId, Kind)>,
@@ -76,6 +78,15 @@ impl Bench {
         allow_wide: bool,
         allow_existing: bool,
     ) -> Self {
+        Self::submitted(Self::spec(outputs, sources, max_drift, allow_wide), allow_existing)
+    }
+
+    /// What `sources` sources are to become, before it is submitted.
+    pub(super) fn idle(sources: usize) -> Self {
+        Self::unsubmitted(Self::spec(&[(false, false)], sources, None, true))
+    }
+
+    fn spec(outputs: &[(bool, bool)], sources: usize, max_drift: Option<i64>, allow_wide: bool) -> CoreSpec {
         let output = |(staged, replaces): &(bool, bool)| CoreOutput {
             name: "out".to_owned(),
             commit_every: Duration::from_secs(60),
@@ -84,24 +95,30 @@ impl Bench {
             replaces: *replaces,
             dead_letters: None,
         };
-        let spec = CoreSpec {
+        CoreSpec {
             name: "b".to_owned(),
             window: Window::new(EventTime::from_micros(0), EventTime::from_micros(1_000_000)).unwrap(),
             max_drift: max_drift.map(Span::from_micros),
             allow_wide,
             sources: (0..sources).map(|at| format!("s{at}")).collect(),
             outputs: outputs.iter().map(output).collect(),
-        };
-        Self::submitted(spec, allow_existing)
+        }
     }
 
     /// A backfill of `spec`, with nobody to run it.
     pub(super) fn submitted(spec: CoreSpec, allow_existing: bool) -> Self {
+        let mut bench = Self::unsubmitted(spec);
+        bench.submit(allow_existing);
+        bench
+    }
+
+    fn unsubmitted(spec: CoreSpec) -> Self {
         let id = BackfillId::from_digest(&[7; 32]);
-        let mut bench = Self {
+        Self {
             core: Core::new(Config::default()),
             id,
             spec,
+            expected: None,
             journal: Vec::new(),
             sent: Vec::new(),
             asked: Vec::new(),
@@ -109,15 +126,25 @@ impl Bench {
             micros: 1,
             present: Vec::new(),
             refusal: None,
-        };
-        bench.submit(allow_existing);
-        bench
+        }
+    }
+
+    /// Why the last submission or change was refused.
+    pub(super) fn take_refusal(&mut self) -> Option<Refusal> {
+        self.refusal.take()
     }
 
     /// The spec is applied, for the first time or once more.
     pub(super) fn submit(&mut self, allow_existing: bool) {
         let (id, spec) = (self.id.clone(), self.spec.clone());
-        let submission = Submission { id, spec, spec_json: String::new(), reason: String::new(), allow_existing };
+        let submission = Submission {
+            id,
+            spec,
+            spec_json: String::new(),
+            reason: String::new(),
+            allow_existing,
+            expected: self.expected.clone().map(Box::new),
+        };
         self.step(Event::Submit(RequestId(1), submission));
     }
 
@@ -269,6 +296,7 @@ impl Bench {
             units: units().count() as u64,
             rows_in_range: units().map(|unit| unit.rows).sum(),
             widest_unit: units().map(|unit| unit.high - unit.low).max().unwrap_or(0),
+            digest: "as-found".to_owned(),
             ..Default::default()
         };
         self.step(Event::Done(self.lease(held), done::Result::Enumerated(found)));

@@ -6,6 +6,7 @@
 
 mod content;
 mod producing;
+mod replay;
 mod server;
 mod topics;
 
@@ -20,6 +21,7 @@ use tokio::sync::OnceCell;
 
 pub use content::{Held, Isolation};
 pub use producing::{Record, Writer};
+pub use replay::Replay;
 use server::Server;
 
 use super::wait_until;

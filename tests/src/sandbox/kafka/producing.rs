@@ -79,12 +79,13 @@ impl Broker {
     /// # Panics
     /// When one is not acknowledged.
     pub fn produce(&self, topic: &str, records: &[Record]) -> Vec<i64> {
-        self.plain_writer().produce(topic, records)
+        self.plain_writer(&[]).produce(topic, records)
     }
 
-    /// A writer without transactions.
-    pub fn plain_writer(&self) -> Writer {
-        Writer(self.producer(&[]))
+    /// A writer without transactions, with more of librdkafka's settings: `batch.num.messages` says how many records of a
+    /// partition are written as one.
+    pub fn plain_writer(&self, settings: &[(&str, &str)]) -> Writer {
+        Writer(self.producer(settings))
     }
 
     /// A writer of transactions that goes by `name`.
@@ -92,7 +93,16 @@ impl Broker {
     /// # Panics
     /// When the broker refuses it.
     pub fn writer(&self, name: &str) -> Writer {
-        let producer = self.producer(&[("transactional.id", name), ("transaction.timeout.ms", "900000")]);
+        self.writer_with(name, &[])
+    }
+
+    /// A writer of transactions that goes by `name`, with more of librdkafka's settings.
+    ///
+    /// # Panics
+    /// When the broker refuses it.
+    pub fn writer_with(&self, name: &str, settings: &[(&str, &str)]) -> Writer {
+        let own = [("transactional.id", name), ("transaction.timeout.ms", "900000")];
+        let producer = self.producer(&[&own, settings].concat());
         producer.init_transactions(REQUEST).expect("a writer of transactions");
         Writer(producer)
     }

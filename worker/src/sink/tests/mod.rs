@@ -7,6 +7,7 @@ mod inspecting;
 mod occupying;
 mod placing;
 mod preparing;
+mod racing;
 mod replacing;
 mod staging;
 mod writing;

@@ -1,6 +1,7 @@
 //! Branches: staged, published, discarded; and intents that are cancelled.
 
-use super::committing::{Fault, Faulty, head, meddle, two_committed, work};
+use super::committing::{head, meddle, two_committed, work};
+use super::racing::{Fault, Faulty};
 use super::*;
 
 const BRANCH: &str = "tidegate_bf-a";

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use async_trait::async_trait;
-use tidegate_common::spec::model::{KafkaSpec, OnError, SourceSpec};
+use tidegate_common::spec::model::{KafkaSpec, SourceSpec};
 use tidegate_common::spec::{EventTimeOf, Kafka, ResolvedEventTime};
 use tidegate_common::time::{Span, Window};
 use tidegate_proto::v1;
@@ -52,7 +52,6 @@ struct Shared {
     rule: Option<EventTimeRule>,
     promise: Promise,
     allow_disorder: bool,
-    on_error: OnError,
     /// Milliseconds.
     unit_width: i64,
 }
@@ -61,7 +60,6 @@ struct Shared {
 pub(crate) struct Described<'a> {
     pub(crate) kafka: &'a Kafka,
     pub(crate) event_time: &'a ResolvedEventTime,
-    pub(crate) on_error: OnError,
     pub(crate) max_drift: Option<Span>,
 }
 
@@ -106,7 +104,6 @@ impl KafkaSource {
             rule,
             promise: Promise { behind: described.event_time.out_of_orderness, by_record },
             allow_disorder: described.event_time.allow_disorder,
-            on_error: described.on_error,
             unit_width: drift.unwrap_or(UNIT_MILLIS).min(UNIT_MILLIS),
         };
         Ok(Self { shared: Arc::new(shared) })

@@ -172,6 +172,7 @@ fn fetch(shared: &Shared, with_headers: bool, mut orders: mpsc::Receiver<Order>)
             let _ = to.blocking_send(Err(e));
             return;
         }
+        drop(to); // the unit is over
         order = orders.blocking_recv();
     }
     drop(fetcher);

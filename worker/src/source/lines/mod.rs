@@ -88,7 +88,7 @@ impl LinesSource {
         let refuse = |what: String| SourceError::Spec { source_name: name.to_owned(), what };
         let dialect = Dialect::new(format, spec.csv.as_ref()).map_err(refuse)?;
         let (schema, is_inferred) = match &spec.schema {
-            Some(columns) => (schema::given(columns).map_err(refuse)?, false),
+            Some(columns) => (crate::format::given::schema(columns).map_err(refuse)?, false),
             None if on_error == OnError::DeadLetter => return Err(refuse(NO_SCHEMA.to_owned())),
             None => {
                 let file = store.open_pinned(first).await?;

@@ -80,9 +80,31 @@ async fn what_is_not_there_is_an_error_that_names_it() {
             "{error}"
         );
     }
-    for relative in ["a/x.csv", "gs://bucket/x", "ftp://host/x", "s3:///x"] {
+    for relative in ["a/x.csv", "ftp://host/x", "s3:///x"] {
         let error = Store::open("s", relative, None, &Access::local()).unwrap_err();
         assert_eq!(error.class(), Class::Fatal { exit_code: 3 }, "{error:?}");
+    }
+}
+
+#[test]
+fn a_store_that_was_left_out_of_the_build_names_its_feature() {
+    let azure = "abfss://box@account.dfs.core.windows.net/x/*.parquet";
+    for (url, feature, is_built) in
+        [("gs://bucket/x", "gcp", cfg!(feature = "gcp")), (azure, "azure", cfg!(feature = "azure"))]
+    {
+        for access in [Access::local(), Access { endpoints: None, ..Access::none() }] {
+            let opened = Store::open("s", url, None, &access);
+            assert_eq!(opened.is_ok(), is_built, "{opened:?}");
+            let Err(error) = opened else { continue };
+            assert_eq!(error.class(), Class::Fatal { exit_code: 3 }, "{error:?}");
+            assert!(error.to_string().contains(&format!("--features {feature}")), "{error}");
+        }
+        let settings = serde_json::from_value(serde_json::json!({"region": "x"})).unwrap();
+        let error = Store::open("s", url, Some(&settings), &Access::local()).unwrap_err();
+        assert!(error.to_string().contains("`storage` is for s3://"), "{error}");
+    }
+    if !cfg!(feature = "azure") {
+        assert!(Store::open("s", "az://box/x", None, &Access::local()).unwrap_err().to_string().contains("az://"));
     }
 }
 

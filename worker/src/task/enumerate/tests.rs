@@ -60,7 +60,7 @@ fn run(found: Vec<FoundSplit>) -> (v1::Enumerated, Vec<v1::PlanSegment>) {
             }
             segments
         };
-        let (tally, segments) = tokio::join!(enumerate(&source, Window::ALL, Packing::default(), sender), taken);
+        let (tally, segments) = tokio::join!(enumerate(&source, Window::ALL, Packing::default(), None, sender), taken);
         (tally.unwrap(), segments)
     })
 }
@@ -84,7 +84,7 @@ async fn segments_that_nobody_takes_end_the_enumeration() {
     let (sender, receiver) = mpsc::channel(1);
     drop(receiver);
     let source = Found(vec![split(1, vec![(0, 10)], 0)]);
-    let ended = enumerate(&source, Window::ALL, Packing::default(), sender).await;
+    let ended = enumerate(&source, Window::ALL, Packing::default(), None, sender).await;
     assert!(matches!(ended, Err(EnumerateError::Abandoned)));
 }
 
@@ -101,7 +101,7 @@ async fn what_is_planned_is_what_is_read() {
     let source = crate::source::open("s", &spec, &crate::access::Access::local()).await.unwrap();
     let packing = Packing { max_drift: Some(tidegate_common::time::Span::from_micros(i64::MAX)), ..Packing::default() };
     let (sender, mut receiver) = mpsc::channel(100);
-    let tally = enumerate(&*source, Window::ALL, packing, sender).await.unwrap();
+    let tally = enumerate(&*source, Window::ALL, packing, None, sender).await.unwrap();
     assert_eq!((tally.files, tally.tasks, tally.rows_in_range, tally.overlap_depth), (3, 1, 1500, 3));
 
     let mut ids = Vec::new();

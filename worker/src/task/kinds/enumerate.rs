@@ -21,7 +21,12 @@ pub(crate) fn packing(slots: usize, max_drift: Option<Span>) -> Packing {
 }
 
 impl Kinds {
-    pub(super) async fn enumerate(&self, opened: &Opened, context: &TaskContext) -> Result<TaskEnd, TaskError> {
+    pub(super) async fn enumerate(
+        &self,
+        opened: &Opened,
+        context: &TaskContext,
+        expected: Option<&v1::ExpectedSource>,
+    ) -> Result<TaskEnd, TaskError> {
         let TaskId::Enumerate(ix) = context.task else { return Err(another_kind()) };
         let (source, _) = opened.source(ix).await?;
         let packing = packing(self.slots, opened.resolved.max_drift);
@@ -32,7 +37,7 @@ impl Kinds {
             }
             Ok::<_, Fenced>(())
         };
-        let finding = enumerate::enumerate(source.as_ref(), opened.resolved.window, packing, segments);
+        let finding = enumerate::enumerate(source.as_ref(), opened.resolved.window, packing, expected, segments);
         let (enumerated, handed_on) = tokio::join!(finding, hand_on);
         handed_on?;
         Ok(TaskEnd::Done(v1::done::Result::Enumerated(enumerated?)))

@@ -6,17 +6,40 @@ use tidegate_proto::v1;
 
 use super::Kinds;
 use super::scope::scope;
+use crate::failure::{Class, Classify};
 use crate::sink::{self, Scope};
 use crate::task::opened::Opened;
 use crate::task::{TaskContext, TaskEnd, TaskError, dead_letter};
+use crate::transform::Query;
+
+/// A table is not what a saved plan says.
+#[derive(Debug, thiserror::Error)]
+#[error("table {table} is not what the saved plan says: {what}; make the plan again and apply that")]
+struct StalePlan {
+    table: String,
+    what: String,
+}
+
+impl Classify for StalePlan {
+    fn class(&self) -> Class {
+        Class::Fatal { exit_code: 4 }
+    }
+}
 
 impl Kinds {
-    pub(super) async fn prepare(&self, opened: &Opened, context: &TaskContext) -> Result<TaskEnd, TaskError> {
+    /// `expected` is what a saved plan says of the outputs; without one it is empty.
+    pub(super) async fn prepare(
+        &self,
+        opened: &Opened,
+        context: &TaskContext,
+        expected: &[v1::ExpectedOutput],
+    ) -> Result<TaskEnd, TaskError> {
         // A preparation that is repeated keeps what `now()` was.
         let now = opened.prepared().map_or_else(|_| clock::processing_time_micros(), |prepared| prepared.now);
         // Every query is planned before the first table is created.
         let queries = opened.queries(now).await?;
         let sources = opened.pins().await?;
+        self.compare(opened, context, queries, expected).await?;
         let mut outputs = Vec::with_capacity(queries.len());
         for (ix, query) in (0..).map(OutputIx::new).zip(queries) {
             context.lease.check()?;
@@ -30,6 +53,30 @@ impl Kinds {
         }
         outputs.extend(self.prepare_keepers(opened, context).await?);
         Ok(TaskEnd::Done(v1::done::Result::Prepared(v1::Prepared { version: 1, outputs, now, sources })))
+    }
+
+    /// Every table is held against the saved plan before the first is created.
+    async fn compare(
+        &self,
+        opened: &Opened,
+        context: &TaskContext,
+        queries: &[Query],
+        expected: &[v1::ExpectedOutput],
+    ) -> Result<(), TaskError> {
+        let keepers = dead_letter::schema();
+        for (ix, expected) in (0..).map(OutputIx::new).zip(expected) {
+            let target = opened.target(ix)?;
+            let query = usize::try_from(ix.get()).ok().and_then(|at| queries.get(at));
+            let (schema, scope) = match query {
+                Some(query) => (query.schema(), scope(opened, &context.backfill, ix, 0).await?),
+                None => (keepers.clone(), Scope::of(context.backfill.as_str())),
+            };
+            let found = sink::prepare(&self.catalogs, &target, &schema, false, &scope).await?;
+            if let Some(what) = expected.changed(&found) {
+                return Err(StalePlan { table: target.full_name(), what }.into());
+            }
+        }
+        Ok(())
     }
 
     /// The tables of dead letters: there from the beginning, so that who looks for them finds them, be they empty.

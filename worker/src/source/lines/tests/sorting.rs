@@ -95,7 +95,7 @@ fn told_apart(records: &[Record]) -> (Vec<Row>, Vec<Vec<u8>>) {
 
 fn form(is_json: bool) -> Arc<Form> {
     let columns: Vec<ColumnSpec> = serde_json::from_value(typed()["schema"].clone()).unwrap();
-    let schema: SchemaRef = Arc::new(schema::given(&columns).unwrap());
+    let schema: SchemaRef = Arc::new(crate::format::given::schema(&columns).unwrap());
     let dialect = Dialect::new(if is_json { Format::Json } else { Format::Csv }, None).unwrap();
     Arc::new(Form::new(&dialect, &schema, &Head { order: vec![0, 1, 2], start: 0 }, &[0, 1, 2], false))
 }

@@ -1,9 +1,9 @@
-//! `coordinator` and `worker`, as clap reads them.
+//! The roles and their configuration: `coordinator`, `worker`, `config`.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 
 use super::duration;
 
@@ -40,6 +40,17 @@ pub(crate) struct Worker {
     /// until it is said [env: TIDEGATE_ALLOW_PATHS]
     #[arg(long = "allow-path", value_name = "DIR")]
     pub(crate) allow_paths: Vec<PathBuf>,
+}
+
+/// `config`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Show the configuration as it is put together; secrets are never shown
+    View {
+        /// Say where each value comes from
+        #[arg(long)]
+        show_origin: bool,
+    },
 }
 
 fn lease(text: &str) -> Result<std::time::Duration, String> {

@@ -1,0 +1,400 @@
+//! What a plan holds for `apply`: the spec, and what was there when it was made.
+//!
+//! It stands under `apply` in a plan's document. The id seals the spec, for it is a hash of it; `seal` is SHA-256 over
+//! the rest. What else a plan says is for people, and nothing rests on it.
+
+use std::path::Path;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use tidegate_common::{clock, spec};
+use tidegate_proto::{expected, v1};
+use tidegate_worker::survey::{OutputSurvey, SourceSurvey, Survey};
+
+use crate::exit::{Error, Exit};
+use crate::figures;
+use crate::output::API_VERSION;
+use crate::spec_file::{CheckedSpec, DEPLOYMENT};
+
+/// The `kind` of a plan.
+pub(crate) const KIND: &str = "Plan";
+/// The `kind` that earlier releases gave to a saved plan, which none of them could apply.
+const OLD_KIND: &str = "SavedPlan";
+/// Bytes of file pins that are sent along, so that a changed file can be named; above it there are none.
+const MAX_PINS: usize = 256 << 10;
+/// Bytes of a pin besides its path and etag, at most.
+const PIN: usize = 32;
+
+/// What `apply` takes from a plan.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SavedPlan {
+    /// The version of this form.
+    version: u32,
+    /// The whole id of the backfill.
+    id: String,
+    /// The whole spec, canonical.
+    spec: Value,
+    /// What was found of each source.
+    sources: Vec<SavedSource>,
+    /// What was found of each table.
+    outputs: Vec<SavedOutput>,
+    /// SHA-256, in hexadecimal, over all of it but the spec.
+    seal: String,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct SavedSource {
+    name: String,
+    pinned: String,
+    /// Over every file and unit that was found.
+    digest: String,
+    files: u64,
+    rows: u64,
+    bytes: u64,
+    /// Of an Iceberg table.
+    state: Option<State>,
+    pins: Vec<Pin>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct State {
+    table_uuid: String,
+    /// Null where the table is empty.
+    snapshot: Option<String>,
+    schema_id: i32,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Pin {
+    path: String,
+    size: u64,
+    etag: Option<String>,
+    modified: String,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct SavedOutput {
+    name: String,
+    table: String,
+    /// Null where the table is to be created.
+    table_uuid: Option<String>,
+    schema_id: i32,
+    spec_id: i32,
+    /// Null where it appends.
+    replaces_rows: Option<u64>,
+}
+
+/// What `apply` is given: a spec, and with a saved plan what must be there.
+#[derive(Clone, Debug)]
+pub(crate) struct Wanted {
+    /// The spec.
+    pub spec: CheckedSpec,
+    /// What must be there.
+    pub expected: Option<v1::ExpectedPlan>,
+}
+
+/// What is wrong with a saved plan.
+#[derive(Debug, thiserror::Error)]
+enum Damage {
+    #[error("it is not whole")]
+    Form(#[from] serde_json::Error),
+    #[error("{0} is not as it was saved")]
+    Edited(&'static str),
+    #[error("its spec cannot be read")]
+    Spec(#[from] spec::BadCanonicalSpec),
+    #[error("its spec is invalid")]
+    Invalid(#[from] spec::SpecErrors),
+    #[error("{0} is no time")]
+    Time(String),
+    #[error("{0} is no snapshot")]
+    Snapshot(String),
+}
+
+impl SavedPlan {
+    /// What applying the plan of `survey` rests on.
+    pub(crate) fn of(spec: &CheckedSpec, survey: &Survey) -> Self {
+        let mut plan = Self {
+            version: expected::VERSION,
+            id: spec.id.to_string(),
+            spec: serde_json::from_str(&spec.json()).unwrap_or_default(),
+            sources: survey.sources.iter().map(source).collect(),
+            outputs: survey.outputs.iter().map(output).collect(),
+            seal: String::new(),
+        };
+        plan.seal = plan.sealed();
+        plan
+    }
+
+    /// The seal that is due.
+    fn sealed(&self) -> String {
+        let parts = (self.version, &self.id, &self.sources, &self.outputs);
+        // Only a key that is no text could fail, and there is none.
+        let text = serde_json::to_string(&parts).unwrap_or_default();
+        Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    fn open(&self) -> Result<Wanted, Damage> {
+        let given = spec::from_canonical_json(&self.spec.to_string())?;
+        let resolved = spec::resolve(given, clock::processing_time_micros())?;
+        let id = spec::backfill_id(DEPLOYMENT, &resolved);
+        if id.to_string() != self.id {
+            return Err(Damage::Edited("its spec"));
+        }
+        if self.sealed() != self.seal {
+            return Err(Damage::Edited("what it says of sources and outputs"));
+        }
+        let expected = v1::ExpectedPlan {
+            version: self.version,
+            sources: self.sources.iter().map(expected_source).collect::<Result<_, _>>()?,
+            outputs: self.outputs.iter().map(expected_output).collect(),
+        };
+        Ok(Wanted { spec: CheckedSpec { resolved, id }, expected: Some(without_many_pins(expected)) })
+    }
+}
+
+/// Whether `text` is a plan, and no spec.
+pub(crate) fn is_plan(text: &str) -> bool {
+    kind(text).is_some_and(|kind| matches!(kind.as_str(), KIND | OLD_KIND))
+}
+
+/// The `kind` of a JSON document of ours; one that was cut off in the middle still begins with it.
+fn kind(text: &str) -> Option<String> {
+    if !text.trim_start().starts_with('{') || !text.contains("\"apiVersion\"") {
+        return None;
+    }
+    if let Ok(document) = serde_json::from_str::<Value>(text) {
+        return document.get("kind").and_then(Value::as_str).map(str::to_owned);
+    }
+    let (_, rest) = text.split_once("\"kind\"")?;
+    let (_, rest) = rest.split_once('"')?;
+    rest.split_once('"').map(|(kind, _)| kind.to_owned())
+}
+
+/// Reads the plan that `text`, of the file `name`, holds.
+///
+/// # Errors
+/// A plan of another release, one that is damaged or was edited (preflight).
+pub(crate) fn read(name: &Path, text: &str) -> Result<Wanted, Error> {
+    let shown = name.display();
+    let again = "make it again: `tidegate plan SPEC --out FILE`";
+    let other = |what: String| Error::new(Exit::Preflight, format!("the plan {shown} is {what}")).hint(again);
+    if kind(text).as_deref() == Some(OLD_KIND) {
+        return Err(other("of an earlier release, which could not apply one".to_owned()));
+    }
+    let damaged = |damage: Damage| {
+        Error::new(Exit::Preflight, format!("the plan {shown} was damaged or edited")).because(damage).hint(again)
+    };
+    let mut document: Value = serde_json::from_str(text).map_err(|bad| damaged(bad.into()))?;
+    let version = document.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
+    if version != API_VERSION {
+        return Err(other(format!("of {version:?}, and this release reads {API_VERSION}")));
+    }
+    let apply = document.get_mut("apply").map(Value::take).unwrap_or_default();
+    match apply.get("version").and_then(Value::as_u64) {
+        Some(version) if version != u64::from(expected::VERSION) => {
+            Err(other(format!("of version {version}, and this release reads version {}", expected::VERSION)))
+        }
+        _ => {
+            let plan: SavedPlan = serde_json::from_value(apply).map_err(|bad| damaged(bad.into()))?;
+            plan.open().map_err(damaged)
+        }
+    }
+}
+
+fn source(source: &SourceSurvey) -> SavedSource {
+    let state = |state: &v1::SourcePin| State {
+        table_uuid: state.table_uuid.clone(),
+        snapshot: state.snapshot.map(|snapshot| snapshot.to_string()),
+        schema_id: state.schema_id,
+    };
+    SavedSource {
+        name: source.name.clone(),
+        pinned: source.found.pinned.clone(),
+        digest: source.found.digest.clone(),
+        files: source.found.files,
+        rows: source.found.rows_in_range,
+        bytes: source.found.bytes_in_range,
+        state: source.state.as_ref().map(state),
+        pins: source.pins.iter().map(pin).collect(),
+    }
+}
+
+fn pin(pin: &v1::FilePin) -> Pin {
+    Pin {
+        path: pin.path.clone(),
+        size: pin.size,
+        etag: (!pin.etag.is_empty()).then(|| pin.etag.clone()),
+        modified: figures::time(pin.modified),
+    }
+}
+
+fn output(output: &OutputSurvey) -> SavedOutput {
+    let table = &output.table;
+    SavedOutput {
+        name: output.name.clone(),
+        table: table.table.clone(),
+        table_uuid: (!table.uuid.is_empty()).then(|| table.uuid.clone()),
+        schema_id: table.schema_id,
+        spec_id: table.spec_id,
+        replaces_rows: output.replaces.map(|_| table.rows_before),
+    }
+}
+
+fn expected_source(source: &SavedSource) -> Result<v1::ExpectedSource, Damage> {
+    let state = source.state.as_ref().map(|state| -> Result<_, Damage> {
+        let snapshot = state.snapshot.as_ref().map(|text| text.parse().map_err(|_| Damage::Snapshot(text.clone())));
+        let (name, table_uuid) = (source.name.clone(), state.table_uuid.clone());
+        Ok(v1::SourcePin { source: name, table_uuid, snapshot: snapshot.transpose()?, schema_id: state.schema_id })
+    });
+    Ok(v1::ExpectedSource {
+        name: source.name.clone(),
+        digest: source.digest.clone(),
+        files: source.files,
+        rows: source.rows,
+        bytes: source.bytes,
+        pins: source.pins.iter().map(file_pin).collect::<Result<_, _>>()?,
+        state: state.transpose()?,
+    })
+}
+
+fn file_pin(pin: &Pin) -> Result<v1::FilePin, Damage> {
+    let modified: jiff::Timestamp = pin.modified.parse().map_err(|_| Damage::Time(pin.modified.clone()))?;
+    let (path, etag) = (pin.path.clone(), pin.etag.clone().unwrap_or_default());
+    Ok(v1::FilePin { path, size: pin.size, etag, modified: modified.as_microsecond() })
+}
+
+fn expected_output(output: &SavedOutput) -> v1::ExpectedOutput {
+    v1::ExpectedOutput {
+        table: output.table.clone(),
+        uuid: output.table_uuid.clone().unwrap_or_default(),
+        schema_id: output.schema_id,
+        spec_id: output.spec_id,
+        replaces_rows: output.replaces_rows,
+    }
+}
+
+/// Pins only name what has changed; that something has, the digests say.
+fn without_many_pins(mut plan: v1::ExpectedPlan) -> v1::ExpectedPlan {
+    let bytes: usize =
+        plan.sources.iter().flat_map(|source| &source.pins).map(|pin| pin.path.len() + pin.etag.len() + PIN).sum();
+    if bytes > MAX_PINS {
+        plan.sources.iter_mut().for_each(|source| source.pins.clear());
+    }
+    plan
+}
+
+#[cfg(test)]
+mod tests {
+    use tidegate_common::spec::Document;
+
+    use super::*;
+    use crate::style::Paint;
+
+    /// A plan of one file and a table that is to be created, as it stands in a file.
+    fn saved() -> Value {
+        let text = "version: 1\nkind: backfill\nname: a\nsources:\n  s: {generate: {rows: 5, rate: 0.1}}\n\
+                    outputs:\n  o: {table: n.t}\n";
+        let resolved = Document::read(text, "spec.yaml", &|_| None).unwrap().resolve(0).unwrap();
+        let spec = CheckedSpec { id: spec::backfill_id(DEPLOYMENT, &resolved), resolved };
+        let source = SavedSource {
+            name: "s".to_owned(),
+            pinned: "some files".to_owned(),
+            digest: "d".repeat(64),
+            files: 1,
+            rows: 5,
+            bytes: 50,
+            state: Some(State { table_uuid: "u".to_owned(), snapshot: Some(i64::MAX.to_string()), schema_id: 1 }),
+            pins: vec![pin(&v1::FilePin { path: "/f".to_owned(), size: 50, etag: String::new(), modified: 1_000_001 })],
+        };
+        let output = SavedOutput {
+            name: "o".to_owned(),
+            table: "default.n.t".to_owned(),
+            table_uuid: None,
+            schema_id: 0,
+            spec_id: 0,
+            replaces_rows: Some(7),
+        };
+        let mut plan = SavedPlan {
+            version: 1,
+            id: spec.id.to_string(),
+            spec: serde_json::from_str(&spec.json()).unwrap(),
+            sources: vec![source],
+            outputs: vec![output],
+            seal: String::new(),
+        };
+        plan.seal = plan.sealed();
+        serde_json::json!({"apiVersion": API_VERSION, "kind": KIND, "slots": 3, "apply": plan})
+    }
+
+    fn refused(text: &str) -> String {
+        assert!(is_plan(text), "{text}");
+        let refused = read(Path::new("p.json"), text).unwrap_err();
+        assert_eq!(refused.exit(), Exit::Preflight);
+        let said = refused.render(Paint::plain());
+        assert!(said.contains("p.json") && said.contains("hint: make it again"), "{said}");
+        said
+    }
+
+    #[test]
+    fn a_plan_says_what_must_be_there_however_it_is_laid_out() {
+        for text in [saved().to_string(), format!("\n  {:#}", saved())] {
+            assert!(is_plan(&text));
+            let wanted = read(Path::new("p.json"), &text).unwrap();
+            assert_eq!(wanted.spec.resolved.spec.name, "a");
+            let expected = wanted.expected.unwrap();
+            let source = &expected.sources[0];
+            assert_eq!((source.rows, source.pins[0].modified), (5, 1_000_001));
+            assert_eq!(source.state.as_ref().unwrap().snapshot, Some(i64::MAX));
+            let output = &expected.outputs[0];
+            assert_eq!((output.uuid.as_str(), output.replaces_rows), ("", Some(7)));
+        }
+        assert!(!is_plan("version: 1\nkind: backfill\n") && !is_plan("{\"version\": 1, \"kind\": \"backfill\"}"));
+    }
+
+    #[test]
+    fn a_plan_that_was_edited_damaged_or_is_of_another_release_is_refused() {
+        let changed = |pointer: &str, to: Value| {
+            let mut plan = saved();
+            *plan.pointer_mut(pointer).unwrap() = to;
+            refused(&plan.to_string())
+        };
+        for (pointer, to, said) in [
+            ("/apply/spec/name", "b".into(), "its spec is not as it was saved"),
+            ("/apply/spec/sources/s/generate/rows", 6.into(), "its spec is not as it was saved"),
+            ("/apply/sources/0/pins/0/size", 51.into(), "sources and outputs is not as it was saved"),
+            ("/apply/outputs/0/table_uuid", "v".into(), "sources and outputs is not as it was saved"),
+            ("/apply/seal", "".into(), "sources and outputs is not as it was saved"),
+            ("/apply/outputs", Value::Null, "it is not whole"),
+            ("/apply", Value::Null, "it is not whole"),
+            ("/apply/version", 2.into(), "of version 2, and this release reads version 1"),
+            ("/apiVersion", "tidegate/v2".into(), "this release reads tidegate/v1"),
+            ("/kind", OLD_KIND.into(), "of an earlier release"),
+        ] {
+            let refused = changed(pointer, to);
+            assert!(refused.contains(said), "{pointer}: {refused}");
+        }
+        let whole = saved().to_string();
+        let cut = whole.find("\"sources\"").unwrap();
+        let kept = format!(
+            "{{\"apiVersion\":\"{API_VERSION}\",\"kind\":\"{KIND}\",{}",
+            &whole[whole.find("\"apply\"").unwrap()..cut]
+        );
+        assert!(refused(&kept).contains("damaged"), "cut off in the middle");
+    }
+
+    #[test]
+    fn a_plan_of_very_many_files_sends_no_pins() {
+        let pin = v1::FilePin { path: "p".repeat(1_000), ..Default::default() };
+        let source = |pins| v1::ExpectedSource { pins, ..Default::default() };
+        let plan = |many| v1::ExpectedPlan { sources: vec![source(vec![pin.clone(); many])], ..Default::default() };
+        assert_eq!(without_many_pins(plan(100)).sources[0].pins.len(), 100);
+        assert!(without_many_pins(plan(300)).sources[0].pins.is_empty());
+    }
+}

@@ -1,0 +1,154 @@
+//! The tasks of a backfill that are granted, and which sessions read.
+
+use std::collections::BTreeMap;
+
+use tidegate_common::ids::{SessionId, TaskId, Token};
+use tidegate_common::time::EventTime;
+
+/// A task that is granted to a session.
+#[derive(Clone, Debug)]
+pub(super) struct Grant {
+    session: SessionId,
+    token: Token,
+    pub(super) paused_at: Option<EventTime>,
+    pub(super) yielding: bool,
+}
+
+impl Grant {
+    pub(super) fn new(session: SessionId, token: Token) -> Self {
+        Self { session, token, paused_at: None, yielding: false }
+    }
+
+    /// Who holds it.
+    pub(super) fn session(&self) -> SessionId {
+        self.session
+    }
+
+    /// Under which token.
+    pub(super) fn token(&self) -> Token {
+        self.token
+    }
+}
+
+/// Who holds which task. Whoever reads is counted as grants come and go, so that nobody has to walk them to know.
+#[derive(Debug, Default)]
+pub(super) struct Grants {
+    by_task: BTreeMap<TaskId, Grant>,
+    /// How many reads each session holds; only those that hold one.
+    readers: BTreeMap<SessionId, u32>,
+    reads: u32,
+}
+
+impl Grants {
+    /// Grants a task; one that was granted before is given back first.
+    pub(super) fn insert(&mut self, task: TaskId, grant: Grant) {
+        self.remove(task);
+        if is_read(task) {
+            *self.readers.entry(grant.session).or_default() += 1;
+            self.reads += 1;
+        }
+        self.by_task.insert(task, grant);
+        debug_assert!(self.is_exact());
+    }
+
+    /// Ends a task's grant.
+    pub(super) fn remove(&mut self, task: TaskId) -> Option<Grant> {
+        let grant = self.by_task.remove(&task)?;
+        if is_read(task) {
+            self.reads = self.reads.saturating_sub(1);
+            if let Some(held) = self.readers.get_mut(&grant.session) {
+                *held = held.saturating_sub(1);
+                if *held == 0 {
+                    self.readers.remove(&grant.session);
+                }
+            }
+        }
+        debug_assert!(self.is_exact());
+        Some(grant)
+    }
+
+    /// The sessions that read.
+    pub(super) fn readers(&self) -> impl Iterator<Item = SessionId> {
+        self.readers.keys().copied()
+    }
+
+    /// How many reads are granted.
+    pub(super) fn reads(&self) -> u32 {
+        self.reads
+    }
+
+    pub(super) fn get(&self, task: TaskId) -> Option<&Grant> {
+        self.by_task.get(&task)
+    }
+
+    pub(super) fn get_mut(&mut self, task: TaskId) -> Option<&mut Grant> {
+        self.by_task.get_mut(&task)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (TaskId, &Grant)> {
+        self.by_task.iter().map(|(task, grant)| (*task, grant))
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (TaskId, &mut Grant)> {
+        self.by_task.iter_mut().map(|(task, grant)| (*task, grant))
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.by_task.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_task.is_empty()
+    }
+
+    /// Whether the counts are what a walk over all grants gives.
+    fn is_exact(&self) -> bool {
+        let mut walked = BTreeMap::new();
+        for (_, grant) in self.iter().filter(|(task, _)| is_read(*task)) {
+            *walked.entry(grant.session).or_default() += 1;
+        }
+        self.reads == walked.values().sum::<u32>() && self.readers == walked
+    }
+}
+
+pub(super) fn is_read(task: TaskId) -> bool {
+    matches!(task, TaskId::Read(..))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tidegate_common::ids::{Epoch, OutputIx, SegmentIx, Sequence, SourceIx, Term};
+
+    use super::*;
+
+    /// Five tasks, three of them reads.
+    fn task(at: u32) -> TaskId {
+        match at {
+            0 => TaskId::Prepare,
+            1 => TaskId::Commit(OutputIx::new(0), Sequence::default()),
+            at => TaskId::Read(SourceIx::new(0), SegmentIx::new(0), at),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn who_reads_is_what_a_walk_says(happenings in proptest::collection::vec((0..5u32, 0..3u64, any::<bool>()), 0..60)) {
+            let mut grants = Grants::default();
+            for (epoch, (at, session, granted)) in (0..).zip(happenings) {
+                let token = Token { term: Term::default(), epoch: Epoch::new(epoch) };
+                if granted {
+                    grants.insert(task(at), Grant::new(SessionId::new(session), token));
+                } else {
+                    grants.remove(task(at));
+                }
+                prop_assert!(grants.is_exact(), "{grants:?}");
+                let mut walked: Vec<_> = grants.iter().filter(|(task, _)| is_read(*task)).map(|(_, grant)| grant.session).collect();
+                prop_assert_eq!(grants.reads() as usize, walked.len());
+                walked.sort_unstable();
+                walked.dedup();
+                prop_assert_eq!(grants.readers().collect::<Vec<_>>(), walked);
+            }
+        }
+    }
+}
