@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use tidegate_common::spec::model::LiveSpec;
 use tidegate_common::{clock, spec};
 use tidegate_proto::{expected, v1};
 use tidegate_worker::survey::{OutputSurvey, SourceSurvey, Survey};
@@ -37,6 +38,9 @@ pub(crate) struct SavedPlan {
     id: String,
     /// The whole spec, canonical.
     spec: Value,
+    /// The group of the live job that it must not run beside; the spec's commands for that job are kept nowhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    live_group: Option<String>,
     /// What was found of each source.
     sources: Vec<SavedSource>,
     /// What was found of each table.
@@ -57,6 +61,9 @@ struct SavedSource {
     bytes: u64,
     /// Of an Iceberg table.
     state: Option<State>,
+    /// Of a Kafka topic.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    range: Option<TopicRange>,
     pins: Vec<Pin>,
 }
 
@@ -67,6 +74,27 @@ struct State {
     /// Null where the table is empty.
     snapshot: Option<String>,
     schema_id: i32,
+}
+
+/// What is read of a topic; applying the plan reads it, whatever the topic's ends are by then.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct TopicRange {
+    topic_id: String,
+    /// How many the topic had.
+    partitions: u32,
+    offsets: Vec<OffsetRange>,
+    /// What every worker must decode alike, in hexadecimal.
+    format: String,
+}
+
+/// Offsets [start, end) of a partition.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct OffsetRange {
+    partition: i32,
+    start: i64,
+    end: i64,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -115,6 +143,8 @@ enum Damage {
     Time(String),
     #[error("{0} is no snapshot")]
     Snapshot(String),
+    #[error("the format of the topic of {0} is no hexadecimal")]
+    Format(String),
 }
 
 impl SavedPlan {
@@ -124,6 +154,7 @@ impl SavedPlan {
             version: expected::VERSION,
             id: spec.id.to_string(),
             spec: serde_json::from_str(&spec.json()).unwrap_or_default(),
+            live_group: spec.resolved.live.as_ref().map(|live| live.group.clone()),
             sources: survey.sources.iter().map(source).collect(),
             outputs: survey.outputs.iter().map(output).collect(),
             seal: String::new(),
@@ -136,19 +167,23 @@ impl SavedPlan {
     fn sealed(&self) -> String {
         let parts = (self.version, &self.id, &self.sources, &self.outputs);
         // Only a key that is no text could fail, and there is none.
-        let text = serde_json::to_string(&parts).unwrap_or_default();
+        let mut text = serde_json::to_string(&parts).unwrap_or_default();
+        if let Some(group) = &self.live_group {
+            text.push_str(&Value::from(group.as_str()).to_string());
+        }
         Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     fn open(&self) -> Result<Wanted, Damage> {
         let given = spec::from_canonical_json(&self.spec.to_string())?;
-        let resolved = spec::resolve(given, clock::processing_time_micros())?;
+        let mut resolved = spec::resolve(given, clock::processing_time_micros())?;
+        resolved.live = self.live_group.clone().map(|group| LiveSpec { group, pause: None, resume: None });
         let id = spec::backfill_id(DEPLOYMENT, &resolved);
         if id.to_string() != self.id {
             return Err(Damage::Edited("its spec"));
         }
         if self.sealed() != self.seal {
-            return Err(Damage::Edited("what it says of sources and outputs"));
+            return Err(Damage::Edited("what it says of sources, outputs and the live job"));
         }
         let expected = v1::ExpectedPlan {
             version: self.version,
@@ -221,9 +256,38 @@ fn source(source: &SourceSurvey) -> SavedSource {
         files: source.found.files,
         rows: source.found.rows_in_range,
         bytes: source.found.bytes_in_range,
-        state: source.state.as_ref().map(state),
+        state: source.state.as_ref().filter(|state| state.kafka.is_none()).map(state),
+        range: source.state.as_ref().and_then(|state| state.kafka.as_ref()).map(range),
         pins: source.pins.iter().map(pin).collect(),
     }
+}
+
+fn range(pin: &v1::KafkaPin) -> TopicRange {
+    let offsets =
+        pin.ranges.iter().map(|range| OffsetRange { partition: range.partition, start: range.start, end: range.end });
+    TopicRange {
+        topic_id: pin.topic_id.clone(),
+        partitions: pin.partitions,
+        offsets: offsets.collect(),
+        format: pin.format.iter().map(|byte| format!("{byte:02x}")).collect(),
+    }
+}
+
+fn kafka_pin(source: &str, range: &TopicRange) -> Result<v1::KafkaPin, Damage> {
+    let digits =
+        range.format.as_bytes().chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok());
+    let format: Option<Vec<u8>> = digits.collect();
+    let ranges = range.offsets.iter().map(|range| v1::KafkaRange {
+        partition: range.partition,
+        start: range.start,
+        end: range.end,
+    });
+    Ok(v1::KafkaPin {
+        topic_id: range.topic_id.clone(),
+        ranges: ranges.collect(),
+        format: format.ok_or_else(|| Damage::Format(source.to_owned()))?.into(),
+        partitions: range.partitions,
+    })
 }
 
 fn pin(pin: &v1::FilePin) -> Pin {
@@ -251,7 +315,12 @@ fn expected_source(source: &SavedSource) -> Result<v1::ExpectedSource, Damage> {
     let state = source.state.as_ref().map(|state| -> Result<_, Damage> {
         let snapshot = state.snapshot.as_ref().map(|text| text.parse().map_err(|_| Damage::Snapshot(text.clone())));
         let (name, table_uuid) = (source.name.clone(), state.table_uuid.clone());
-        Ok(v1::SourcePin { source: name, table_uuid, snapshot: snapshot.transpose()?, schema_id: state.schema_id })
+        let (snapshot, schema_id) = (snapshot.transpose()?, state.schema_id);
+        Ok(v1::SourcePin { source: name, table_uuid, snapshot, schema_id, kafka: None })
+    });
+    let range = source.range.as_ref().map(|range| -> Result<_, Damage> {
+        let kafka = Some(kafka_pin(&source.name, range)?);
+        Ok(v1::SourcePin { source: source.name.clone(), kafka, ..Default::default() })
     });
     Ok(v1::ExpectedSource {
         name: source.name.clone(),
@@ -260,7 +329,7 @@ fn expected_source(source: &SavedSource) -> Result<v1::ExpectedSource, Damage> {
         rows: source.rows,
         bytes: source.bytes,
         pins: source.pins.iter().map(file_pin).collect::<Result<_, _>>()?,
-        state: state.transpose()?,
+        state: state.or(range).transpose()?,
     })
 }
 
@@ -310,6 +379,7 @@ mod tests {
             files: 1,
             rows: 5,
             bytes: 50,
+            range: None,
             state: Some(State { table_uuid: "u".to_owned(), snapshot: Some(i64::MAX.to_string()), schema_id: 1 }),
             pins: vec![pin(&v1::FilePin { path: "/f".to_owned(), size: 50, etag: String::new(), modified: 1_000_001 })],
         };

@@ -54,6 +54,9 @@ impl v1::ExpectedSource {
         if now == self.state.as_ref() {
             return None;
         }
+        if now.is_some_and(|now| now.kafka.is_some()) {
+            return Some("another range of the topic was pinned".to_owned());
+        }
         let said = |pin: Option<&v1::SourcePin>| match pin.map(|pin| pin.snapshot) {
             Some(Some(snapshot)) => format!("snapshot {snapshot}"),
             Some(None) => "an empty table".to_owned(),

@@ -204,8 +204,11 @@ fn odd_work(backfill: &Backfill, task: TaskId) -> Option<Work> {
         TaskId::Prepare => {
             // What was prepared once is what the backfill rests on, whatever was planned before.
             let expected = backfill.expected.as_ref().filter(|_| backfill.prepared.is_none());
+            let states =
+                expected.into_iter().flat_map(|expected| &expected.sources).filter_map(|source| source.state.clone());
+            let ranges = states.filter(|state| state.kafka.is_some()).collect();
             let expected = expected.map(|expected| expected.outputs.clone()).unwrap_or_default();
-            Work::Prepare(v1::PrepareWork { expected })
+            Work::Prepare(v1::PrepareWork { expected, ranges })
         }
         TaskId::Enumerate(source) => {
             let expected = backfill.expected_of(source).cloned();

@@ -15,7 +15,9 @@ pub enum KafkaError {
     #[error("{0}")]
     Denied(String),
     /// The brokers do not answer.
-    #[error("{servers} does not answer while {doing} ({what}): check `bootstrap.servers` and the brokers, or try again")]
+    #[error(
+        "{servers} does not answer while {doing} ({what}): check `bootstrap.servers` and the brokers, or try again"
+    )]
     Unreachable {
         /// The brokers.
         servers: String,

@@ -214,22 +214,14 @@ impl Client {
     }
 
     /// The first record of each partition whose timestamp is `at` (milliseconds since 1970) or later; none where there is none.
-    pub(crate) fn offsets_at(
-        &self,
-        topic: &str,
-        at: &[(i32, i64)],
-    ) -> Result<Vec<(i32, Option<i64>)>, KafkaError> {
-        let asked: Vec<(i32, Offset)> = at.iter().map(|(partition, at)| (*partition, Offset::Offset((*at).max(0)))).collect();
+    pub(crate) fn offsets_at(&self, topic: &str, at: &[(i32, i64)]) -> Result<Vec<(i32, Option<i64>)>, KafkaError> {
+        let asked: Vec<(i32, Offset)> =
+            at.iter().map(|(partition, at)| (*partition, Offset::Offset((*at).max(0)))).collect();
         self.ask(topic, &asked, &format!("asking {topic} for the offsets of times"))
     }
 
     /// The library takes times and edges where offsets stand.
-    fn ask(
-        &self,
-        topic: &str,
-        asked: &[(i32, Offset)],
-        doing: &str,
-    ) -> Result<Vec<(i32, Option<i64>)>, KafkaError> {
+    fn ask(&self, topic: &str, asked: &[(i32, Offset)], doing: &str) -> Result<Vec<(i32, Option<i64>)>, KafkaError> {
         if asked.is_empty() {
             return Ok(Vec::new());
         }

@@ -90,9 +90,8 @@ impl<'c, C: ConsumerContext> Fetch<'c, C> {
     ) -> Result<Self, Refusal> {
         let name = CString::new(topic).map_err(|_| Refusal::of(RDKafkaRespErr::RD_KAFKA_RESP_ERR__INVALID_ARG))?;
         // SAFETY: the client is alive, the name ends in NUL, and a null configuration means the default one.
-        let handle = unsafe {
-            sys::rd_kafka_topic_new(client.client().native_ptr(), name.as_ptr(), std::ptr::null_mut())
-        };
+        let handle =
+            unsafe { sys::rd_kafka_topic_new(client.client().native_ptr(), name.as_ptr(), std::ptr::null_mut()) };
         // SAFETY: reads the thread's last error.
         let last = || Refusal::of(unsafe { sys::rd_kafka_last_error() });
         let topic = Topic(NonNull::new(handle).ok_or_else(last)?);
@@ -280,11 +279,8 @@ unsafe fn described(event: *mut sys::rd_kafka_event_t) -> Result<Description, Re
         }
         let topic = *topics;
         let error = sys::rd_kafka_TopicDescription_error(topic);
-        let code = if error.is_null() {
-            RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR
-        } else {
-            sys::rd_kafka_error_code(error)
-        };
+        let code =
+            if error.is_null() { RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR } else { sys::rd_kafka_error_code(error) };
         if code != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
             return Err(Refusal::of(code));
         }

@@ -49,7 +49,8 @@ pub(super) fn data_type() -> DataType {
 pub(super) fn column(topic: &str, partition: i32, records: &Records) -> Result<ArrayRef, ArrowError> {
     let rows = records.offsets.len();
     let micros = records.timestamps.iter().map(|at| at.map(|(millis, _)| millis.saturating_mul(1_000)));
-    let kinds = records.timestamps.iter().map(|at| at.map(|(_, by_broker)| if by_broker { "log_append" } else { "create" }));
+    let kinds =
+        records.timestamps.iter().map(|at| at.map(|(_, by_broker)| if by_broker { "log_append" } else { "create" }));
     let columns: Vec<ArrayRef> = vec![
         Arc::new(StringArray::from_iter_values(std::iter::repeat_n(topic, rows))),
         Arc::new(Int32Array::from_value(partition, rows)),

@@ -24,7 +24,7 @@ use super::event_time::EventTimeRule;
 use super::{FoundSplit, Source, UnitReader, bounds::KnownBounds};
 use crate::access::Access;
 use crate::format::{self, Format};
-use crate::kafka::{Client, Cluster, KafkaError};
+use crate::kafka::{Arrived, Client, Cluster, Fetcher, KafkaError};
 
 /// Milliseconds of event time that a unit should not be wider than, where nothing else is asked: a day.
 const UNIT_MILLIS: i64 = 86_400_000;
@@ -114,7 +114,8 @@ impl KafkaSource {
 fn schema_of(name: &str, format: &dyn Format) -> Result<SchemaRef, SourceError> {
     let columns = format.schema();
     if columns.column_with_name(columns::NAME).is_some() {
-        let what = format!("a column is called {}, as is what Kafka knows of a record: name it otherwise", columns::NAME);
+        let what =
+            format!("a column is called {}, as is what Kafka knows of a record: name it otherwise", columns::NAME);
         return Err(SourceError::Spec { source_name: name.to_owned(), what });
     }
     let known = Arc::new(Field::new(columns::NAME, columns::data_type(), true));
@@ -123,14 +124,10 @@ fn schema_of(name: &str, format: &dyn Format) -> Result<SchemaRef, SourceError> 
 }
 
 /// Runs what blocks off the async threads.
-async fn blocking<T: Send + 'static>(
-    name: &str,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, SourceError> {
-    tokio::task::spawn_blocking(work).await.map_err(|e| SourceError::Lake {
-        doing: format!("source {name}: asking Kafka"),
-        source: Box::new(e),
-    })
+async fn blocking<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> Result<T, SourceError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|e| SourceError::Lake { doing: format!("source {name}: asking Kafka"), source: Box::new(e) })
 }
 
 #[async_trait]
@@ -257,17 +254,27 @@ impl Shared {
 
     /// About how many bytes a record takes, from the first ones of a partition; nothing hangs on it but estimates.
     fn record_bytes(&self, client: &Client) -> u64 {
-        let Some(range) = self.pin.ranges.iter().max_by_key(|range| range.end - range.start) else { return RECORD_BYTES };
+        let Some(range) = self.pin.ranges.iter().max_by_key(|range| range.end - range.start) else {
+            return RECORD_BYTES;
+        };
         let end = range.end.min(range.start.saturating_add(100));
         if range.start >= end {
             return RECORD_BYTES;
         }
-        let sample = crate::kafka::Fetcher::new(client, &self.topic, false).next(range.partition, range.start, end);
-        let Ok(crate::kafka::Arrived::Some(records) | crate::kafka::Arrived::Last(records)) = sample else {
-            return RECORD_BYTES;
-        };
-        let bytes = records.keys.value_data().len() + records.values.value_data().len();
-        u64::try_from(bytes / records.offsets.len().max(1)).unwrap_or(RECORD_BYTES).max(1)
+        let mut fetcher = Fetcher::new(client, &self.topic, false);
+        let (mut next, mut bytes, mut count) = (range.start, 0, 0);
+        while next < end {
+            // All of them, however they come: a plan that is made again says the same.
+            let (records, is_last) = match fetcher.next(range.partition, next, end) {
+                Ok(Arrived::Some(records)) => (records, false),
+                Ok(Arrived::Last(records)) => (records, true),
+                Err(_) => return RECORD_BYTES, // whoever reads will say why
+            };
+            bytes += records.keys.value_data().len() + records.values.value_data().len();
+            count += records.offsets.len();
+            next = if is_last { end } else { records.offsets.last().map_or(next, |last| last + 1) };
+        }
+        if count == 0 { RECORD_BYTES } else { u64::try_from(bytes / count).unwrap_or(RECORD_BYTES).max(1) }
     }
 
     fn split(&self, range: v1::KafkaRange, cutting: &Cutting, record_bytes: u64, window: Window) -> FoundSplit {

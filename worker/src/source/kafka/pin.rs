@@ -66,7 +66,8 @@ fn wanted(topic: &str, all: &[i32], start: &ScanOffset, stop: &ScanOffset) -> Re
     for offset in [start, stop] {
         let ScanOffset::Offsets(given) = offset else { continue };
         if let Some(unknown) = given.keys().find(|partition| !all.contains(partition)) {
-            let what = format!("the topic {topic} has no partition {unknown}: its partitions are 0 to {}", all.len() - 1);
+            let what =
+                format!("the topic {topic} has no partition {unknown}: its partitions are 0 to {}", all.len() - 1);
             return Err(PinError::Input(what));
         }
         partitions.retain(|partition| given.contains_key(partition));

@@ -141,7 +141,12 @@ impl UnitReader for KafkaReader {
             place: format!("{file}, {place}"),
             decoder,
             asked: self.asked.clone(),
-            time: self.shared.rule.as_ref().and_then(|rule| rule.column()).and_then(|at| self.read.binary_search(&at).ok()),
+            time: self
+                .shared
+                .rule
+                .as_ref()
+                .and_then(|rule| rule.column())
+                .and_then(|at| self.read.binary_search(&at).ok()),
             schema: self.schema.clone(),
         };
         let batches = futures::stream::unfold((arriving, turning), |(mut arriving, mut turning)| async move {
@@ -256,7 +261,8 @@ struct Turning {
 impl Turning {
     async fn turn(&mut self, records: Records) -> Result<SourceBatch, SourceError> {
         let decoded = self.decoder.decode(&records.keys, &records.values).await;
-        let decoded = decoded.map_err(|source| SourceError::Format { source_name: self.shared.name.clone(), source })?;
+        let decoded =
+            decoded.map_err(|source| SourceError::Format { source_name: self.shared.name.clone(), source })?;
         self.join(decoded, &records).map_err(|e| SourceError::Corrupt {
             file: self.place.clone(),
             place: String::new(),
@@ -292,7 +298,8 @@ impl Turning {
         });
         let columns = columns.collect::<Result<Vec<_>, ArrowError>>()?;
         let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
-        let columns = columns.into_iter().zip(self.schema.fields()).map(|(column, field)| fit(column, field.data_type()));
+        let columns =
+            columns.into_iter().zip(self.schema.fields()).map(|(column, field)| fit(column, field.data_type()));
         let columns = columns.collect::<Result<Vec<_>, ArrowError>>()?;
         let mut batch = RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)?;
         let mut event_time = times;

@@ -27,19 +27,20 @@ impl Classify for StalePlan {
 }
 
 impl Kinds {
-    /// `expected` is what a saved plan says of the outputs; without one it is empty.
+    /// `work` holds what a saved plan says of outputs and topics; without one it is empty.
     pub(super) async fn prepare(
         &self,
         opened: &Opened,
         context: &TaskContext,
-        expected: &[v1::ExpectedOutput],
+        work: v1::PrepareWork,
     ) -> Result<TaskEnd, TaskError> {
+        opened.expect_ranges(work.ranges);
         // A preparation that is repeated keeps what `now()` was.
         let now = opened.prepared().map_or_else(|_| clock::processing_time_micros(), |prepared| prepared.now);
         // Every query is planned before the first table is created.
         let queries = opened.queries(now).await?;
         let sources = opened.pins().await?;
-        self.compare(opened, context, queries, expected).await?;
+        self.compare(opened, context, queries, &work.expected).await?;
         let mut outputs = Vec::with_capacity(queries.len());
         for (ix, query) in (0..).map(OutputIx::new).zip(queries) {
             context.lease.check()?;

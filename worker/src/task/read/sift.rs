@@ -83,8 +83,7 @@ mod tests {
         let event_time = Int64Array::from(times.to_vec());
         let rows = RecordBatch::try_from_iter([("t", Arc::new(event_time.clone()) as ArrayRef)]).unwrap();
         let window = Window::new(at(10), at(20)).unwrap();
-        sift(SourceBatch::of(rows, event_time, Vec::new()), window, Bounds::new(at(low), at(high)).unwrap())
-            .unwrap()
+        sift(SourceBatch::of(rows, event_time, Vec::new()), window, Bounds::new(at(low), at(high)).unwrap()).unwrap()
     }
 
     #[test]
