@@ -2,6 +2,7 @@
 //!
 //! Nothing has a default here that the configuration could set: flags win, but only when they are given.
 
+mod checkpoint;
 mod looking;
 mod roles;
 mod running;
@@ -14,6 +15,10 @@ use std::path::PathBuf;
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, Parser, Subcommand};
 
+pub(crate) use self::checkpoint::{
+    Backup as CheckpointBackup, CheckpointCommand, CheckpointOf, Handoff, Reset, Restore, StreamChange, StreamCommand,
+    StreamResume, Verify as CheckpointVerify, WayArgs,
+};
 pub(crate) use self::looking::{Plan, Schema, SourceCommand, TableCommand, Verify};
 pub(crate) use self::roles::{ConfigCommand, Coordinator, Worker};
 pub(crate) use self::running::{Apply, Demo, Loadtest, Run};
@@ -121,6 +126,20 @@ pub(crate) enum Command {
     Retry(Change),
     /// Commit what is staged to the tables, each in one snapshot, drop the branches, and wait for the end
     Publish(Publish),
+    /// Write where each topic goes on after a backfill: for `checkpoint reset --from-handoff`
+    Handoff(Handoff),
+    /// Look at, keep, put back and move the positions of consumer groups and of Spark's checkpoint folders
+    Checkpoint {
+        /// What to do with them
+        #[command(subcommand)]
+        command: CheckpointCommand,
+    },
+    /// Pause and resume the live job that a spec names
+    Stream {
+        /// What to do with it
+        #[command(subcommand)]
+        command: StreamCommand,
+    },
     /// Run a coordinator
     Coordinator(Coordinator),
     /// Run a worker

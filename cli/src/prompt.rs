@@ -20,6 +20,46 @@ pub(crate) fn confirm(question: &str, yes: bool) -> Result<(), Error> {
     answered(question, yes, style::is_interactive(), ask)
 }
 
+/// Has the name of what is changed typed, or takes it from `--confirm=NAME`.
+///
+/// # Errors
+/// Exit 5 when it is another name, or nobody can be asked.
+pub(crate) fn confirm_name(what: &str, name: &str, given: Option<&str>) -> Result<(), Error> {
+    let ask = || {
+        let mut stderr = io::stderr().lock();
+        write!(stderr, "{what} Type its name, {}, to go on: ", style::plain(name)).and_then(|()| stderr.flush())?;
+        let mut line = String::new();
+        io::stdin().lock().read_line(&mut line)?;
+        Ok(line)
+    };
+    named(name, given, style::is_interactive(), ask)
+}
+
+fn named(
+    name: &str,
+    given: Option<&str>,
+    interactive: bool,
+    ask: impl FnOnce() -> io::Result<String>,
+) -> Result<(), Error> {
+    let unconfirmed = |message: String| Error::new(Exit::Unconfirmed, message);
+    let typed = match given {
+        Some(given) => given.to_owned(),
+        None if !interactive => {
+            let hint = format!("take --confirm={name} when that is what you want");
+            return Err(unconfirmed("not confirmed, and there is no terminal to ask on; nothing was done".to_owned())
+                .hint(hint));
+        }
+        None => ask()
+            .map_err(|error| unconfirmed("not confirmed: the answer cannot be read".to_owned()).because(error))?
+            .trim_end_matches(['\r', '\n'])
+            .to_owned(),
+    };
+    if typed == name {
+        return Ok(());
+    }
+    Err(unconfirmed(format!("not confirmed: {typed:?} is not {name:?}; nothing was done")))
+}
+
 fn answered(
     question: &str,
     yes: bool,
@@ -58,5 +98,19 @@ mod tests {
             assert_eq!(exit(false, true, no), Some(Exit::Unconfirmed), "{no:?}");
         }
         assert_eq!(exit(false, false, "y\n"), Some(Exit::Unconfirmed), "a pipe is nobody to ask");
+    }
+
+    #[test]
+    fn only_the_very_name_confirms() {
+        let exit = |given: Option<&str>, interactive, line: &str| {
+            named("billing", given, interactive, || Ok(line.to_owned())).err().map(|error| error.exit())
+        };
+        assert_eq!(exit(Some("billing"), false, ""), None);
+        assert_eq!(exit(None, true, "billing\n"), None);
+        for no in ["", "y", "Billing", "billing2", " billing"] {
+            assert_eq!(exit(Some(no), true, "billing\n"), Some(Exit::Unconfirmed), "{no:?}");
+            assert_eq!(exit(None, true, no), Some(Exit::Unconfirmed), "{no:?}");
+        }
+        assert_eq!(exit(None, false, "billing\n"), Some(Exit::Unconfirmed), "a pipe is nobody to ask");
     }
 }

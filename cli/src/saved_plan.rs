@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use tidegate_common::spec::model::LiveSpec;
 use tidegate_common::{clock, spec};
 use tidegate_proto::{expected, v1};
 use tidegate_worker::survey::{OutputSurvey, SourceSurvey, Survey};
@@ -37,6 +38,9 @@ pub(crate) struct SavedPlan {
     id: String,
     /// The whole spec, canonical.
     spec: Value,
+    /// The group of the live job that it must not run beside; the spec's commands for that job are kept nowhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    live_group: Option<String>,
     /// What was found of each source.
     sources: Vec<SavedSource>,
     /// What was found of each table.
@@ -150,6 +154,7 @@ impl SavedPlan {
             version: expected::VERSION,
             id: spec.id.to_string(),
             spec: serde_json::from_str(&spec.json()).unwrap_or_default(),
+            live_group: spec.resolved.live.as_ref().map(|live| live.group.clone()),
             sources: survey.sources.iter().map(source).collect(),
             outputs: survey.outputs.iter().map(output).collect(),
             seal: String::new(),
@@ -162,19 +167,23 @@ impl SavedPlan {
     fn sealed(&self) -> String {
         let parts = (self.version, &self.id, &self.sources, &self.outputs);
         // Only a key that is no text could fail, and there is none.
-        let text = serde_json::to_string(&parts).unwrap_or_default();
+        let mut text = serde_json::to_string(&parts).unwrap_or_default();
+        if let Some(group) = &self.live_group {
+            text.push_str(&Value::from(group.as_str()).to_string());
+        }
         Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     fn open(&self) -> Result<Wanted, Damage> {
         let given = spec::from_canonical_json(&self.spec.to_string())?;
-        let resolved = spec::resolve(given, clock::processing_time_micros())?;
+        let mut resolved = spec::resolve(given, clock::processing_time_micros())?;
+        resolved.live = self.live_group.clone().map(|group| LiveSpec { group, pause: None, resume: None });
         let id = spec::backfill_id(DEPLOYMENT, &resolved);
         if id.to_string() != self.id {
             return Err(Damage::Edited("its spec"));
         }
         if self.sealed() != self.seal {
-            return Err(Damage::Edited("what it says of sources and outputs"));
+            return Err(Damage::Edited("what it says of sources, outputs and the live job"));
         }
         let expected = v1::ExpectedPlan {
             version: self.version,

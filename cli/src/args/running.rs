@@ -39,6 +39,9 @@ pub(crate) struct Apply {
     /// Append to a window of a table that already holds rows of others
     #[arg(long)]
     pub allow_existing: bool,
+    /// Start it although the live job's group is active
+    #[arg(long)]
+    pub live_ok: bool,
 }
 
 impl Apply {
@@ -46,7 +49,8 @@ impl Apply {
     pub(crate) fn silent() -> Self {
         let spec = Applicable { file: PathBuf::new() };
         let window = WindowArgs::default();
-        Self { spec, window, detach: false, reason: String::new(), yes: true, dry_run: false, allow_existing: false }
+        let (detach, dry_run, allow_existing, live_ok) = (false, false, false, false);
+        Self { spec, window, detach, reason: String::new(), yes: true, dry_run, allow_existing, live_ok }
     }
 }
 

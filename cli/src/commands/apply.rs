@@ -4,7 +4,7 @@ use serde::Serialize;
 use tidegate_proto::v1;
 
 use super::wait::{self, Waited};
-use super::{Context, show};
+use super::{Context, live, show};
 use crate::args;
 use crate::client::Client;
 use crate::exit::{Exit, Outcome};
@@ -44,6 +44,7 @@ pub(super) async fn apply(args: args::Apply, context: &Context) -> Outcome {
     }
     let starts = existing.as_ref().is_none_or(|one| one.ended != 0 && one.phase() != v1::Phase::Succeeded);
     if starts {
+        live::must_be_paused(&spec.resolved, args.live_ok)?;
         context.say(&format!("{summary}on     {}", client.address()));
         let verb = if existing.is_some() { "Take up" } else { "Start" };
         prompt::confirm(&format!("{verb} {} ({})?", summary.name, short_id(&summary.id)), args.yes)?;
@@ -72,7 +73,13 @@ async fn run(args: &args::Apply, wanted: &Wanted, client: &Client, context: &Con
     }
     let progress = context.progress(&format!("{short} is followed; Ctrl-C detaches, the backfill goes on"));
     match wait::until_end(client, &reply.id, progress, None).await? {
-        Waited::Ended(backfill) => wait::ended(&backfill, context),
+        Waited::Ended(backfill) => {
+            let exit = wait::ended(&backfill, context)?;
+            if let (Exit::Done, Some(text)) = (exit, live::resume_text(&wanted.spec.resolved, &args.spec.file)) {
+                context.say(&text);
+            }
+            Ok(exit)
+        }
         Waited::Interrupted | Waited::TimedOut => {
             output::say(&format!(
                 "detached: {short} goes on\nNext: tidegate watch {short}, or tidegate cancel {short}"

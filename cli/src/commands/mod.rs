@@ -2,10 +2,13 @@
 
 mod apply;
 mod change;
+mod checkpoint;
 mod config;
 mod coordinator;
 mod demo;
 mod events;
+mod handoff;
+mod live;
 mod loadtest;
 mod plan;
 mod run;
@@ -14,6 +17,7 @@ mod show;
 mod source;
 mod spec;
 mod stop;
+mod stream;
 mod table;
 mod verify;
 mod wait;
@@ -98,6 +102,9 @@ pub(crate) async fn dispatch(command: Command, context: &Context) -> Outcome {
         Command::Cancel(args) => change::change(v1::Change::Cancel, args, context).await,
         Command::Retry(args) => change::change(v1::Change::Retry, args, context).await,
         Command::Publish(args) => change::publish(args, context).await,
+        Command::Handoff(args) => handoff::handoff(args, context).await,
+        Command::Checkpoint { command } => checkpoint::checkpoint(command, context).await,
+        Command::Stream { command } => stream::stream(command, context).await,
         Command::Coordinator(args) => coordinator::coordinator(args, context).await,
         Command::Worker(_) => worker::worker(context).await,
         Command::Config { command: ConfigCommand::View { show_origin } } => config::view(show_origin, context),

@@ -8,7 +8,7 @@ use tidegate_proto::v1::{Applied, Phase};
 use tidegate_worker::access::Access;
 
 use super::worker::worker_config;
-use super::{Context, apply, wait};
+use super::{Context, apply, live, wait};
 use crate::args;
 use crate::exit::{Error, Exit, Outcome};
 use crate::in_process::{self, RunError, Setup, Then};
@@ -38,7 +38,12 @@ pub(super) async fn run(args: args::Run, context: &Context) -> Outcome {
         let question = format!("Cancel {}, and drop what it has staged?", spec.resolved.spec.name);
         prompt::confirm(&question, args.apply.yes)?;
     }
-    in_this_process(&spec.resolved, setup, context).await
+    live::must_be_paused(&spec.resolved, args.apply.live_ok)?;
+    let exit = in_this_process(&spec.resolved, setup, context).await?;
+    if let (Exit::Done, Some(text)) = (exit, live::resume_text(&spec.resolved, &args.apply.spec.file)) {
+        context.say(&text);
+    }
+    Ok(exit)
 }
 
 /// Workers of this process: what the user may reach, they may reach.

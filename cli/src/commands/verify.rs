@@ -82,6 +82,18 @@ pub(super) async fn verify(args: args::Verify, context: &Context) -> Outcome {
     Ok(if verified.iter().all(matches) { Exit::Done } else { Exit::Mismatch })
 }
 
+/// The journal of the one backfill that `of` means, added up.
+pub(super) async fn account(state: Option<&Path>, of: &str, context: &Context) -> Result<Account, Error> {
+    let accounts = match state {
+        Some(state) => of_state(state, of, None).await?,
+        None => of_coordinator(&context.client().await?, of, None).await?,
+    };
+    accounts.into_iter().next().ok_or_else(|| {
+        Error::new(Exit::Failed, format!("there is no backfill {of:?}"))
+            .hint("`tidegate list` shows those of a coordinator; `--state DIR` reads those of a local run")
+    })
+}
+
 fn matches(one: &Verified) -> bool {
     one.checks.iter().all(|check| check.verdict != Verdict::Broken)
 }

@@ -13,6 +13,7 @@ mod error;
 mod identity;
 mod interpolate;
 mod kafka_properties;
+mod live;
 mod location;
 pub mod model;
 mod names;

@@ -33,6 +33,9 @@ pub struct Spec {
     /// How far the sources may drift apart; without it, there is no gate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alignment: Option<AlignmentSpec>,
+    /// The live job that reads the same topics: what `stream` pauses and resumes, and what `apply` does not run beside.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub live: Option<LiveSpec>,
     /// What is read, by name.
     pub sources: BTreeMap<String, SourceSpec>,
     /// What is written, by name.
@@ -58,6 +61,21 @@ pub struct WindowSpec {
     /// The zone whose midnights dates without a time mean; moves day boundaries only. Default UTC.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time_zone: Option<String>,
+}
+
+/// The live job that reads the same topics. Only the machine that has the spec's file knows it: neither the commands nor the
+/// rest is part of the backfill, of its id, or of what a coordinator or a worker is told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LiveSpec {
+    /// Its consumer group, on the brokers of the spec's Kafka sources.
+    pub group: String,
+    /// The command that stops it: run by `stream pause`, by the shell of whoever asks for it, after it was shown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pause: Option<String>,
+    /// The command that starts it again: run by `stream resume`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resume: Option<String>,
 }
 
 /// How far the sources of a backfill may drift apart.

@@ -162,13 +162,16 @@ fn spec() -> BoxedStrategy<Spec> {
     let alignment =
         of((text(), any::<bool>()).prop_map(|(max_drift, allow_wide)| AlignmentSpec { max_drift, allow_wide }));
     let (sources, outputs) = (btree_map("[a-z-]{1,6}", source(), 0..3), btree_map("[a-z-]{1,6}", output(), 0..3));
-    (text(), window, alignment, sources, outputs)
-        .prop_map(|(name, window, alignment, sources, outputs)| Spec {
+    let live =
+        of((text(), of(text()), of(text())).prop_map(|(group, pause, resume)| LiveSpec { group, pause, resume }));
+    (text(), window, alignment, live, sources, outputs)
+        .prop_map(|(name, window, alignment, live, sources, outputs)| Spec {
             version: 1,
             kind: Kind::Backfill,
             name,
             window,
             alignment,
+            live,
             sources,
             outputs,
         })

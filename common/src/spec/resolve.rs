@@ -12,7 +12,7 @@ use super::names::check_name;
 use super::quantity::{canonical_span, parse_span};
 use super::resolved::{Resolved, ResolvedOutput, ResolvedSource};
 use super::tree::MAX_TEXT;
-use super::{dead_letter, resolve_output, resolve_source, time_of};
+use super::{dead_letter, live, resolve_output, resolve_source, time_of};
 use crate::time::{Span, Window};
 
 /// The most sources that a backfill may have.
@@ -41,12 +41,13 @@ pub(super) fn resolve_all(mut spec: Spec, now_micros: i64) -> Result<Resolved, V
     let allow_wide = spec.alignment.as_ref().is_some_and(|alignment| alignment.allow_wide);
     let sources = findings.within("sources", |findings| sources(&mut spec, now_micros, findings));
     let mut outputs = findings.within("outputs", |findings| outputs(&mut spec, findings));
+    let live = findings.within("live", |findings| live::take(&mut spec, findings));
     let kept = findings.within("sources", |findings| dead_letter::tables(&mut spec, &sources, &outputs, findings));
     outputs.extend(kept);
     match (window, max_drift) {
         (Some(window), Some(max_drift)) if findings.found.is_empty() => {
             check_size(&spec)?;
-            Ok(Resolved { spec, window, max_drift, allow_wide, sources, outputs })
+            Ok(Resolved { spec, window, max_drift, allow_wide, live, sources, outputs })
         }
         _ => Err(findings.found),
     }

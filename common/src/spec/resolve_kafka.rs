@@ -42,6 +42,14 @@ fn check_topic(topic: &str) -> Result<(), SpecError> {
     Err(error.hint("use 1 to 249 letters, digits, `.`, `-` and `_`"))
 }
 
+/// What may be the name of a consumer group.
+pub(super) fn check_group(group: &str) -> Result<(), SpecError> {
+    if group.is_empty() || group.len() > 255 || group.chars().any(char::is_control) {
+        return Err(SpecError::new(format!("{} is not the name of a group", quoted(group))));
+    }
+    Ok(())
+}
+
 fn properties(given: &mut BTreeMap<String, String>, findings: &mut Findings) {
     if !given.contains_key("bootstrap.servers") {
         let error = SpecError::new("`bootstrap.servers` is missing");
@@ -94,10 +102,7 @@ fn scan_offset(spec: &mut OffsetSpec, now_micros: i64, findings: &mut Findings) 
             ScanOffset::Timestamp(at)
         }
         OffsetSpec::Group(group) => {
-            if group.is_empty() || group.len() > 255 || group.chars().any(char::is_control) {
-                findings.add("group", SpecError::new(format!("{} is not the name of a group", quoted(group))));
-                return None;
-            }
+            findings.keep("group", check_group(group))?;
             ScanOffset::Group(group.clone())
         }
         OffsetSpec::Offsets(given) => findings.within("offsets", |findings| offsets(given, findings))?,

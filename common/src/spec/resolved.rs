@@ -7,7 +7,7 @@ use jiff::tz::TimeZone;
 
 use super::dead_letter::DeadLetters;
 use super::error::SpecError;
-use super::model::{BoundsSpec, FilesSpec, KafkaSpec, Mode, OnError, Publish, Spec, TimeUnitSpec};
+use super::model::{BoundsSpec, FilesSpec, KafkaSpec, LiveSpec, Mode, OnError, Publish, Spec, TimeUnitSpec};
 use super::names::TableName;
 use super::partition::PartitionField;
 use crate::ids::{OutputIx, SourceIx};
@@ -26,6 +26,9 @@ pub struct Resolved {
     pub max_drift: Option<Span>,
     /// Whether units wider than the drift are read all the same.
     pub allow_wide: bool,
+    /// The live job. It is taken out of `spec`: what pauses a job is no part of the backfill, and none of a coordinator's
+    /// or a worker's business.
+    pub live: Option<LiveSpec>,
     /// The sources in the order of their names: [`SourceIx`] counts them.
     pub sources: Vec<ResolvedSource>,
     /// The outputs in the order of their names, then the tables of dead letters in the order of their sources:

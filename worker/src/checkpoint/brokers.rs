@@ -14,6 +14,7 @@ use super::error::CheckpointError;
 use super::group::GroupFacts;
 use super::partition::{Committed, Partition, Scope};
 use super::settings::Settings;
+use crate::kafka::Quiet;
 
 /// How long an answer may take.
 pub(super) const ANSWER: Duration = Duration::from_secs(15);
@@ -22,9 +23,9 @@ pub(super) const ANSWER: Duration = Duration::from_secs(15);
 pub struct Brokers {
     group_name: String,
     /// Of the group, without ever joining it.
-    group: BaseConsumer,
+    group: BaseConsumer<Quiet>,
     /// Of no group: what the logs hold.
-    pub(super) log: BaseConsumer,
+    pub(super) log: BaseConsumer<Quiet>,
     bootstrap: String,
 }
 
@@ -46,7 +47,7 @@ impl Brokers {
                 ("enable.auto.offset.store", "false"),
                 ("enable.partition.eof", "true"),
             ];
-            let made = settings.client(&[&common[..], more].concat()).create();
+            let made = settings.client(&[&common[..], more].concat()).create_with_context(Quiet);
             made.map_err(CheckpointError::kafka("the client's settings cannot be used"))
         };
         let group_client = client(&[("group.id", group), ("isolation.level", "read_committed")])?;

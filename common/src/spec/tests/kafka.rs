@@ -66,3 +66,39 @@ fn what_a_kafka_source_cannot_mean_is_refused() {
     }
     assert_eq!(kafka_with("type: json, schema: [{name: id, type: bigint}]", "type: raw"), "fine");
 }
+
+const LIVE: &str = "live: {group: billing, pause: ./stop.sh, resume: ./start.sh}\n";
+
+#[test]
+fn a_live_job_is_no_part_of_the_backfill_and_nothing_of_it_is_sent() {
+    let resolved = |text: &str| resolve(parse(text, "", &no_variables).unwrap(), 0).unwrap();
+    let (without, with) = (resolved(KAFKA), resolved(&format!("{KAFKA}{LIVE}")));
+    let live = with.live.as_ref().unwrap();
+    assert_eq!(
+        (live.group.as_str(), live.pause.as_deref(), live.resume.as_deref()),
+        ("billing", Some("./stop.sh"), Some("./start.sh"))
+    );
+    assert_eq!(backfill_id("d", &with), backfill_id("d", &without));
+    let sent = canonical_json(&with.spec);
+    assert_eq!(sent, canonical_json(&without.spec));
+    assert!(!sent.contains("billing") && !sent.contains("stop.sh"), "{sent}");
+}
+
+#[test]
+fn a_live_job_that_means_nothing_is_refused() {
+    let said = |from: &str, to: &str| {
+        let text = format!("{KAFKA}{LIVE}").replacen(from, to, 1);
+        match parse(&text, "", &no_variables).and_then(|spec| resolve(spec, 0)) {
+            Ok(_) => "fine".to_owned(),
+            Err(errors) => errors.to_string(),
+        }
+    };
+    assert_eq!(said("", ""), "fine");
+    assert!(said("group: billing", "group: ''").contains("not the name of a group"));
+    assert!(said("pause: ./stop.sh", "pause: ' '").contains("the command is empty"));
+    assert!(said("pause:", "paws:").contains("unknown key"));
+    let files = "version: 1\nkind: backfill\nname: k\nlive: {group: g}\nsources:\n  f: {files: {path: /x/*.parquet}, event_time: \
+                 {column: t}}\noutputs:\n  o: {table: a.b}\n";
+    let refused = parse(files, "", &no_variables).and_then(|spec| resolve(spec, 0)).unwrap_err().to_string();
+    assert!(refused.contains("no source reads Kafka"), "{refused}");
+}
