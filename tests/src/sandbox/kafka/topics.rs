@@ -8,12 +8,13 @@ use super::super::wait_until;
 use super::{Broker, Isolation, PATIENCE, REQUEST, Record};
 
 impl Broker {
-    /// Makes a topic; waits until its partitions have their leader.
+    /// Makes a topic; waits until its partitions have their leader. Its records stay, however old their times are, unless
+    /// `settings` say otherwise.
     ///
     /// # Panics
     /// When there is one of this name, or a setting is refused.
     pub async fn create_topic(&self, topic: &str, partitions: i32, settings: &[(&str, &str)]) {
-        let wanted = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
+        let wanted = NewTopic::new(topic, partitions, TopicReplication::Fixed(1)).set("retention.ms", "-1");
         let wanted = settings.iter().fold(wanted, |wanted, (key, value)| wanted.set(key, value));
         done(self.admin.create_topics([&wanted], &options()).await);
         self.until_led(topic, partitions).await;
