@@ -149,13 +149,13 @@ impl Broker {
         found.map_or(0, |found| i32::try_from(found.partitions().len()).expect("a count"))
     }
 
+    /// Waits until each partition answers: a broker says that it leads one before it does.
     async fn until_led(&self, topic: &str, partitions: i32) {
+        let all: Vec<(i32, i64)> = (0..partitions).map(|partition| (partition, 0)).collect();
+        let consumer = self.consumer(&[]);
         wait_until(&format!("{partitions} partitions of {topic}"), PATIENCE, async || {
-            let metadata = self.admin.inner().fetch_metadata(Some(topic), REQUEST).ok()?;
-            let found = metadata.topics().iter().find(|found| found.name() == topic)?;
-            let led =
-                found.partitions().iter().filter(|partition| partition.leader() >= 0 && partition.error().is_none());
-            (i32::try_from(led.count()) == Ok(partitions)).then_some(())
+            let answer = consumer.offsets_for_times(list(topic, &all), REQUEST).ok()?;
+            answer.elements().iter().all(|element| element.error().is_ok()).then_some(())
         })
         .await;
     }
