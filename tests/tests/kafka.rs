@@ -307,6 +307,33 @@ async fn given_a_promise_of_order_when_a_window_is_replayed_then_offsets_far_fro
 }
 
 #[tokio::test]
+async fn given_transactions_that_were_written_later_than_their_records_say_when_a_window_is_replayed_then_none_is_missed()
+ {
+    let broker = Broker::shared().await;
+    let topic = Broker::name("replayed");
+    broker.create_topic(&topic, 1, &[]).await;
+    let mut writer = broker.writer(&Broker::name("writer"));
+    // One record an hour for 40 days, a transaction a day. Markers have the time at which they are written, and the brokers'
+    // index of times counts them as it counts records.
+    for day in 0..40 {
+        let record =
+            |hour: i64| Record::to(0).key(format!("{day}/{hour}")).value("v").at(START + day * DAY + hour * HOUR);
+        writer.begin();
+        writer.produce(&topic, &(0..24).map(record).collect::<Vec<_>>());
+        if day % 4 == 2 { writer.abort() } else { writer.commit() }
+    }
+    let held = broker.content(&topic, Isolation::Committed);
+    let (from, to) = (START + 20 * DAY, START + 30 * DAY);
+    let in_window = |held: &&Held| held.timestamp.is_some_and(|time| (from..to).contains(&time));
+    let expected: Vec<Held> = held.iter().filter(in_window).cloned().collect();
+    assert_eq!(expected.len(), 7 * 24);
+
+    let promising = || Replay::of(broker, &topic).with("/sources/events/event_time", json!({"out_of_orderness": "1h"}));
+    promising().with("/window", window(from, to)).must_give(&expected).await;
+    promising().with("/alignment", json!({"max_drift": "2d"})).must_give(&held).await;
+}
+
+#[tokio::test]
 async fn given_one_partition_and_64_some_of_them_empty_when_replayed_then_each_record_is_there_once() {
     let broker = Broker::shared().await;
     for (partitions, each) in [(1, 1_000), (64, 100), (3, 0)] {
