@@ -41,7 +41,7 @@ type Look = Box<dyn FnOnce(&Core, &Log<'_>) + Send>;
 pub type Outgoing = mpsc::Sender<from_coordinator::Kind>;
 
 enum Message {
-    Event(Event),
+    Event(Box<Event>),
     Request(Box<dyn FnOnce(RequestId) -> Event + Send>, Answer),
     Look(Look),
     Opened(SessionId, Outgoing),
@@ -79,7 +79,7 @@ pub struct Coordinator {
 impl Coordinator {
     /// Tells the driver of an event.
     pub async fn event(&self, event: Event) -> Result<(), Gone> {
-        self.inbox.send(Message::Event(event)).await.map_err(|_| Gone)
+        self.inbox.send(Message::Event(Box::new(event))).await.map_err(|_| Gone)
     }
 
     /// Asks for something; the answer comes when it is durable.
@@ -214,10 +214,10 @@ impl Driver {
     fn take(&mut self, message: Message) -> Vec<Action> {
         match message {
             Message::Event(event) => {
-                if let Event::Left(session) = &event {
+                if let Event::Left(session) = event.as_ref() {
                     self.sessions.remove(session);
                 }
-                self.core.step(now(), event)
+                self.core.step(now(), *event)
             }
             Message::Request(event, answer) => {
                 self.next_request += 1;
@@ -254,7 +254,7 @@ impl Driver {
                         let tasks = load_segment(&blobs, &info).await;
                         if let Some(own) = own.upgrade() {
                             let loaded = Event::SegmentLoaded(id, source, segment, tasks);
-                            drop(own.send(Message::Event(loaded)).await);
+                            drop(own.send(Message::Event(Box::new(loaded))).await);
                         }
                     });
                 }

@@ -111,7 +111,7 @@ impl Session {
         let grant = grant(&adopted.backfill, adopted.task, adopted.token)?;
         match self.state.adopted(grant.clone(), &adopted.attempt, adopted.next_unit) {
             Adoption::GoesOn(None) => self.beat_due = Monotonic::default(),
-            Adoption::GoesOn(Some(delivery)) => self.send(Up::HandIn(delivery)),
+            Adoption::GoesOn(Some(delivery)) => self.send(Up::HandIn(*delivery)),
             Adoption::Stale(id) => self.give_back(id),
             Adoption::Gone => self.send(grant.release()),
         }

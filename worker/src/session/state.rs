@@ -83,7 +83,7 @@ pub(crate) enum Unwilling {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Adoption {
     /// It goes on; a hand-in that was not answered is to be sent again.
-    GoesOn(Option<v1::Delivery>),
+    GoesOn(Option<Box<v1::Delivery>>),
     /// The coordinator does not continue where this attempt stands: it is abandoned.
     Stale(RunId),
     /// There is no such run any more: the task is given back.
@@ -257,7 +257,7 @@ impl State {
             return Adoption::Stale(*id);
         }
         run.lease.set(until);
-        Adoption::GoesOn(run.delivery())
+        Adoption::GoesOn(run.delivery().map(Box::new))
     }
 
     /// A task hands in. The message to send now, or `None` where it waits for the run to be adopted.

@@ -144,7 +144,7 @@ fn a_hand_in_made_while_the_session_is_lost_waits_for_the_adoption() {
     assert_eq!(state.handing_in(run, hand_in(0, 4), true), None);
     state.welcomed(at(1), LEASE);
     let adoption = state.adopted(grant(1, 2), "attempt-1", 0);
-    assert!(matches!(adoption, Adoption::GoesOn(Some(v1::Delivery { released: true, .. }))));
+    assert!(matches!(adoption, Adoption::GoesOn(Some(again)) if again.released));
 }
 
 #[test]

@@ -288,7 +288,7 @@ impl Shared {
             count += records.offsets.len();
             next = if is_last { end } else { records.offsets.last().map_or(next, |last| last + 1) };
         }
-        if count == 0 { RECORD_BYTES } else { u64::try_from(bytes / count).unwrap_or(RECORD_BYTES).max(1) }
+        bytes.checked_div(count).and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(RECORD_BYTES).max(1)
     }
 
     fn split(&self, range: v1::KafkaRange, cutting: &Cutting, record_bytes: u64, window: Window) -> FoundSplit {

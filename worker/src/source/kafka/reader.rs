@@ -298,7 +298,7 @@ impl Turning {
             let (found, told) = (rows.num_rows(), is_row.true_count());
             return Err(ArrowError::InvalidArgumentError(format!("{found} rows of {told} records")));
         }
-        let times = self.event_times(&rows, records, &kept)?;
+        let times = self.event_times(&rows, records, kept)?;
         let columns = self.asked.iter().map(|column| match column {
             Column::Decoded(at) => Ok(rows.column(*at).clone()),
             Column::Known => kept(columns::column(&self.shared.topic, self.partition, records)?),
