@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use arrow::array::builder::{BooleanBufferBuilder, NullBufferBuilder};
 use arrow::array::{
-    ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float32Array, Float64Array, Int32Array,
-    Int64Array, StringArray, TimestampMicrosecondArray,
+    ArrayRef, AsArray, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float32Array, Float64Array, Int32Array,
+    Int64Array, ListArray, MapArray, StringArray, StructArray, Time64MicrosecondArray, TimestampMicrosecondArray,
 };
 use arrow::buffer::{Buffer, OffsetBuffer, ScalarBuffer};
-use arrow::datatypes::{DataType, TimeUnit};
+use arrow::datatypes::{DataType, Field, Fields, TimeUnit};
 use arrow::error::ArrowError;
 
 /// A column of a batch under way.
@@ -32,6 +32,44 @@ pub(super) enum Values {
     Decimal(Vec<i128>),
     /// Texts and binaries.
     Bytes(Bytes),
+    /// The fields of structs.
+    Struct(Vec<Column>),
+    /// The items of lists, and the keys and values of maps, which are `entries` of two fields.
+    List(Box<Items>),
+}
+
+/// The items of lists, one list behind another.
+#[derive(Debug)]
+pub(super) struct Items {
+    pub(super) item: Column,
+    /// Where each list begins, and where the last one ends.
+    offsets: Vec<i32>,
+}
+
+impl Items {
+    /// Ends a list, whose items were appended.
+    pub(super) fn end(&mut self) {
+        self.offsets.push(i32::try_from(self.item.len()).unwrap_or(-1));
+    }
+
+    fn truncate(&mut self, len: usize) {
+        self.offsets.truncate(len + 1);
+        if let Some(end) = self.offsets.last().and_then(|end| usize::try_from(*end).ok()) {
+            self.item.truncate(end);
+        }
+    }
+
+    fn finish(&mut self) -> Result<OffsetBuffer<i32>, ArrowError> {
+        finish_offsets(&mut self.offsets)
+    }
+}
+
+fn finish_offsets(offsets: &mut Vec<i32>) -> Result<OffsetBuffer<i32>, ArrowError> {
+    let offsets = std::mem::replace(offsets, vec![0]);
+    if offsets.contains(&-1) {
+        return Err(ArrowError::OffsetOverflowError(offsets.len()));
+    }
+    Ok(OffsetBuffer::new(ScalarBuffer::from(offsets)))
 }
 
 /// Runs of bytes, one behind another.
@@ -73,11 +111,7 @@ impl Bytes {
     }
 
     fn finish(&mut self) -> Result<(OffsetBuffer<i32>, Buffer), ArrowError> {
-        let Self { data, offsets } = std::mem::take(self);
-        if offsets.contains(&-1) {
-            return Err(ArrowError::OffsetOverflowError(data.len()));
-        }
-        Ok((OffsetBuffer::new(ScalarBuffer::from(offsets)), Buffer::from_vec(data)))
+        Ok((finish_offsets(&mut self.offsets)?, Buffer::from_vec(std::mem::take(&mut self.data))))
     }
 }
 
@@ -87,11 +121,19 @@ impl Column {
         let values = match kind {
             DataType::Boolean => Values::Boolean(BooleanBufferBuilder::new(0)),
             DataType::Int32 | DataType::Date32 => Values::Int32(Vec::new()),
-            DataType::Int64 | DataType::Timestamp(TimeUnit::Microsecond, _) => Values::Int64(Vec::new()),
+            DataType::Int64
+            | DataType::Timestamp(TimeUnit::Microsecond, _)
+            | DataType::Time64(TimeUnit::Microsecond) => Values::Int64(Vec::new()),
             DataType::Float32 => Values::Float32(Vec::new()),
             DataType::Float64 => Values::Float64(Vec::new()),
             DataType::Decimal128(..) => Values::Decimal(Vec::new()),
             DataType::Utf8 | DataType::Binary => Values::Bytes(Bytes::default()),
+            DataType::Struct(fields) => {
+                Values::Struct(fields.iter().map(|field| Self::new(field.data_type())).collect::<Option<_>>()?)
+            }
+            DataType::List(item) | DataType::Map(item, _) => {
+                Values::List(Box::new(Items { item: Self::new(item.data_type())?, offsets: vec![0] }))
+            }
             _ => return None,
         };
         Some(Self { kind: kind.clone(), valid: NullBufferBuilder::new(0), values })
@@ -99,6 +141,11 @@ impl Column {
 
     pub(super) fn kind(&self) -> &DataType {
         &self.kind
+    }
+
+    /// How many values there are.
+    pub(super) fn len(&self) -> usize {
+        self.valid.len()
     }
 
     /// What is to be appended to, and the mark that there is one value more.
@@ -118,6 +165,8 @@ impl Column {
             Values::Float64(values) => values.push(0.0),
             Values::Decimal(values) => values.push(0),
             Values::Bytes(values) => values.push(&[]),
+            Values::Struct(fields) => fields.iter_mut().for_each(Self::push_null),
+            Values::List(items) => items.end(),
         }
     }
 
@@ -135,11 +184,14 @@ impl Column {
             Values::Float64(values) => values.truncate(len),
             Values::Decimal(values) => values.truncate(len),
             Values::Bytes(values) => values.truncate(len),
+            Values::Struct(fields) => fields.iter_mut().for_each(|field| field.truncate(len)),
+            Values::List(items) => items.truncate(len),
         }
     }
 
     /// The column as an array; it is empty afterwards.
     pub(super) fn finish(&mut self) -> Result<ArrayRef, ArrowError> {
+        let len = self.valid.len();
         let valid = self.valid.finish();
         Ok(match &mut self.values {
             Values::Boolean(values) => Arc::new(BooleanArray::new(values.finish(), valid)),
@@ -156,6 +208,7 @@ impl Column {
                     DataType::Timestamp(_, zone) => {
                         Arc::new(TimestampMicrosecondArray::try_new(values, valid)?.with_timezone_opt(zone.clone()))
                     }
+                    DataType::Time64(_) => Arc::new(Time64MicrosecondArray::try_new(values, valid)?),
                     _ => Arc::new(Int64Array::try_new(values, valid)?),
                 }
             }
@@ -176,8 +229,30 @@ impl Column {
                     _ => Arc::new(StringArray::try_new(offsets, data, valid)?),
                 }
             }
+            Values::Struct(columns) => {
+                let arrays = columns.iter_mut().map(Self::finish).collect::<Result<Vec<_>, _>>()?;
+                let fields = if let DataType::Struct(fields) = &self.kind { fields.clone() } else { Fields::empty() };
+                Arc::new(StructArray::try_new_with_length(fields, arrays, valid, len)?)
+            }
+            Values::List(items) => {
+                let (offsets, values) = (items.finish()?, items.item.finish()?);
+                match &self.kind {
+                    DataType::Map(entries, is_sorted) => {
+                        let pairs = values.as_struct().clone();
+                        Arc::new(MapArray::try_new(entries.clone(), offsets, pairs, valid, *is_sorted)?)
+                    }
+                    DataType::List(item) => Arc::new(ListArray::try_new(item.clone(), offsets, values, valid)?),
+                    other => return Err(ArrowError::NotYetImplemented(format!("a column of type {other}"))),
+                }
+            }
         })
     }
+}
+
+/// The type of maps.
+pub(super) fn map_of(key: DataType, value: DataType) -> DataType {
+    let pair = Fields::from(vec![Field::new("key", key, false), Field::new("value", value, true)]);
+    DataType::Map(Arc::new(Field::new("entries", DataType::Struct(pair), false)), false)
 }
 
 /// Empty columns of `schema`.

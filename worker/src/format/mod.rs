@@ -4,16 +4,24 @@
 //! same. An error is for what concerns all records. Whatever the bytes are, nothing here panics. It knows nothing of
 //! Kafka's clients, and guesses no type and no unit.
 
+mod avro;
 mod columns;
 mod csv;
+mod debezium;
 mod error;
+mod framing;
 pub(crate) mod given;
 mod json;
+mod protobuf;
 mod raw;
+mod registry;
 #[cfg(test)]
 mod tests;
 mod text;
 
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{BinaryArray, RecordBatch, RecordBatchOptions};
@@ -23,7 +31,7 @@ use tidegate_common::spec::model::{RecordFormat, RecordFormatSpec};
 
 use self::columns::Column;
 pub(crate) use self::error::FormatError;
-use crate::access::Access;
+use crate::access::{Access, Allowed, NOT_THERE, cannot_open};
 
 /// A longer value is no record, whatever the format.
 const MAX_VALUE: usize = 64 << 20;
@@ -85,20 +93,36 @@ pub(crate) async fn open(
     access: &Access,
     pin: Option<&[u8]>,
 ) -> Result<Arc<dyn Format>, FormatError> {
-    let _ = (topic, access, pin);
     match spec.r#type {
         RecordFormat::Raw => Ok(Arc::new(raw::Raw::new())),
         RecordFormat::Json => Ok(Arc::new(json::Json::open(&given_columns(spec)?))),
         RecordFormat::Csv => Ok(Arc::new(csv::Csv::open(&given_columns(spec)?, spec.csv.as_ref())?)),
-        RecordFormat::Avro | RecordFormat::Protobuf | RecordFormat::DebeziumJson => {
-            Err(FormatError::Spec("this format is not there yet".to_owned()))
-        }
+        RecordFormat::Avro => Ok(Arc::new(avro::Avro::open(topic, spec, access, pin).await?)),
+        RecordFormat::Protobuf => Ok(Arc::new(protobuf::Protobuf::open(topic, spec, access, pin).await?)),
+        RecordFormat::DebeziumJson => Ok(Arc::new(debezium::Debezium::open(&given_columns(spec)?, spec.changes))),
     }
 }
 
 fn given_columns(spec: &RecordFormatSpec) -> Result<SchemaRef, FormatError> {
     let columns = spec.schema.as_deref().unwrap_or_default();
     Ok(Arc::new(given::schema(columns).map_err(FormatError::Spec)?))
+}
+
+/// The file that the spec names under `key`.
+fn read_file(key: &str, file: &str, access: &Access) -> Result<Vec<u8>, FormatError> {
+    /// A schema is not longer.
+    const MAX_FILE: u64 = 16 << 20;
+    let path = Allowed::new(access).resolve(Path::new(file)).map_err(|e| match e.ends_with(NOT_THERE) {
+        true => FormatError::Schema(format!("{key}: {e}")),
+        false => FormatError::Denied(format!("{key}: {e}")),
+    })?;
+    let failed = |e: std::io::Error| FormatError::Schema(format!("{key}: {}", cannot_open(&path, &e)));
+    let mut bytes = Vec::new();
+    File::open(&path).and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut bytes)).map_err(failed)?;
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(FormatError::Schema(format!("{key}: {file} has more than {MAX_FILE} bytes")));
+    }
+    Ok(bytes)
 }
 
 /// The columns of `schema` at `places`.

@@ -76,9 +76,24 @@ pub(super) fn bad(format: &dyn Format, value: impl AsRef<[u8]>) -> String {
     }
 }
 
-/// What holds for a format that makes rows of `good` ones: the bad ones and the tombstones among them are named, and
-/// the others are rows in their order; whichever columns are asked for, they are the same.
+/// What holds where the form of the `bad` ones is wrong: whichever columns are asked for, rows and others are the same.
 pub(super) fn sorts_out(format: &dyn Format, good: &[Vec<u8>], bad: &[Vec<u8>], order: &[u8]) {
+    let (values, all) = sorts_out_values(format, good, bad, order);
+    for columns in [vec![], vec![0], (0..format.schema().fields().len()).rev().collect()] {
+        let some = now(decode_columns(format, &columns, &values));
+        assert_eq!(some.rows, all.rows.project(&columns).unwrap());
+        assert_eq!(some.others, all.others);
+    }
+}
+
+/// What holds for a format that makes rows of `good` ones: the bad ones and the tombstones among them are named, and
+/// the others are rows in their order.
+pub(super) fn sorts_out_values(
+    format: &dyn Format,
+    good: &[Vec<u8>],
+    bad: &[Vec<u8>],
+    order: &[u8],
+) -> (Vec<Option<Vec<u8>>>, Decoded) {
     let (mut goods, mut bads) = (good.iter().cycle(), bad.iter().cycle());
     let mut expected = Vec::new();
     let values: Vec<Option<Vec<u8>>> = order
@@ -106,11 +121,7 @@ pub(super) fn sorts_out(format: &dyn Format, good: &[Vec<u8>], bad: &[Vec<u8>], 
         .map(|(_, value)| one(format, value).unwrap())
         .collect();
     assert_eq!(cells(&all.rows), rows);
-    for columns in [vec![], vec![0], (0..format.schema().fields().len()).rev().collect()] {
-        let some = now(decode_columns(format, &columns, &values));
-        assert_eq!(some.rows, all.rows.project(&columns).unwrap());
-        assert_eq!(some.others, all.others);
-    }
+    (values, all)
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 //! The form is JSON's own, nothing laxer. A field that is no column is left out, a column without a field is null; of
 //! fields of one name, the last counts. A value of another type makes the record a bad one: nothing is cut or guessed.
 
-mod scan;
+pub(super) mod scan;
 #[cfg(test)]
 mod tests;
 
@@ -15,6 +15,7 @@ use async_trait::async_trait;
 
 use self::scan::{Kind, Scan, Value, Wrong};
 use super::columns::{self, Column, Values};
+use super::debezium::Units;
 use super::{Decoded, Decoder, Format, FormatError, NoRow, decode_each, project, text};
 
 /// The format `json`.
@@ -93,12 +94,25 @@ impl Objects {
 
     /// Appends the object that `record` is to `columns`, or says why it is none of theirs.
     pub(super) fn push(&mut self, record: &str, columns: &mut [Column]) -> Result<(), String> {
+        self.push_with(record, columns, None)
+    }
+
+    /// The same, where `units` say what some of the values mean.
+    pub(super) fn push_with(
+        &mut self,
+        record: &str,
+        columns: &mut [Column],
+        units: Option<&Units>,
+    ) -> Result<(), String> {
         let mut found = vec![None; columns.len()];
         self.read(record, &mut found).map_err(|wrong| wrong.to_string())?;
         for ((column, value), name) in columns.iter_mut().zip(found).zip(&self.names) {
             match value {
                 None => column.push_null(),
-                Some(value) => push(column, &value).map_err(|what| format!("column {name}: {what}"))?,
+                Some(value) => {
+                    let meant = units.and_then(|units| units.push(name, &value, column));
+                    meant.unwrap_or_else(|| push(column, &value)).map_err(|what| format!("column {name}: {what}"))?;
+                }
             }
         }
         Ok(())

@@ -3,18 +3,18 @@
 use super::super::shown;
 
 /// How deep arrays and objects may be within one another.
-pub(super) const MAX_DEPTH: usize = 128;
+pub(in super::super) const MAX_DEPTH: usize = 128;
 
 /// Reads one text from its beginning to its end.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Scan<'a> {
+pub(in super::super) struct Scan<'a> {
     text: &'a str,
     at: usize,
 }
 
 /// What a value is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(in super::super) enum Kind {
     Null,
     True,
     False,
@@ -29,16 +29,16 @@ pub(super) enum Kind {
 
 /// Where a value is; of a text, what is between its quotes.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Value<'a> {
-    pub(super) kind: Kind,
-    pub(super) text: &'a str,
+pub(in super::super) struct Value<'a> {
+    pub(in super::super) kind: Kind,
+    pub(in super::super) text: &'a str,
 }
 
 /// What is wrong with a text, and at which byte.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Wrong {
-    pub(super) at: usize,
-    pub(super) what: &'static str,
+pub(in super::super) struct Wrong {
+    pub(in super::super) at: usize,
+    pub(in super::super) what: &'static str,
 }
 
 impl std::fmt::Display for Wrong {
@@ -50,7 +50,7 @@ impl std::fmt::Display for Wrong {
 type Scanned<T> = Result<T, Wrong>;
 
 impl<'a> Scan<'a> {
-    pub(super) fn new(text: &'a str) -> Self {
+    pub(in super::super) fn new(text: &'a str) -> Self {
         Self { text, at: 0 }
     }
 
@@ -67,7 +67,7 @@ impl<'a> Scan<'a> {
     }
 
     /// The next byte that is no white space.
-    pub(super) fn peek(&mut self) -> Option<u8> {
+    pub(in super::super) fn peek(&mut self) -> Option<u8> {
         loop {
             match self.bytes().get(self.at) {
                 Some(b' ' | b'\t' | b'\n' | b'\r') => self.at += 1,
@@ -77,30 +77,30 @@ impl<'a> Scan<'a> {
     }
 
     /// Goes on behind `byte`, when it is the next one.
-    pub(super) fn take(&mut self, byte: u8) -> bool {
+    pub(in super::super) fn take(&mut self, byte: u8) -> bool {
         let is_next = self.peek() == Some(byte);
         self.at += usize::from(is_next);
         is_next
     }
 
     /// Goes on behind `expected`, when it is what comes right here.
-    pub(super) fn take_all(&mut self, expected: &[u8]) -> bool {
+    pub(in super::super) fn take_all(&mut self, expected: &[u8]) -> bool {
         let is_next = self.bytes().get(self.at..).is_some_and(|rest| rest.starts_with(expected));
         self.at += if is_next { expected.len() } else { 0 };
         is_next
     }
 
-    pub(super) fn expect(&mut self, byte: u8, what: &'static str) -> Scanned<()> {
+    pub(in super::super) fn expect(&mut self, byte: u8, what: &'static str) -> Scanned<()> {
         if self.take(byte) { Ok(()) } else { self.wrong(what) }
     }
 
     /// Nothing but white space may follow.
-    pub(super) fn end(&mut self) -> Scanned<()> {
+    pub(in super::super) fn end(&mut self) -> Scanned<()> {
         if self.peek().is_none() { Ok(()) } else { self.wrong("something follows the value") }
     }
 
     /// The next value, whole.
-    pub(super) fn value(&mut self, depth: usize) -> Scanned<Value<'a>> {
+    pub(in super::super) fn value(&mut self, depth: usize) -> Scanned<Value<'a>> {
         let (kind, from) = match self.peek() {
             Some(b'"') => return self.string(),
             Some(b'-' | b'0'..=b'9') => (Kind::Number, self.at),
@@ -124,13 +124,13 @@ impl<'a> Scan<'a> {
     }
 
     /// A text; the quote is next.
-    pub(super) fn string(&mut self) -> Scanned<Value<'a>> {
+    pub(in super::super) fn string(&mut self) -> Scanned<Value<'a>> {
         self.expect(b'"', "a text is missing")?;
         self.rest_of_string()
     }
 
     /// A text whose first quote was taken.
-    pub(super) fn rest_of_string(&mut self) -> Scanned<Value<'a>> {
+    pub(in super::super) fn rest_of_string(&mut self) -> Scanned<Value<'a>> {
         let from = self.at;
         let mut kind = Kind::Text;
         loop {
@@ -205,7 +205,7 @@ impl<'a> Scan<'a> {
     }
 
     /// Goes on to the next field's name of an object, or behind the object.
-    pub(super) fn field(&mut self, is_first: bool) -> Scanned<bool> {
+    pub(in super::super) fn field(&mut self, is_first: bool) -> Scanned<bool> {
         if self.take(b'}') {
             return Ok(false);
         }
@@ -215,7 +215,7 @@ impl<'a> Scan<'a> {
         if self.peek() == Some(b'"') { Ok(true) } else { self.wrong("the name of a field is missing") }
     }
 
-    pub(super) fn colon(&mut self) -> Scanned<()> {
+    pub(in super::super) fn colon(&mut self) -> Scanned<()> {
         self.expect(b':', "a colon is missing")
     }
 
@@ -236,14 +236,14 @@ impl<'a> Scan<'a> {
 
 impl Value<'_> {
     /// What a text says.
-    pub(super) fn unescaped(&self) -> String {
+    pub(in super::super) fn unescaped(&self) -> String {
         let mut bytes = Vec::with_capacity(self.text.len());
         unescape(self.text, &mut bytes);
         String::from_utf8(bytes).unwrap_or_default()
     }
 
     /// As it may stand in a message.
-    pub(super) fn shown(&self) -> String {
+    pub(in super::super) fn shown(&self) -> String {
         match self.kind {
             Kind::Object => "an object".to_owned(),
             Kind::Array => "an array".to_owned(),
@@ -254,7 +254,7 @@ impl Value<'_> {
 }
 
 /// Appends what the text of escapes `text` says, which was read before.
-pub(super) fn unescape(text: &str, into: &mut Vec<u8>) {
+pub(in super::super) fn unescape(text: &str, into: &mut Vec<u8>) {
     let mut rest = text.as_bytes();
     while !rest.is_empty() {
         let (now, behind) = rest.split_at(plain(rest).min(rest.len()));
