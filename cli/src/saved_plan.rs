@@ -394,6 +394,7 @@ mod tests {
         let mut plan = SavedPlan {
             version: 1,
             id: spec.id.to_string(),
+            live_group: None,
             spec: serde_json::from_str(&spec.json()).unwrap(),
             sources: vec![source],
             outputs: vec![output],
