@@ -4,7 +4,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::{Offset, TopicPartitionList};
 use serde_json::{Value, json};
 use tidegate_tests::sandbox::kafka::Record;
 use tidegate_tests::sandbox::{Broker, Ended, PATIENCE, World, wait_until};
@@ -226,7 +227,11 @@ async fn given_a_member_of_the_newer_protocol_when_reset_then_its_coordinator_re
     let group = Broker::name("newer");
     let live = Live { group, ..live };
     let member = live.member(&[("group.protocol", "consumer"), ("auto.offset.reset", "earliest")]).await;
-    member.commit_consumer_state(rdkafka::consumer::CommitMode::Sync).unwrap();
+    let mut stands = TopicPartitionList::new();
+    for partition in [0, 1] {
+        stands.add_partition_offset(&live.topic, partition, Offset::Offset(2)).unwrap();
+    }
+    member.commit(&stands, CommitMode::Sync).unwrap();
 
     live.reset_for_good(&["--to-offset", "5", "--allow-gap"]).await.with(4).saying(&["active"]);
 
@@ -304,6 +309,28 @@ async fn given_brokers_that_are_not_there_when_asked_then_it_is_temporary_and_sa
     world.write("jks.properties", "ssl.truststore.location=/a.jks\n");
     let words = ["checkpoint", "list", "--bootstrap-server", &nobody, "--command-config", "jks.properties"];
     world.run(&words).await.with(2).saying(&["export it as PEM"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn given_a_backfill_of_a_topic_when_it_has_ended_then_its_hand_over_moves_the_live_group_behind_it() {
+    let mut live = Live::new().await;
+    live.world.write("spec.yaml", &spec(&live));
+    let done = live.world.run_local("spec.yaml", &[]).await.with(0).saying(&["stream resume spec.yaml", "echo resumed >> trace"]);
+    let id = done.json()["id"].as_str().unwrap().to_owned();
+    // What comes after the backfill's range is the live job's.
+    live.broker.produce(&live.topic, &[Record::to(0).value("later").at(BEGIN + 3_600_000)]);
+
+    let words = ["handoff", &id, "--state", ".tidegate", "--group", &live.group, "--out", "handed.json"];
+    live.world.run(&words).await.with(0).saying(&["checkpoint reset", "--from-handoff handed.json"]);
+    let made: Value = serde_json::from_str(&std::fs::read_to_string(live.world.root().join("handed.json")).unwrap()).unwrap();
+    assert_eq!((&made["kind"], &made["covers"], &made["backfill"]), (&json!("HandOver"), &json!(true), &json!(id)));
+    let ranges = json!([{"partition": 0, "from": 0, "next": 20}, {"partition": 1, "from": 0, "next": 10}]);
+    assert_eq!(made["topics"][0]["partitions"], ranges);
+
+    live.run(&["reset", "--from-handoff", "handed.json", "--execute", "--confirm", &live.group]).await.with(0);
+    assert_eq!(live.positions(), [Some(20), Some(10)]);
+    live.world.start_coordinator().await;
+    live.world.run(&["handoff", "bf-aaaaaa"]).await.with(1);
 }
 
 /// Writes a query's folder as Spark does: batches 0 to `planned`, of which all up to `committed` are; partition 0 of the
