@@ -60,6 +60,7 @@ impl Run {
             max_drift: Some(Span::from_micros(DRIFT)),
             allow_wide: false,
             sources: vec!["clicks".to_owned()],
+            limited: false,
             outputs: vec![CoreOutput {
                 name: "clicks".to_owned(),
                 commit_every: Duration::from_secs(3_600),

@@ -1,8 +1,8 @@
 //! Failpoints: named places where a test makes this process die or fail.
 //!
 //! They exist in debug builds only, where the environment arms them:
-//! `TIDEGATE_FAILPOINTS="commit.before-swap=abort@1;commit.after-swap=error"`. An `@n` fires at the n-th hit alone;
-//! without one every hit fires. A point that fires first appends its name and a line break to the file that
+//! `TIDEGATE_FAILPOINTS="commit.before-swap=abort@1;commit.after-swap=error;file.after-close=stop"`. An `@n` fires at
+//! the n-th hit alone; without one every hit fires. `stop` lets the process stand still, as SIGSTOP does, until it is told to go on. A point that fires first appends its name and a line break to the file that
 //! `TIDEGATE_FAILPOINTS_LOG` names, synced, so that a test can assert that the fault it asked for happened. In a
 //! release build [`hit`] is nothing at all.
 
@@ -30,6 +30,10 @@ pub fn hit(name: &str) -> Result<(), Injected> {
             match action {
                 armed::Action::Abort => std::process::abort(),
                 armed::Action::Error => Err(Injected(name.to_owned())),
+                armed::Action::Stop => {
+                    armed::stop();
+                    Ok(())
+                }
             }
         }
     }
@@ -45,6 +49,7 @@ mod armed {
     pub(super) enum Action {
         Abort,
         Error,
+        Stop,
     }
 
     #[derive(Debug)]
@@ -65,7 +70,9 @@ mod armed {
                 match parse_one(part) {
                     Some((name, point)) => drop(points.insert(name, point)),
                     None => {
-                        eprintln!("TIDEGATE_FAILPOINTS: {part:?} is not name=abort or name=error, with or without @n")
+                        eprintln!(
+                            "TIDEGATE_FAILPOINTS: {part:?} is not name=abort, name=error or name=stop, with or without @n"
+                        )
                     }
                 }
             }
@@ -88,9 +95,19 @@ mod armed {
         let action = match action {
             "abort" => Action::Abort,
             "error" => Action::Error,
+            "stop" => Action::Stop,
             _ => return None,
         };
         Some((name.to_owned(), Point { action, only, hits: AtomicU64::new(0) }))
+    }
+
+    /// Stands still until SIGCONT.
+    pub(super) fn stop() {
+        let own = std::process::id().to_string();
+        let told = std::process::Command::new("sh").args(["-c", "kill -s STOP \"$1\"", "kill", &own]).status();
+        if !told.is_ok_and(|told| told.success()) {
+            eprintln!("TIDEGATE_FAILPOINTS: this process cannot be stopped");
+        }
     }
 
     pub(super) fn log(name: &str) {

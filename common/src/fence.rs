@@ -68,6 +68,18 @@ impl Fences {
         Self { down: BTreeSet::from([fence]) }
     }
 
+    /// All fences but those that `TIDEGATE_FENCES_DOWN` names, with commas between; in release builds all.
+    pub fn from_env() -> Self {
+        #[cfg(debug_assertions)]
+        {
+            let named = std::env::var("TIDEGATE_FENCES_DOWN").unwrap_or_default();
+            let is_named = |fence: &Fence| named.split(',').any(|name| name.trim() == format!("{fence:?}"));
+            Self { down: Fence::ALL.into_iter().filter(is_named).collect() }
+        }
+        #[cfg(not(debug_assertions))]
+        Self::default()
+    }
+
     /// Whether `fence` stands.
     #[inline]
     pub fn stands(&self, fence: Fence) -> bool {

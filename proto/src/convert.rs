@@ -87,6 +87,7 @@ impl v1::Gate {
             backfill: backfill.to_string(),
             watermark: gate.watermark.as_micros(),
             gate: gate.gate.map(EventTime::as_micros),
+            readers: Vec::new(),
         }
     }
 

@@ -14,15 +14,27 @@ import jakarta.servlet.http.HttpServletRequestWrapper;
 import jakarta.servlet.http.HttpServletResponse;
 import jakarta.servlet.http.HttpServletResponseWrapper;
 import java.io.IOException;
+import java.io.InputStream;
 import java.io.PrintWriter;
 import java.io.StringWriter;
+import java.net.URI;
 import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.nio.file.StandardCopyOption;
+import java.util.List;
 import java.util.Map;
 import java.util.Properties;
 import java.util.Set;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.atomic.AtomicInteger;
+import java.util.stream.Stream;
+import org.apache.iceberg.HasTableOperations;
+import org.apache.iceberg.TableOperations;
+import org.apache.iceberg.catalog.Namespace;
+import org.apache.iceberg.catalog.TableIdentifier;
 import org.apache.iceberg.inmemory.InMemoryCatalog;
+import org.apache.iceberg.inmemory.InMemoryFileIO;
 import org.apache.iceberg.rest.RESTCatalogAdapter;
 import org.apache.iceberg.rest.RESTCatalogServlet;
 import org.eclipse.jetty.server.Server;
@@ -44,9 +56,15 @@ public class RestCatalog extends HttpServlet {
     Server server = new Server();
     ServerConnector connector = new ServerConnector(server);
     connector.setHost("127.0.0.1");
+    // The port, 0 for any, and warehouses that outlive this process: a server that is started again has their tables.
+    connector.setPort(arguments.length > 0 ? Integer.parseInt(arguments[0]) : 0);
     server.addConnector(connector);
     ServletContextHandler context = new ServletContextHandler();
-    context.addServlet(new ServletHolder(new RestCatalog()), "/*");
+    RestCatalog catalogs = new RestCatalog();
+    for (int at = 1; at < arguments.length; at++) {
+      catalogs.restored(arguments[at]);
+    }
+    context.addServlet(new ServletHolder(catalogs), "/*");
     server.setHandler(context);
     server.start();
     System.out.println("listening on http://127.0.0.1:" + connector.getLocalPort());
@@ -64,23 +82,70 @@ public class RestCatalog extends HttpServlet {
     volatile boolean afterwards;
     volatile boolean guarded;
 
+    final InMemoryCatalog catalog = new InMemoryCatalog();
+
     Warehouse(String name, String prefix) {
       this.prefix = prefix;
-      InMemoryCatalog catalog = new InMemoryCatalog();
       catalog.initialize(prefix, Map.of("warehouse", name));
       this.servlet = new RESTCatalogServlet(new RESTCatalogAdapter(catalog));
     }
+
+    /** Where its tables are kept, a file each: where the metadata is, and what it is. */
+    Path kept;
+
+    /** Has the tables that an earlier process kept, and keeps them from now on. */
+    void restore(Path folder) throws IOException {
+      kept = Files.createDirectories(folder);
+      List<Path> tables;
+      try (Stream<Path> all = Files.list(kept)) {
+        tables = all.filter(path -> !path.toString().endsWith(".draft")).toList();
+      }
+      for (Path table : tables) {
+        String[] parts = Files.readString(table).split("\n", 2);
+        new InMemoryFileIO().addFile(parts[0], parts[1].getBytes(StandardCharsets.UTF_8));
+        TableIdentifier identifier = TableIdentifier.parse(table.getFileName().toString());
+        if (!catalog.namespaceExists(identifier.namespace())) {
+          catalog.createNamespace(identifier.namespace());
+        }
+        catalog.registerTable(identifier, parts[0]);
+      }
+    }
+
+    /** Keeps every table as it is, before anybody hears of it. */
+    synchronized void keep() throws IOException {
+      if (kept == null) {
+        return;
+      }
+      for (Namespace namespace : catalog.listNamespaces()) {
+        for (TableIdentifier identifier : catalog.listTables(namespace)) {
+          TableOperations operations = ((HasTableOperations) catalog.loadTable(identifier)).operations();
+          String location = operations.current().metadataFileLocation();
+          Path draft = kept.resolve(identifier + ".draft");
+          try (InputStream metadata = operations.io().newInputFile(location).newStream()) {
+            String whole = new String(metadata.readAllBytes(), StandardCharsets.UTF_8);
+            Files.writeString(draft, location + "\n" + whole);
+          }
+          Files.move(draft, kept.resolve(identifier.toString()), StandardCopyOption.REPLACE_EXISTING);
+        }
+      }
+    }
+  }
+
+  private void restored(String name) throws IOException {
+    Warehouse made = made(name);
+    made.restore(Path.of(URI.create(name)).resolve(".catalog"));
+    byName.put(name, made);
+  }
+
+  private Warehouse made(String name) {
+    Warehouse made = new Warehouse(name, "of%2Ftests%7C" + byName.size());
+    byPrefix.put(made.prefix, made);
+    return made;
   }
 
   private Warehouse warehouse(HttpServletRequest request) {
     String name = request.getParameter("warehouse");
-    return byName.computeIfAbsent(
-        name == null ? "file:///nowhere" : name,
-        wanted -> {
-          Warehouse made = new Warehouse(wanted, "of%2Ftests%7C" + byName.size());
-          byPrefix.put(made.prefix, made);
-          return made;
-        });
+    return byName.computeIfAbsent(name == null ? "file:///nowhere" : name, this::made);
   }
 
   @Override
@@ -158,6 +223,9 @@ public class RestCatalog extends HttpServlet {
             }
           });
       writer.flush();
+      if (!request.getMethod().equals("GET")) {
+        warehouse.keep();
+      }
     }
     if (fails) {
       say(response, warehouse.status, error("InternalServerError", "asked for by a test", warehouse.status));

@@ -193,6 +193,43 @@ async fn given_a_worker_that_stood_still_longer_than_its_lease_when_it_goes_on_t
 }
 
 #[tokio::test]
+async fn given_a_worker_that_stood_still_before_it_handed_in_when_it_hands_in_late_then_that_is_refused_and_no_row_is_doubled()
+ {
+    // A worker that fences itself sends no late hand-in: this one does not, and stands still each time that it has
+    // closed a file, which is just before it hands that in.
+    let mut scenario = Scenario::large();
+    let world = &mut scenario.world;
+    world.start_coordinator().await;
+    let point = tidegate_worker::failpoint::FILE_AFTER_CLOSE;
+    let stops = format!("{point}=stop");
+    world.start_worker_with("late", 1, &[("TIDEGATE_FAILPOINTS", &stops), ("TIDEGATE_FENCES_DOWN", "SelfFencing")]);
+    let id = world.apply(Scenario::SPEC).await;
+    let log = world.coordinator().log().to_owned();
+    let is_refused = || {
+        let said = fs::read_to_string(&log).unwrap_or_default();
+        said.lines().any(|line| line.contains("hand-in refused") && line.contains("the lease is over"))
+    };
+    let mut stops = 0;
+    while !is_refused() {
+        stops += 1;
+        wait_until("the worker to stand still", PATIENCE, async || (world.fired().len() >= stops).then_some(())).await;
+        let gone = |backfill: &v1::Backfill| backfill.workers.iter().all(|worker| worker.name != "late");
+        world.until(&id, "the coordinator to take its task from it", gone).await;
+        assert!(!is_refused(), "nothing was handed in yet");
+        world.signal_worker("late", Signal::Cont);
+        // It hands in late; or the coordinator is quicker to tell it, it begins anew, and stands still again.
+        wait_until("the late hand-in to be answered", PATIENCE, async || {
+            (is_refused() || world.fired().len() > stops).then_some(())
+        })
+        .await;
+    }
+    assert!(!is_over(&world.backfill(&id).await.unwrap()));
+    world.kill_worker("late");
+    world.start_worker("steady", 2);
+    scenario.must_end_exact(&id).await;
+}
+
+#[tokio::test]
 async fn given_a_coordinator_that_stood_still_longer_than_the_lease_when_it_goes_on_then_its_workers_come_back() {
     let mut scenario = Scenario::large();
     let world = &mut scenario.world;

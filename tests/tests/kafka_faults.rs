@@ -2,13 +2,16 @@
 //! holds each record of the range once, or the run fails and says what is missing.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use serde_json::json;
 use tidegate_proto::v1;
 use tidegate_tests::sandbox::kafka::{Held, Isolation, Record, Replay};
-use tidegate_tests::sandbox::{BEGIN, Broker, Chance, LEASE, PATIENCE, Signal, wait_until};
+use tidegate_tests::sandbox::{Broker, Chance, LEASE, PATIENCE, Signal, wait_until};
 
 const HOUR: i64 = 3_600_000;
-/// [`BEGIN`] in milliseconds.
-const START: i64 = BEGIN / 1_000;
+/// 2030-01-01 in milliseconds: later than the markers of transactions, which are of the time when a test runs.
+const START: i64 = 1_893_456_000_000;
+/// So that records of the future are taken.
+const ANY_TIME: [(&str, &str); 1] = [("message.timestamp.after.max.ms", "9223372036854775807")];
 
 fn records(partition: i32, numbers: std::ops::Range<i64>) -> Vec<Record> {
     let record = |at: i64| Record::to(partition).key(at.to_string()).value(format!("value {at}")).at(START + at * HOUR);
@@ -18,7 +21,7 @@ fn records(partition: i32, numbers: std::ops::Range<i64>) -> Vec<Record> {
 /// A topic of two partitions of ten records each.
 async fn little(broker: &Broker) -> String {
     let topic = Broker::name("little");
-    broker.create_topic(&topic, 2, &[]).await;
+    broker.create_topic(&topic, 2, &ANY_TIME).await;
     (0..2).for_each(|partition| drop(broker.produce(&topic, &records(partition, 0..10))));
     topic
 }
@@ -67,7 +70,7 @@ async fn given_a_topic_that_is_made_again_while_its_range_waits_when_read_then_n
         let topic = little(broker).await;
         let replay = Replay::of(broker, &topic);
         replay.run_to(record).await;
-        broker.recreate_topic(&topic, 2, &[]).await;
+        broker.recreate_topic(&topic, 2, &ANY_TIME).await;
         // As many records at the same offsets, and more: only its id tells that it is another topic.
         (0..2).for_each(|partition| drop(broker.produce(&topic, &records(partition, 100..120))));
 
@@ -94,11 +97,14 @@ async fn given_partitions_that_are_added_while_a_range_waits_when_read_then_it_i
     }
 }
 
-const PARTITIONS: i32 = 12;
+const PARTITIONS: i32 = 8;
 const WORKERS: [&str; 3] = ["w-1", "w-2", "w-3"];
+/// Records of a partition in one transaction, and transactions: two of eight are aborted.
+const EACH: i64 = 750;
+const ROUNDS: i64 = 8;
 
-/// A topic of 120,000 records in small batches, a quarter of them aborted, and its replay by three workers that fetch
-/// batch after batch with a pause between: some seconds of work.
+/// A topic of 48,000 records, a quarter of them aborted, and its replay by three workers under a gate that lets none of
+/// them get far ahead: many small hand-ins, over some seconds.
 struct Large {
     topic: String,
     replay: Replay,
@@ -108,20 +114,23 @@ struct Large {
 impl Large {
     async fn on(broker: &Broker) -> Self {
         let topic = Broker::name("large");
-        broker.create_topic(&topic, PARTITIONS, &[]).await;
-        let settings = [("batch.num.messages", "250"), ("linger.ms", "20")];
+        broker.create_topic(&topic, PARTITIONS, &ANY_TIME).await;
+        let settings = [("batch.num.messages", "100"), ("linger.ms", "20")];
         let mut writer = broker.writer_with(&Broker::name("writer"), &settings);
-        for round in 0..8 {
+        for round in 0..ROUNDS {
             writer.begin();
-            let each = |partition| records(partition, round * 1_250..(round + 1) * 1_250);
+            let each = |partition| records(partition, round * EACH..(round + 1) * EACH);
             writer.produce(&topic, &(0..PARTITIONS).flat_map(each).collect::<Vec<_>>());
             if round % 4 == 2 { writer.abort() } else { writer.commit() }
         }
         let expected = broker.content(&topic, Isolation::Committed);
-        assert_eq!(expected.len(), 90_000);
-        let replay = Replay::of(broker, &topic).with("/outputs/events/commit/every", "200ms".into());
-        let replay = replay.property("queued.min.messages", "1").property("fetch.queue.backoff.ms", "50");
-        let replay = replay.property("fetch.message.max.bytes", "1000");
+        assert_eq!(expected.len(), 36_000);
+        let replay = Replay::of(broker, &topic)
+            .with("/alignment", json!({"max_drift": "20d"}))
+            .with("/sources/events/event_time", json!({"out_of_orderness": "1h"}))
+            .with("/outputs/events/commit/every", "200ms".into())
+            .property("queued.min.messages", "1")
+            .property("fetch.message.max.bytes", "1000");
         Self { topic, replay, expected }
     }
 
@@ -166,7 +175,7 @@ async fn disturb(broker: &mut Broker, seed: u64, rounds: u64, mut choose: impl F
     let id = large.start().await;
     let mut done = Vec::new();
     for round in 0..rounds {
-        let share = 80_000 / rounds;
+        let share = 34_000 / rounds;
         let mark = if round == 0 { 1 } else { share * round + chance.below(share) };
         let Some(rows) = large.until(&id, mark).await else { break };
         let deed = choose(&mut chance);
@@ -190,8 +199,8 @@ async fn disturb(broker: &mut Broker, seed: u64, rounds: u64, mut choose: impl F
         done.push((rows, deed));
     }
     println!("seed {seed}: {done:?}");
-    assert!(done.len() >= 2, "seed {seed}: the run was over before it could be disturbed: {done:?}");
     large.must_end_exact(&id).await;
+    assert!(done.len() >= 2, "seed {seed}: the run was over before it could be disturbed: {done:?}");
     assert_eq!(broker.content(&large.topic, Isolation::Committed), large.expected, "the topic is what it was");
 }
 

@@ -320,6 +320,33 @@ async fn given_a_catalog_that_stands_still_and_forgets_its_tokens_when_it_goes_o
     scenario.must_end_exact(&id).await;
 }
 
+#[tokio::test]
+async fn given_a_catalog_that_dies_in_mid_run_when_it_stays_away_then_the_run_fails_clearly_and_goes_on_when_it_is_back()
+ {
+    let mut scenario = Scenario::large();
+    let warehouse = scenario.world.warehouse();
+    let mut server = RestCatalog::start_durable(&warehouse).await;
+    scenario.world.on_rest(&server.uri(), &warehouse, &json!({}), &json!({}));
+    let world = &mut scenario.world;
+    world.start_coordinator_saying(&["--commit-tries", "3"], &[]).await;
+    world.start_worker("w-1", 2);
+    let id = world.apply(Scenario::SPEC).await;
+    world.until(&id, "a first commit", |backfill| backfill.outputs.iter().any(|output| output.commits > 0)).await;
+
+    server.kill();
+
+    let failed = world.until_over(&id).await;
+    assert_eq!(failed.phase(), v1::Phase::Failed, "{failed:?}");
+    let ended = world.run(&["status", &id, "--wait"]).await.with(75);
+    ended.saying(&["catalog default cannot be reached", &server.uri(), "tidegate retry"]);
+    let accepted: u64 = failed.sources.iter().map(|source| source.rows_read).sum();
+    assert!(accepted < 200_000, "it was in the middle of it");
+
+    server.start_again(&warehouse).await;
+    world.run(&["retry", &id, "--yes"]).await.with(0);
+    scenario.must_end_exact(&id).await;
+}
+
 /// A spec that works; the catalog does not.
 const SPEC: &str = "version: 1
 kind: backfill

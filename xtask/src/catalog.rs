@@ -19,6 +19,7 @@ pub(crate) fn rest_catalog() -> Result<PathBuf, Failed> {
             .arg(folder)
             .arg("-classpath")
             .arg(jars.join("*"))
-            .arg(&server.path)])
+            .arg(&server.path)
+            .aside()])
     })
 }

@@ -18,11 +18,12 @@ pub(crate) fn python() -> Result<PathBuf, Failed> {
     let version = python_version()?;
     let folder = shelf::on("tidegate-venv", &[version.as_bytes(), &wanted], |environment| {
         steps::run([
-            Step::new("python environment", "python3").arg("-m").arg("venv").arg("--clear").arg(environment),
+            Step::new("python environment", "python3").arg("-m").arg("venv").arg("--clear").arg(environment).aside(),
             ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input", "--requirement"]
                 .into_iter()
                 .fold(Step::new("python packages", environment.join("bin/python")), Step::arg)
-                .arg(&requirements),
+                .arg(&requirements)
+                .aside(),
         ])
     })?;
     Ok(folder.join("bin/python"))

@@ -19,6 +19,9 @@ pub(crate) struct Coordinator {
     /// How long a worker's lease lasts without a renewal
     #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = lease)]
     pub lease: std::time::Duration,
+    /// After how many failures in a row a commit ends its backfill; the pause between two doubles, up to 30s
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub commit_tries: u32,
     /// Listen where other machines can connect, although nothing is encrypted and nobody is asked who they are
     #[arg(long)]
     pub insecure_listen_anywhere: bool,

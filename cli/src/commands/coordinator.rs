@@ -29,7 +29,12 @@ pub(super) async fn coordinator(args: args::Coordinator, context: &Context) -> O
     let state = &context.config.state.value;
     let meta = RedbStore::open(state).await.map_err(|error| store_error(error, state.display()))?;
     let blobs = Blobs::local(state.join("blobs"));
-    let config = core::Config { lease: args.lease, grace: args.lease, ..core::Config::default() };
+    let config = core::Config {
+        lease: args.lease,
+        grace: args.lease,
+        max_commit_tries: args.commit_tries,
+        ..core::Config::default()
+    };
     let (handle, driver) = Driver::open(config, Arc::new(meta), blobs).await.map_err(driver_error)?;
     let incoming = TcpIncoming::bind(listen).map_err(|error| {
         Error::new(Exit::Failed, format!("cannot listen on {listen}"))

@@ -57,7 +57,7 @@ pub(crate) fn worker_config(config: &Config, name: String, access: Access) -> Wo
         access,
         catalogs: Arc::new(Catalogs::new(catalogs(config))),
         default_catalog: DEFAULT_CATALOG.to_owned(),
-        fences: Fences::default(),
+        fences: Fences::from_env(),
     }
 }
 

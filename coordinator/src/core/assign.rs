@@ -142,17 +142,17 @@ impl Core {
         }
     }
 
-    /// Tells the sessions that read of a backfill where its gate is, if it has moved.
+    /// Tells the sessions that read of a backfill where its gate is, and how many share a limit, if either has changed.
     pub(super) fn tell_gate(&mut self, id: &BackfillId, out: &mut Out) {
         let Some(backfill) = self.backfills.get_mut(id) else { return };
-        let gate = backfill.gate();
-        if backfill.told == Some(gate) {
+        let gate = backfill.gate_message();
+        if backfill.told.as_ref() == Some(&gate) {
             return;
         }
-        backfill.told = Some(gate);
         for session in backfill.grants.readers() {
-            out.send(session, Kind::Gate(v1::Gate::of(id, gate)));
+            out.send(session, Kind::Gate(gate.clone()));
         }
+        backfill.told = Some(gate);
     }
 }
 
@@ -225,7 +225,7 @@ fn odd_work(backfill: &Backfill, task: TaskId) -> Option<Work> {
 }
 
 fn read_work(backfill: &mut Backfill, task: TaskId) -> Option<Work> {
-    let gate = v1::Gate::of(&backfill.id, backfill.gate());
+    let gate = backfill.gate_message();
     let (plan, place) = backfill.read_task(task)?;
     let payload = plan.payload(place)?;
     let next_unit = plan.progress(place)?.next;

@@ -30,6 +30,8 @@ pub struct CoreSpec {
     pub allow_wide: bool,
     /// The sources' names, in order.
     pub sources: Vec<String>,
+    /// Whether a source has a rate limit: its readers are then told how many they are.
+    pub limited: bool,
     /// The outputs, in order.
     pub outputs: Vec<CoreOutput>,
 }
@@ -106,7 +108,7 @@ pub struct Backfill {
     pub(super) grants: Grants,
     pub(super) paused: BTreeSet<(EventTime, TaskId)>,
     pub(super) tries: BTreeMap<TaskId, Tries>,
-    pub(super) told: Option<Gate>,
+    pub(super) told: Option<v1::Gate>,
     pub(super) grace: bool,
     /// Whether this process has raised the term: without that it grants nothing.
     pub(super) led: bool,
@@ -215,6 +217,13 @@ impl Backfill {
     /// Whether every source is enumerated.
     pub(super) fn is_found(&self) -> bool {
         self.sources.iter().all(|source| source.plan.found().is_some())
+    }
+
+    /// What workers are told of the gate.
+    pub(super) fn gate_message(&self) -> v1::Gate {
+        let sources = if self.spec.limited { self.spec.sources.len() } else { 0 };
+        let readers = (0..sources).map(|ix| self.grants.reads_of(SourceIx::new(u32::try_from(ix).unwrap_or(u32::MAX))));
+        v1::Gate { readers: readers.collect(), ..v1::Gate::of(&self.id, self.gate()) }
     }
 
     /// What a saved plan says of a source.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tidegate_common::ids::{SessionId, TaskId, Token};
+use tidegate_common::ids::{SessionId, SourceIx, TaskId, Token};
 use tidegate_common::time::EventTime;
 
 /// A task that is granted to a session.
@@ -36,6 +36,8 @@ pub(super) struct Grants {
     by_task: BTreeMap<TaskId, Grant>,
     /// How many reads each session holds; only those that hold one.
     readers: BTreeMap<SessionId, u32>,
+    /// How many reads of each source are granted; only those that have one.
+    by_source: BTreeMap<SourceIx, u32>,
     reads: u32,
 }
 
@@ -43,8 +45,9 @@ impl Grants {
     /// Grants a task; one that was granted before is given back first.
     pub(super) fn insert(&mut self, task: TaskId, grant: Grant) {
         self.remove(task);
-        if is_read(task) {
+        if let TaskId::Read(source, ..) = task {
             *self.readers.entry(grant.session).or_default() += 1;
+            *self.by_source.entry(source).or_default() += 1;
             self.reads += 1;
         }
         self.by_task.insert(task, grant);
@@ -54,14 +57,10 @@ impl Grants {
     /// Ends a task's grant.
     pub(super) fn remove(&mut self, task: TaskId) -> Option<Grant> {
         let grant = self.by_task.remove(&task)?;
-        if is_read(task) {
+        if let TaskId::Read(source, ..) = task {
             self.reads = self.reads.saturating_sub(1);
-            if let Some(held) = self.readers.get_mut(&grant.session) {
-                *held = held.saturating_sub(1);
-                if *held == 0 {
-                    self.readers.remove(&grant.session);
-                }
-            }
+            one_less(&mut self.readers, grant.session);
+            one_less(&mut self.by_source, source);
         }
         debug_assert!(self.is_exact());
         Some(grant)
@@ -70,6 +69,11 @@ impl Grants {
     /// The sessions that read.
     pub(super) fn readers(&self) -> impl Iterator<Item = SessionId> {
         self.readers.keys().copied()
+    }
+
+    /// How many reads of `source` are granted.
+    pub(super) fn reads_of(&self, source: SourceIx) -> u32 {
+        self.by_source.get(&source).copied().unwrap_or(0)
     }
 
     /// How many reads are granted.
@@ -107,7 +111,18 @@ impl Grants {
         for (_, grant) in self.iter().filter(|(task, _)| is_read(*task)) {
             *walked.entry(grant.session).or_default() += 1;
         }
-        self.reads == walked.values().sum::<u32>() && self.readers == walked
+        let all = self.reads == walked.values().sum::<u32>() && self.readers == walked;
+        all && self.reads == self.by_source.values().sum::<u32>() && self.by_source.values().all(|count| *count > 0)
+    }
+}
+
+/// Counts one of `key` less; what there is none of has no entry.
+fn one_less<K: Ord + Copy>(counts: &mut BTreeMap<K, u32>, key: K) {
+    if let Some(count) = counts.get_mut(&key) {
+        *count = count.saturating_sub(1);
+        if *count == 0 {
+            counts.remove(&key);
+        }
     }
 }
 
@@ -118,7 +133,7 @@ pub(super) fn is_read(task: TaskId) -> bool {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use tidegate_common::ids::{Epoch, OutputIx, SegmentIx, Sequence, SourceIx, Term};
+    use tidegate_common::ids::{Epoch, OutputIx, SegmentIx, Sequence, Term};
 
     use super::*;
 

@@ -103,7 +103,7 @@ impl Core {
             Ok(next_unit) => {
                 self.end_grant(&held.id, held.task, false);
                 let Some(token) = self.grant(&held.id, held.task, session, out) else { return };
-                let gate = self.backfills.get(&held.id).map(|backfill| v1::Gate::of(&held.id, backfill.gate()));
+                let gate = self.backfills.get(&held.id).map(|backfill| backfill.gate_message());
                 out.actions.extend(gate.map(|gate| Action::Send(session, Kind::Gate(gate))));
                 out.send(
                     session,

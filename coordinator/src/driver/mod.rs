@@ -268,6 +268,12 @@ impl Driver {
     /// A worker that does not keep up loses its session, never the driver its time.
     fn send(&mut self, session: SessionId, kind: from_coordinator::Kind) {
         let Some(outgoing) = self.sessions.get(&session) else { return };
+        if let from_coordinator::Kind::HandInReply(v1::HandInReply {
+            backfill, attempt, reason, accepted: false, ..
+        }) = &kind
+        {
+            tracing::info!(%session, backfill, attempt, reason, "hand-in refused");
+        }
         if let Err(mpsc::error::TrySendError::Full(_)) = outgoing.try_send(kind) {
             tracing::warn!(%session, "the worker does not keep up with its messages: its session is closed");
             self.sessions.remove(&session);

@@ -2,7 +2,7 @@
 
 use tidegate_common::clock;
 use tidegate_common::spec::model::{Mode, Publish};
-use tidegate_common::spec::{self, Resolved, SpecErrors};
+use tidegate_common::spec::{self, RateLimit, Resolved, ResolvedSource, SourceKind, SpecErrors};
 
 use crate::core::{CoreOutput, CoreSpec};
 
@@ -22,6 +22,10 @@ pub fn resolve(json: &str) -> Result<Resolved, BadSpec> {
     Ok(spec::resolve(spec::from_canonical_json(json)?, clock::processing_time_micros())?)
 }
 
+fn is_limited(source: &ResolvedSource) -> bool {
+    matches!(&source.kind, SourceKind::Kafka(kafka) if kafka.rate_limit != RateLimit::default())
+}
+
 /// What the core needs to know of a spec.
 pub fn core_spec(resolved: &Resolved) -> CoreSpec {
     let outputs = resolved.outputs.iter().map(|output| CoreOutput {
@@ -38,6 +42,7 @@ pub fn core_spec(resolved: &Resolved) -> CoreSpec {
         max_drift: resolved.max_drift,
         allow_wide: resolved.allow_wide,
         sources: resolved.sources.iter().map(|source| source.name.clone()).collect(),
+        limited: resolved.sources.iter().any(is_limited),
         outputs: outputs.collect(),
     }
 }

@@ -37,12 +37,33 @@ impl RestCatalog {
 
     /// One of its own.
     pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// One of its own that keeps the state of the tables in `warehouse`, a folder, beside them: it can be killed and
+    /// started again.
+    pub async fn start_durable(warehouse: &str) -> Self {
+        Self::start_with(&["0", warehouse]).await
+    }
+
+    /// Kills it.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Starts one of [`RestCatalog::start_durable`] again after it was killed, where it was.
+    pub async fn start_again(&mut self, warehouse: &str) {
+        let port = self.authority.rsplit(':').next().unwrap_or_default().to_owned();
+        *self = Self::start_with(&[&port, warehouse]).await;
+    }
+
+    async fn start_with(arguments: &[&str]) -> Self {
         let made = std::env::var_os("TIDEGATE_REST_CATALOG").map(PathBuf::from);
         let made = made.unwrap_or_else(|| of_xtask("rest-catalog"));
         let folder = TempDir::with_prefix("tidegate-catalog-").expect("a folder");
         let mut command = Command::new("java");
         command.args(["-XX:TieredStopAtLevel=1", "-Xmx256m", "-classpath"]);
-        command.arg(format!("{}:{}/*", made.display(), made.join("jars").display())).arg("RestCatalog");
+        command.arg(format!("{}:{}/*", made.display(), made.join("jars").display())).arg("RestCatalog").args(arguments);
         let mut process = Process::start("catalog", command, folder.path().join("log"));
         let authority = wait_until("the REST catalog to listen", PATIENCE, async || {
             let said = process.said();

@@ -240,13 +240,18 @@ impl World {
 
     /// Starts the coordinator with variables in its environment; waits until it listens.
     pub async fn start_coordinator_with(&mut self, env: &[(&str, &str)]) {
+        self.start_coordinator_saying(&[], env).await;
+    }
+
+    /// As [`World::start_coordinator_with`], with more said on the command line.
+    pub async fn start_coordinator_saying(&mut self, more: &[&str], env: &[(&str, &str)]) {
         if self.room.is_none() {
             self.room = Some(ROOM.acquire().await.expect("it is never closed"));
         }
         let listen = self.address.as_deref().map_or("127.0.0.1:0", |address| address.trim_start_matches("http://"));
         let lease = format!("{}ms", LEASE.as_millis());
         let mut command = self.command(&["coordinator", "--listen", listen, "--state", "state", "--lease", &lease]);
-        command.envs(env.iter().copied());
+        command.args(more).envs(env.iter().copied());
         let mut process = self.spawn("coordinator", command);
         let address = wait_until("the coordinator to listen", PATIENCE, async || {
             let said = process.said();
@@ -272,6 +277,26 @@ impl World {
         let arguments = ["worker", "--coordinator", &address, "--name", name, "--slots", &slots, "--allow-path", &root];
         let mut command = self.command(&arguments);
         command.envs(env.iter().copied());
+        let process = self.spawn(name, command);
+        self.workers.insert(name.to_owned(), process);
+    }
+
+    /// Starts a worker that can write no file of more than `blocks` blocks of 512 bytes, as if the disk had no more room.
+    /// The system would end it with a signal; told to ignore that, it gets the error.
+    pub fn start_worker_without_room(&mut self, name: &str, slots: u32, blocks: u32) {
+        let (slots, address) = (slots.to_string(), self.address());
+        let root = self.root().display().to_string();
+        let arguments = ["worker", "--coordinator", &address, "--name", name, "--slots", &slots, "--allow-path", &root];
+        let worker = self.command(&arguments);
+        let mut command = Command::new("sh");
+        command.args(["-c", "trap '' XFSZ; ulimit -f \"$0\"; exec \"$@\""]).arg(blocks.to_string());
+        command.arg(worker.get_program()).args(worker.get_args()).current_dir(self.root());
+        for (name, value) in worker.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
         let process = self.spawn(name, command);
         self.workers.insert(name.to_owned(), process);
     }

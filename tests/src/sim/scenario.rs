@@ -108,6 +108,8 @@ fn order(chance: &mut Chance, n: u64, tables: usize) -> Order {
     let outputs = chance.between(1, 3);
     let first_table = chance.below(tables as u64);
     let poison = if chance.one_in(5) { poison(chance, &sources) } else { BTreeSet::new() };
+    // Readers are then told how many they are, which changes no decision.
+    let limited = sources.len() % 2 == 0;
     Order {
         id,
         spec: CoreSpec {
@@ -117,6 +119,7 @@ fn order(chance: &mut Chance, n: u64, tables: usize) -> Order {
             max_drift: drift,
             allow_wide,
             sources: (0..sources.len()).map(|at| format!("source-{at}")).collect(),
+            limited,
             outputs: (0..outputs).map(|at| output(chance, at)).collect(),
         },
         reads: (0..outputs).map(|_| u32::try_from(chance.below(sources.len() as u64)).unwrap_or(0)).collect(),

@@ -4,10 +4,11 @@
 //! records and what compaction removed leave offsets without a record, at the tail too. The end is passed when a record
 //! at or behind it comes, or when the brokers say that the log ended there or behind it.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arrow::array::{BinaryArray, BinaryBuilder};
 use rdkafka::error::RDKafkaErrorCode;
+use tidegate_common::clock::{Monotonic, monotonic};
 
 use super::native::{Fetch, Fetched, Messages, Record, Refusal};
 use super::{Client, KafkaError, Quiet, error};
@@ -45,6 +46,13 @@ pub(crate) struct Records {
     pub(crate) headers: Vec<Header>,
     /// Offsets before, between and behind them that hold no record.
     pub(crate) gaps: u64,
+}
+
+impl Records {
+    /// Bytes of keys and values.
+    pub(crate) fn bytes(&self) -> usize {
+        self.keys.value_data().len() + self.values.value_data().len()
+    }
 }
 
 /// What a look brought.
@@ -97,7 +105,7 @@ struct Open<'c> {
     at: usize,
     /// Where the log ended when the brokers last said so.
     ended: Option<i64>,
-    heard: Instant,
+    heard: Monotonic,
 }
 
 impl<'c> Fetcher<'c> {
@@ -131,7 +139,7 @@ impl<'c> Fetcher<'c> {
 
     fn arrive(&self, open: &mut Open<'c>, end: i64) -> Result<Arrived, Broken> {
         let mut batch = Batch::new(self.with_headers);
-        let began = Instant::now();
+        let began = monotonic();
         loop {
             while let Some(fetched) = open.messages.get(open.at) {
                 match fetched {
@@ -157,7 +165,7 @@ impl<'c> Fetcher<'c> {
             }
             match open.ended {
                 Some(offset) if offset >= end => return Ok(batch.end(open, end)),
-                Some(offset) if offset < end && open.heard.elapsed() > PATIENCE => {
+                Some(offset) if offset < end && monotonic().since(open.heard) > PATIENCE => {
                     return Err(Broken::Truncated { end: offset });
                 }
                 _ => {}
@@ -168,10 +176,10 @@ impl<'c> Fetcher<'c> {
             open.messages = open.fetch.next(TICK);
             open.at = 0;
             if open.messages.len() > 0 {
-                open.heard = Instant::now();
-            } else if open.heard.elapsed() > PATIENCE && open.ended.is_none() {
+                open.heard = monotonic();
+            } else if monotonic().since(open.heard) > PATIENCE && open.ended.is_none() {
                 return Err(Broken::Kafka(silent(self.client, &self.topic, open)));
-            } else if batch.len() == 0 && began.elapsed() > IDLE {
+            } else if batch.len() == 0 && monotonic().since(began) > IDLE {
                 return Ok(Arrived::Some(batch.finish())); // lets the reader look whether it is still wanted
             }
         }
@@ -184,7 +192,7 @@ impl<'c> Fetcher<'c> {
             Broken::Kafka(error::judged(code, text, servers, &doing, &self.topic, Some(partition)))
         })?;
         let messages = Messages::none();
-        Ok(Open { partition, next, fetch, messages, at: 0, ended: None, heard: Instant::now() })
+        Ok(Open { partition, next, fetch, messages, at: 0, ended: None, heard: monotonic() })
     }
 }
 

@@ -6,6 +6,9 @@
 mod error;
 mod fetch;
 mod native;
+mod pace;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
@@ -13,13 +16,17 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
+use rdkafka::statistics::{Statistics, Window};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tidegate_common::spec::model::KafkaSpec;
 
 pub use self::error::KafkaError;
 pub(crate) use self::fetch::{Arrived, Broken, Fetcher, Records};
+use self::pace::{Pace, Report};
 use crate::access::{Access, resolve_secret};
 
+/// How long a client rests at most before it works again.
+const LONGEST_REST: Duration = Duration::from_secs(2);
 /// How long one question may take.
 const WAIT: Duration = Duration::from_secs(30);
 /// Kibibytes that a client fetches ahead, where the spec says nothing: what is fetched and not read at a range's end is
@@ -44,6 +51,8 @@ const FIXED: &[(&str, &str)] = &[
     ("enable.auto.offset.store", "false"),
     ("auto.offset.reset", "error"),
     ("allow.auto.create.topics", "false"),
+    // What the brokers say of themselves is looked at so often, in milliseconds.
+    ("statistics.interval.ms", "1000"),
 ];
 
 /// Where to connect, and how.
@@ -60,6 +69,27 @@ impl std::fmt::Debug for Cluster {
     }
 }
 
+/// Refuses a mechanism that this binary was built without.
+fn built_for(spec: &KafkaSpec) -> Result<(), KafkaError> {
+    let given = ["sasl.mechanism", "sasl.mechanisms"].map(|key| spec.properties.get(key));
+    let is_given = |mechanism: &str| given.iter().flatten().any(|given| given.trim().eq_ignore_ascii_case(mechanism));
+    let lacks = if is_given("GSSAPI") && !cfg!(feature = "gssapi") {
+        "Kerberos needs a binary built with `--features gssapi`"
+    } else if is_given("OAUTHBEARER") && !cfg!(feature = "oidc") {
+        "OAUTHBEARER needs a binary built with `--features oidc`"
+    } else {
+        return Ok(());
+    };
+    Err(KafkaError::Denied(format!("{lacks}: build this worker so, or use SCRAM-SHA-512 or PLAIN over TLS")))
+}
+
+/// `host[:port]` of a URL.
+fn host_of(url: &str) -> &str {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    authority.rsplit_once('@').map_or(authority, |(_, host)| host)
+}
+
 impl Cluster {
     /// The cluster of `spec`, whose settings were checked.
     ///
@@ -68,7 +98,9 @@ impl Cluster {
     pub(crate) fn of(spec: &KafkaSpec, access: &Access) -> Result<Self, KafkaError> {
         let servers = spec.properties.get("bootstrap.servers").cloned().unwrap_or_default();
         if let Some(allowed) = &access.endpoints {
-            let mut brokers = servers.split(',').map(|broker| broker.trim().rsplit("://").next().unwrap_or_default());
+            let token = spec.properties.get("sasl.oauthbearer.token.endpoint.url").map(|url| host_of(url));
+            let mut brokers =
+                servers.split(',').chain(token).map(|broker| broker.trim().rsplit("://").next().unwrap_or_default());
             let is_allowed = |broker: &str| {
                 let host = broker.rsplit_once(':').map_or(broker, |(host, _)| host);
                 allowed.iter().any(|allowed| allowed == broker || allowed == host)
@@ -78,6 +110,7 @@ impl Cluster {
                 return Err(KafkaError::Denied(what));
             }
         }
+        built_for(spec)?;
         let mut config = ClientConfig::new();
         for (key, value) in DEFAULTS {
             config.set(*key, *value);
@@ -98,7 +131,12 @@ impl Cluster {
 
     /// A client of it; connects when it is first asked something.
     pub(crate) fn client(&self) -> Result<Client, KafkaError> {
-        let consumer = self.config.create_with_context(Quiet).map_err(|e| KafkaError::Settings(e.to_string()))?;
+        self.connected(&self.config)
+    }
+
+    fn connected(&self, config: &ClientConfig) -> Result<Client, KafkaError> {
+        let made = config.create_with_context(Quiet::default());
+        let consumer = made.map_err(|e| KafkaError::Settings(e.to_string()))?;
         Ok(Client { consumer, servers: self.servers.clone() })
     }
 
@@ -110,11 +148,7 @@ impl Cluster {
         partitions: &[i32],
     ) -> Result<Vec<(i32, Option<i64>)>, KafkaError> {
         let mut config = self.config.clone();
-        let consumer: BaseConsumer<Quiet> = config
-            .set("group.id", group)
-            .create_with_context(Quiet)
-            .map_err(|e| KafkaError::Settings(e.to_string()))?;
-        let client = Client { consumer, servers: self.servers.clone() };
+        let client = self.connected(config.set("group.id", group))?;
         let doing = format!("asking where the group {group} stands");
         let mut asked = TopicPartitionList::with_capacity(partitions.len());
         for partition in partitions {
@@ -125,9 +159,11 @@ impl Cluster {
     }
 }
 
-/// A client's callbacks: what it says goes to the log of this process.
-#[derive(Debug)]
-pub(crate) struct Quiet;
+/// A client's callbacks: what it says goes to the log of this process, and what the brokers say sets its pace.
+#[derive(Debug, Default)]
+pub(crate) struct Quiet {
+    pace: Pace,
+}
 
 impl ClientContext for Quiet {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
@@ -138,6 +174,17 @@ impl ClientContext for Quiet {
             RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning => tracing::warn!(facility, "kafka client: {message}"),
             _ => tracing::debug!(facility, "kafka client: {message}"),
         }
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        let millis = |window: &Option<Window>| window.as_ref().map_or(0, |window| window.max);
+        let micros = |window: &Option<Window>| window.as_ref().map_or(0, |window| window.p99);
+        let unsigned = |value: i64| u64::try_from(value).unwrap_or(0);
+        let brokers = || statistics.brokers.values();
+        let throttled = brokers().map(|broker| millis(&broker.throttle)).max().map_or(0, unsigned);
+        let latency = brokers().map(|broker| micros(&broker.rtt)).max().map_or(0, unsigned);
+        let report = Report { throttled: Duration::from_millis(throttled), latency: Duration::from_micros(latency) };
+        self.pace.hear(report);
     }
 
     fn error(&self, error: ClientError, reason: &str) {
@@ -163,6 +210,13 @@ pub(crate) struct Client {
 }
 
 impl Client {
+    /// Takes in what the brokers say of themselves, and says how long to rest after having worked for `worked`.
+    pub(crate) fn rest(&self, worked: Duration) -> Duration {
+        // Only reports and errors come this way: the callbacks see them.
+        let _ = self.consumer.poll(Duration::ZERO);
+        self.consumer.context().pace.rest(worked).min(LONGEST_REST)
+    }
+
     /// What `topic` is.
     pub(crate) fn topic(&self, topic: &str) -> Result<TopicState, KafkaError> {
         let doing = format!("looking at the topic {topic}");

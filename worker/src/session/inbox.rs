@@ -39,7 +39,7 @@ impl Session {
             Down::Welcome(_) => Err(BadMessage::Nonsense { part: "kind", why: "a second Welcome".to_owned() }),
             Down::Backfill(info) => backfill_id(&info.backfill).map(|id| self.runs.learn(id, info)),
             Down::Assign(assign) => self.assigned(assign),
-            Down::Gate(gate) => backfill_id(&gate.backfill).map(|id| self.runs.gate(&id, gate.value())),
+            Down::Gate(gate) => backfill_id(&gate.backfill).map(|id| self.runs.gate(&id, &gate)),
             Down::Renewed(renewed) => {
                 self.state.renewed(renewed.heartbeat);
                 Ok(())
@@ -101,7 +101,7 @@ impl Session {
         let taken = self.state.assigned(grant.clone(), attempt.clone(), next_unit, units);
         let (run, lease) = taken.map_err(|unwilling| Refusal::Unwilling(task, unwilling))?;
         if let Work::Read(v1::ReadWork { gate: Some(gate), .. }) = &work {
-            self.runs.gate(&grant.backfill, gate.value());
+            self.runs.gate(&grant.backfill, gate);
         }
         self.runs.start(run, grant.clone(), attempt, lease, work);
         Ok(())
@@ -120,6 +120,9 @@ impl Session {
 
     fn replied(&mut self, reply: v1::HandInReply) {
         if let Some(id) = self.state.replied(&reply) {
+            if !reply.accepted {
+                tracing::warn!(run = ?self.state.grant(id), number = reply.number, reason = reply.reason, "hand-in refused");
+            }
             let verdict = if reply.accepted { Verdict::Accepted } else { Verdict::Refused { reason: reply.reason } };
             self.runs.answer(id, verdict);
         }

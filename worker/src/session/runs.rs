@@ -26,6 +26,8 @@ struct Running {
 struct Known {
     info: Arc<v1::BackfillInfo>,
     gate: watch::Sender<Gate>,
+    /// How many read tasks run, by source; empty where no source has a rate limit.
+    readers: watch::Sender<Vec<u32>>,
 }
 
 /// The running task bodies.
@@ -49,8 +51,8 @@ impl Runs {
         match self.backfills.get_mut(&backfill) {
             Some(known) => known.info = info,
             None => {
-                let gate = watch::Sender::new(Gate::OPEN);
-                self.backfills.insert(backfill, Known { info, gate });
+                let (gate, readers) = (watch::Sender::new(Gate::OPEN), watch::Sender::new(Vec::new()));
+                self.backfills.insert(backfill, Known { info, gate, readers });
             }
         }
     }
@@ -64,10 +66,11 @@ impl Runs {
         self.backfills.retain(|id, _| keep(id));
     }
 
-    /// The gate has moved.
-    pub(crate) fn gate(&self, backfill: &BackfillId, gate: Gate) {
+    /// The gate has moved, or other tasks read.
+    pub(crate) fn gate(&self, backfill: &BackfillId, gate: &v1::Gate) {
         if let Some(known) = self.backfills.get(backfill) {
-            known.gate.send_replace(gate);
+            known.gate.send_replace(gate.value());
+            known.readers.send_replace(gate.readers.clone());
         }
     }
 
@@ -83,6 +86,7 @@ impl Runs {
             work,
             attempt,
             gate: known.gate.subscribe(),
+            readers: known.readers.subscribe(),
             wish: wishes,
             lease,
             granted: grant.token.into(),

@@ -278,7 +278,7 @@ async fn the_gate_reaches_every_read_of_its_backfill() {
     let (mut one, mut two) = (world.reading(&mut peer, 1, 1).await, world.reading(&mut peer, 2, 2).await);
     assert_eq!(one.context.gate.borrow().watermark, EventTime::from_micros(0), "the one of its assignment");
     let gate = Gate::new(EventTime::from_micros(50), Some(Span::from_micros(5)));
-    peer.send(Down::Gate(v1::Gate { backfill: backfill(), watermark: 50, gate: Some(55) })).await;
+    peer.send(Down::Gate(v1::Gate { backfill: backfill(), watermark: 50, gate: Some(55), readers: Vec::new() })).await;
     one.context.gate.wait_for(|at| *at == gate).await.unwrap();
     two.context.gate.wait_for(|at| *at == gate).await.unwrap();
 }

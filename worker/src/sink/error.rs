@@ -150,6 +150,7 @@ impl Classify for SinkError {
             Self::Value { .. } | Self::Intent { .. } => Class::Poison,
             Self::Unknown { .. } => Class::Unknown,
             Self::Io { source, .. } if sick(source) => Class::WorkerSick,
+            Self::Lake { source, .. } if is_sick(source.as_ref()) => Class::WorkerSick,
             Self::Catalog { .. }
             | Self::Unreachable { .. }
             | Self::Conflict { .. }
@@ -178,6 +179,12 @@ impl Classify for SinkError {
 
 /// Whether another machine may do better: this one's disk is full, read-only or not the user's.
 fn sick(error: &std::io::Error) -> bool {
-    use std::io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
-    matches!(error.kind(), PermissionDenied | QuotaExceeded | ReadOnlyFilesystem | StorageFull)
+    use std::io::ErrorKind::{FileTooLarge, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    matches!(error.kind(), FileTooLarge | PermissionDenied | QuotaExceeded | ReadOnlyFilesystem | StorageFull)
+}
+
+/// Whether such a disk is at the root of what a library says.
+fn is_sick(error: &(dyn std::error::Error + 'static)) -> bool {
+    let chain = std::iter::successors(Some(error), |error| error.source());
+    chain.filter_map(|error| error.downcast_ref()).any(sick)
 }

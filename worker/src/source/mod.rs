@@ -54,12 +54,14 @@ pub struct SourceBatch {
     pub void: u64,
     /// Whether rows may lie outside the unit's bounds; they are counted.
     pub may_stray: bool,
+    /// Bytes of the records, where a rate limit may count them; else 0.
+    pub bytes: u64,
 }
 
 impl SourceBatch {
     /// Rows and dead letters, of a source that has nothing else.
     pub fn of(rows: RecordBatch, event_time: Int64Array, dead: Vec<DeadRecord>) -> Self {
-        Self { rows, event_time, dead, gaps: 0, void: 0, may_stray: false }
+        Self { rows, event_time, dead, gaps: 0, void: 0, may_stray: false, bytes: 0 }
     }
 }
 

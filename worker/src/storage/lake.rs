@@ -20,6 +20,7 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, WriteMultipart};
 use serde::{Deserialize, Serialize};
 
+use super::disk::DiskFile;
 use super::renew::{Keyring, Renew};
 use super::s3::S3;
 use super::{StoreError, Trouble};
@@ -207,7 +208,7 @@ impl Storage for LakeStorage {
 
     async fn writer(&self, path: &str) -> Result<Box<dyn FileWrite>> {
         if !is_bucket(path) {
-            return self.disk.writer(path).await;
+            return Ok(Box::new(DiskFile::create(path)?));
         }
         let (store, key) = self.buckets.place(path)?;
         let object = Object { store, key, url: path.to_owned() };

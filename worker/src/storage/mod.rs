@@ -3,6 +3,7 @@
 //! Settings hold secrets that are resolved already and never show them. What it refuses: plain http to another machine
 //! unless that is meant, and the worker's own credentials for a spec where its environment is closed to specs.
 
+mod disk;
 mod lake;
 mod renew;
 mod s3;

@@ -126,6 +126,8 @@ pub struct TaskContext {
     pub attempt: String,
     /// The gate as it was last heard of.
     pub gate: watch::Receiver<Gate>,
+    /// How many read tasks run, by source: they share its rate limit. Empty where no source has one.
+    pub readers: watch::Receiver<Vec<u32>>,
     /// What the coordinator wishes.
     pub wish: watch::Receiver<Wish>,
     /// The right to go on.

@@ -6,10 +6,13 @@
 //! that of the dead letters, too.
 
 mod bury;
+mod limit;
 mod sift;
 mod tally;
 #[cfg(test)]
 mod tests;
+
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::error::ArrowError;
@@ -18,7 +21,8 @@ use bytes::Bytes;
 use futures::StreamExt;
 use tidegate_common::clock::Monotonic;
 use tidegate_common::fence::{Fence, Fences};
-use tidegate_common::ids::OutputIx;
+use tidegate_common::ids::{OutputIx, TaskId};
+use tidegate_common::spec::RateLimit;
 use tidegate_common::time::{Bounds, EventTime, Window};
 use tidegate_proto::v1;
 
@@ -27,7 +31,11 @@ use super::{Cursor, Fenced, TaskContext, TaskEnd, TaskError, Verdict, Wish};
 use crate::failure::{Class, Classify};
 use crate::source::{NO_EVENT_TIME, UnitReader};
 pub use bury::DeadLetters;
+use limit::Limiter;
 use tally::{Beside, Tally};
+
+/// How long a wait for the rate limit goes on without a look at the lease.
+const MAX_NAP: Duration = Duration::from_secs(1);
 
 /// Where a read task's rows go: one output's query and its writer.
 #[async_trait]
@@ -69,6 +77,8 @@ pub struct ReadJob {
     pub next_unit: u32,
     /// The read window; rows outside it are counted and not passed on.
     pub window: Window,
+    /// How fast the source may be read, by all of its readers together.
+    pub rate_limit: RateLimit,
     /// All of them, outside tests.
     pub fences: Fences,
 }
@@ -182,8 +192,8 @@ pub async fn read(
     let units = units(&job.task)?;
     let keeper = dead_letters.as_ref().map(|kept| kept.output);
     let tally = Tally::new(job.next_unit, outputs.len(), keeper);
-    let charge = budget.open();
-    let mut reading = Reading { context, job, units, source, outputs, dead_letters, charge, tally, number: 0 };
+    let (charge, limiter) = (budget.open(), Limiter::new(job.rate_limit));
+    let mut reading = Reading { context, job, units, source, outputs, dead_letters, charge, limiter, tally, number: 0 };
     reading.run().await
 }
 
@@ -225,6 +235,7 @@ struct Reading {
     outputs: Vec<Box<dyn OutputPort>>,
     dead_letters: Option<DeadLetters>,
     charge: Charge,
+    limiter: Limiter,
     /// What the next hand-in covers.
     tally: Tally,
     number: u64,
@@ -300,13 +311,13 @@ impl Reading {
 
     async fn read_unit(&mut self, at: u32, watermark: EventTime) -> Result<(), TaskError> {
         let Some(&Unit { unit, bounds, .. }) = self.unit(at) else { return Ok(()) };
-        let (began, waited) = (self.now(), self.tally.backpressure);
+        let (began, waited) = (self.now(), self.tally.backpressure + self.tally.limited);
         let (mut rows, mut without_time) = (0, 0);
         let mut batches = self.source.read(&unit).await?;
         while let Some(batch) = batches.next().await {
             self.context.lease.check()?;
             let mut batch = batch?;
-            let dead = std::mem::take(&mut batch.dead);
+            let (dead, bytes) = (std::mem::take(&mut batch.dead), batch.bytes);
             let mut beside = Beside { void: batch.void, gaps: batch.gaps, dead: 0 };
             let place = || place(&self.job.task, &unit);
             let sifted = sift::sift(batch, self.job.window, bounds)
@@ -324,6 +335,7 @@ impl Reading {
             self.tally.batch(&sifted, &beside, watermark);
             self.bury(&unit, &dead).await?;
             self.pass_on(sifted.kept).await?;
+            self.keep_to_limit(sifted.rows + beside.dead + beside.void, bytes).await?;
         }
         drop(batches);
         if without_time > 0 {
@@ -335,7 +347,8 @@ impl Reading {
         }
         self.tally.bytes_read += unit.bytes;
         let spent = self.now().since(began);
-        self.tally.busy += spent.saturating_sub(self.tally.backpressure.saturating_sub(waited));
+        let idle = (self.tally.backpressure + self.tally.limited).saturating_sub(waited);
+        self.tally.busy += spent.saturating_sub(idle);
         Ok(())
     }
 
@@ -360,6 +373,24 @@ impl Reading {
         let buffered: u64 = self.outputs.iter().map(|output| output.buffered_bytes()).sum();
         let in_hand = u64::try_from(rows.get_array_memory_size()).unwrap_or(u64::MAX);
         self.charge.set(buffered.saturating_add(in_hand));
+        Ok(())
+    }
+
+    /// Waits until this task's share of the source's rate limit allows more.
+    async fn keep_to_limit(&mut self, records: u64, bytes: u64) -> Result<(), TaskError> {
+        let TaskId::Read(source, ..) = self.context.task else { return Ok(()) };
+        if self.limiter.is_open() {
+            return Ok(());
+        }
+        let at = usize::try_from(source.get()).unwrap_or(usize::MAX);
+        let readers = self.context.readers.borrow().get(at).copied().unwrap_or(1);
+        let wait = self.limiter.wait(self.now(), records, bytes, readers);
+        let until = self.now().after(wait);
+        while self.now() < until {
+            self.context.lease.check()?;
+            tokio::time::sleep(until.since(self.now()).min(MAX_NAP)).await;
+        }
+        self.tally.limited += wait;
         Ok(())
     }
 

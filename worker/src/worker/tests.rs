@@ -57,7 +57,7 @@ async fn done(peer: &mut Peer) -> Done {
 /// Runs read task `at` to its end: what its hand-ins carried.
 async fn read(peer: &mut Peer, at: u32, number: u64, task: v1::ReadTask) -> Vec<v1::HandIn> {
     let units = u32::try_from(task.units.len()).unwrap();
-    let gate = v1::Gate { backfill: backfill(), watermark: task.units[0].low, gate: None };
+    let gate = v1::Gate { backfill: backfill(), watermark: task.units[0].low, gate: None, readers: Vec::new() };
     let work = Work::Read(v1::ReadWork { task: Some(task), next_unit: 0, gate: Some(gate) });
     peer.send(assign(Kind::Read(ReadId { source: 0, segment: 0, at }), u64::from(at) + number + 10, work)).await;
     let mut hand_ins: Vec<v1::HandIn> = Vec::new();

@@ -101,6 +101,7 @@ impl Bench {
             max_drift: max_drift.map(Span::from_micros),
             allow_wide,
             sources: (0..sources).map(|at| format!("s{at}")).collect(),
+            limited: false,
             outputs: outputs.iter().map(output).collect(),
         }
     }

@@ -108,7 +108,7 @@ impl Broker {
     /// # Panics
     /// When it does not come back.
     pub async fn restart(&mut self) {
-        self.own().run();
+        self.own().run_again();
         self.until_up().await;
     }
 

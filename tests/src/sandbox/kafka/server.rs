@@ -12,7 +12,7 @@ use super::super::oracle::of_xtask;
 use super::super::process::Process;
 
 /// What makes Kafka quick in small things: one replica of everything, no waiting for members that may still come, and a log
-/// cleaner that looks often. A broker that was killed is taken for dead soon, so that it may come back.
+/// cleaner that looks often.
 const SETTINGS: &str = "\
 process.roles=broker,controller
 node.id=1
@@ -27,8 +27,6 @@ transaction.state.log.num.partitions=1
 share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 group.initial.rebalance.delay.ms=0
-broker.heartbeat.interval.ms=250
-broker.session.timeout.ms=2000
 log.initial.task.delay.ms=100
 log.retention.check.interval.ms=200
 log.segment.delete.delay.ms=100
@@ -37,6 +35,11 @@ log.cleaner.dedupe.buffer.size=4194304
 num.network.threads=1
 num.io.threads=2
 ";
+
+/// What makes a broker come back soon that was killed: its controller waits so long for the one that it was before. Only
+/// then, because a busy machine makes one that lives look dead.
+const AGAIN: [&str; 4] =
+    ["--override", "broker.session.timeout.ms=3000", "--override", "broker.heartbeat.interval.ms=500"];
 
 /// A broker's process, and what stays when it dies.
 #[derive(Debug)]
@@ -68,7 +71,7 @@ impl Server {
         fs::write(folder.path().join("server.properties"), settings).expect("settings are written");
         let mut server = Self { process: None, folder, port, _controller: controller };
         server.format();
-        server.run();
+        server.run(&[]);
         server
     }
 
@@ -77,10 +80,14 @@ impl Server {
         self.port.address()
     }
 
-    /// Starts the process on what is in the folder.
-    pub(super) fn run(&mut self) {
+    /// Starts the process anew, on what it left.
+    pub(super) fn run_again(&mut self) {
+        self.run(&AGAIN);
+    }
+
+    fn run(&mut self, arguments: &[&str]) {
         let mut command = java();
-        command.arg("kafka.Kafka").arg(self.settings());
+        command.arg("kafka.Kafka").arg(self.settings()).args(arguments);
         self.process = Some(Process::start_on("broker", command, self.log(), self.folder.path()));
     }
 

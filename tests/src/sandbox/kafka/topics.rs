@@ -8,12 +8,13 @@ use super::super::wait_until;
 use super::{Broker, Isolation, PATIENCE, REQUEST, Record};
 
 impl Broker {
-    /// Makes a topic; waits until its partitions have their leader.
+    /// Makes a topic; waits until its partitions have their leader. Its records stay, however old their times are, unless
+    /// `settings` say otherwise.
     ///
     /// # Panics
     /// When there is one of this name, or a setting is refused.
     pub async fn create_topic(&self, topic: &str, partitions: i32, settings: &[(&str, &str)]) {
-        let wanted = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
+        let wanted = NewTopic::new(topic, partitions, TopicReplication::Fixed(1)).set("retention.ms", "-1");
         let wanted = settings.iter().fold(wanted, |wanted, (key, value)| wanted.set(key, value));
         done(self.admin.create_topics([&wanted], &options()).await);
         self.until_led(topic, partitions).await;
@@ -148,13 +149,13 @@ impl Broker {
         found.map_or(0, |found| i32::try_from(found.partitions().len()).expect("a count"))
     }
 
+    /// Waits until each partition answers: a broker says that it leads one before it does.
     async fn until_led(&self, topic: &str, partitions: i32) {
+        let all: Vec<(i32, i64)> = (0..partitions).map(|partition| (partition, 0)).collect();
+        let consumer = self.consumer(&[]);
         wait_until(&format!("{partitions} partitions of {topic}"), PATIENCE, async || {
-            let metadata = self.admin.inner().fetch_metadata(Some(topic), REQUEST).ok()?;
-            let found = metadata.topics().iter().find(|found| found.name() == topic)?;
-            let led =
-                found.partitions().iter().filter(|partition| partition.leader() >= 0 && partition.error().is_none());
-            (i32::try_from(led.count()) == Ok(partitions)).then_some(())
+            let answer = consumer.offsets_for_times(list(topic, &all), REQUEST).ok()?;
+            answer.elements().iter().all(|element| element.error().is_ok()).then_some(())
         })
         .await;
     }

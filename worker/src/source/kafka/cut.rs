@@ -44,22 +44,31 @@ impl Piece {
     }
 }
 
+/// How large units should be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Grain {
+    /// Milliseconds that one should not be wider than.
+    pub(super) width: i64,
+    /// Offsets, about.
+    pub(super) offsets: i64,
+}
+
 /// One partition, being cut.
 #[derive(Clone, Debug)]
 pub(super) struct Cutting {
     pieces: Vec<Piece>,
-    /// Milliseconds that a piece should not be wider than.
-    width: i64,
+    grain: Grain,
     end: i64,
     asked: Option<(usize, i64)>,
 }
 
 impl Cutting {
-    /// Of offsets `[start, end)`; pieces wider than `width` milliseconds or of many more than [`UNIT_OFFSETS`] are cut.
-    pub(super) fn new(start: i64, end: i64, width: i64) -> Self {
+    /// Of offsets `[start, end)`; pieces that are larger than `grain` are cut.
+    pub(super) fn new(start: i64, end: i64, grain: Grain) -> Self {
         let whole = Piece { from: start, to: end, from_time: 0, below: LAST };
         let pieces = if start < end { vec![whole] } else { Vec::new() };
-        Self { pieces, width: width.max(FINEST), end, asked: None }
+        let grain = Grain { width: grain.width.max(FINEST), offsets: grain.offsets.max(1) };
+        Self { pieces, grain, end, asked: None }
     }
 
     /// The time (milliseconds since 1970) whose offset would help most; none when it is fine enough.
@@ -69,8 +78,8 @@ impl Cutting {
         }
         let worth = |piece: &Piece| match () {
             () if piece.offsets() == 0 || piece.width() <= FINEST => None,
-            () if piece.offsets() > UNIT_OFFSETS => Some((1, piece.offsets())),
-            () if piece.width() > self.width => Some((0, piece.width())),
+            () if piece.offsets() > self.grain.offsets => Some((1, piece.offsets())),
+            () if piece.width() > self.grain.width => Some((0, piece.width())),
             () => None,
         };
         let (at, piece) =
@@ -97,8 +106,8 @@ impl Cutting {
         let mut units = Vec::new();
         for piece in &self.pieces {
             let bounds = bounds(piece, promise);
-            let pieces = u64::try_from(piece.offsets() / UNIT_OFFSETS).unwrap_or(0).max(1);
-            let each = piece.offsets() / i64::try_from(pieces).unwrap_or(1).max(1);
+            let pieces = (piece.offsets() / self.grain.offsets).max(1);
+            let each = piece.offsets() / pieces;
             let mut from = piece.from;
             while from < piece.to {
                 // The last one takes what is left over.
@@ -139,7 +148,7 @@ mod tests {
     }
 
     fn cut(times: &[i64], start: i64, end: i64, width: i64) -> Cutting {
-        let mut cutting = Cutting::new(start, end, width);
+        let mut cutting = Cutting::new(start, end, Grain { width, offsets: UNIT_OFFSETS });
         let mut rounds = 0;
         while let Some(at) = cutting.question() {
             cutting.answer(index(times, at));

@@ -13,12 +13,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use tidegate_common::spec::model::{KafkaSpec, SourceSpec};
-use tidegate_common::spec::{EventTimeOf, Kafka, ResolvedEventTime};
+use tidegate_common::spec::{EventTimeOf, Kafka, RateLimit, ResolvedEventTime};
 use tidegate_common::time::{Span, Window};
 use tidegate_proto::v1;
 use tokio::sync::mpsc;
 
-use self::cut::{Cutting, Promise};
+use self::cut::{Cutting, Grain, Promise};
 use super::error::SourceError;
 use super::event_time::EventTimeRule;
 use super::{FoundSplit, Source, UnitReader, bounds::KnownBounds};
@@ -30,6 +30,10 @@ use crate::kafka::{Arrived, Client, Cluster, Fetcher, KafkaError};
 const UNIT_MILLIS: i64 = 86_400_000;
 /// How many units should fit into the drift.
 const UNITS_A_DRIFT: i64 = 8;
+/// How long reading a unit may take under a rate limit.
+const UNIT_SECONDS: u64 = 5;
+/// Offsets of a unit at the least.
+const LEAST_OFFSETS: i64 = 100;
 /// About how many bytes a record takes, for estimates, where none was seen.
 const RECORD_BYTES: u64 = 256;
 
@@ -52,8 +56,7 @@ struct Shared {
     rule: Option<EventTimeRule>,
     promise: Promise,
     allow_disorder: bool,
-    /// Milliseconds.
-    unit_width: i64,
+    grain: Grain,
 }
 
 /// What the spec says of a Kafka source, checked.
@@ -104,10 +107,21 @@ impl KafkaSource {
             rule,
             promise: Promise { behind: described.event_time.out_of_orderness, by_record },
             allow_disorder: described.event_time.allow_disorder,
-            unit_width: drift.unwrap_or(UNIT_MILLIS).min(UNIT_MILLIS),
+            grain: Grain {
+                width: drift.unwrap_or(UNIT_MILLIS).min(UNIT_MILLIS),
+                offsets: unit_offsets(described.kafka.rate_limit),
+            },
         };
         Ok(Self { shared: Arc::new(shared) })
     }
+}
+
+/// Offsets of a unit: under a rate limit no more than a few seconds' worth, since a reader stops between units.
+fn unit_offsets(limit: RateLimit) -> i64 {
+    let of_bytes = limit.bytes.map(|bytes| bytes / RECORD_BYTES);
+    let a_second = limit.records.into_iter().chain(of_bytes).min();
+    let some = a_second.map(|records| i64::try_from(records.saturating_mul(UNIT_SECONDS)).unwrap_or(i64::MAX));
+    some.map_or(cut::UNIT_OFFSETS, |offsets| offsets.clamp(LEAST_OFFSETS, cut::UNIT_OFFSETS))
 }
 
 /// The format's columns, then what Kafka knows of each record.
@@ -226,7 +240,7 @@ impl Shared {
         self.check_topic(&client)?;
         pin::check_starts(&client, &self.topic, &self.pin.ranges).map_err(|e| e.of(&self.name))?;
         let mut cuttings: Vec<Cutting> =
-            self.pin.ranges.iter().map(|range| Cutting::new(range.start, range.end, self.unit_width)).collect();
+            self.pin.ranges.iter().map(|range| Cutting::new(range.start, range.end, self.grain)).collect();
         // A question for every partition at a time.
         loop {
             let asked: Vec<(i32, i64)> = self
@@ -270,7 +284,7 @@ impl Shared {
                 Ok(Arrived::Last(records)) => (records, true),
                 Err(_) => return RECORD_BYTES, // whoever reads will say why
             };
-            bytes += records.keys.value_data().len() + records.values.value_data().len();
+            bytes += records.bytes();
             count += records.offsets.len();
             next = if is_last { end } else { records.offsets.last().map_or(next, |last| last + 1) };
         }

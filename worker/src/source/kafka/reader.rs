@@ -12,6 +12,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use prost::Message;
+use tidegate_common::clock::monotonic;
 use tidegate_common::time::Window;
 use tidegate_proto::v1;
 use tokio::sync::mpsc;
@@ -196,7 +197,9 @@ impl Shared {
     ) -> Result<(), SourceError> {
         let mut next = offsets.start;
         while next < offsets.end && !to.is_closed() {
+            let began = monotonic();
             let arrived = fetcher.next(partition, next, offsets.end);
+            let worked = monotonic().since(began);
             let (records, is_last) = match arrived {
                 Ok(Arrived::Some(records)) => (records, false),
                 Ok(Arrived::Last(records)) => (records, true),
@@ -210,6 +213,10 @@ impl Shared {
             }
             if (is_last || !records.offsets.is_empty()) && to.blocking_send(Ok(records)).is_err() {
                 return Ok(());
+            }
+            let rest = client.rest(worked);
+            if !rest.is_zero() {
+                std::thread::sleep(rest); // the brokers have asked for it
             }
         }
         Ok(())
@@ -314,7 +321,8 @@ impl Turning {
             event_time = event_time.iter().flatten().collect::<Vec<i64>>().into();
         }
         let may_stray = self.shared.allow_disorder;
-        Ok(SourceBatch { gaps: records.gaps, void, may_stray, ..SourceBatch::of(batch, event_time, dead) })
+        let bytes = u64::try_from(records.bytes()).unwrap_or(u64::MAX);
+        Ok(SourceBatch { gaps: records.gaps, void, may_stray, bytes, ..SourceBatch::of(batch, event_time, dead) })
     }
 
     fn event_times(

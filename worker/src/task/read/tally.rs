@@ -48,6 +48,8 @@ pub(super) struct Tally {
     pub(super) held: Duration,
     /// Processing time waiting for the writers.
     pub(super) backpressure: Duration,
+    /// Processing time waiting for the rate limit.
+    pub(super) limited: Duration,
     /// Processing time reading and answering.
     pub(super) busy: Duration,
 }
@@ -69,6 +71,7 @@ impl Tally {
             max_skew: Span::ZERO,
             held: Duration::ZERO,
             backpressure: Duration::ZERO,
+            limited: Duration::ZERO,
             busy: Duration::ZERO,
         }
     }
@@ -127,7 +130,7 @@ impl Tally {
             rows_gaps: self.rows_gaps,
             rows_void: self.rows_void,
             rows_disordered: self.rows_disordered,
-            limited_micros: 0,
+            limited_micros: micros(self.limited),
             bytes_read: self.bytes_read,
             outputs,
             max_skew: self.max_skew.as_micros(),

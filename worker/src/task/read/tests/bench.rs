@@ -8,6 +8,7 @@ use arrow::datatypes::Int64Type;
 use futures::stream::BoxStream;
 use tidegate_common::gate::Gate;
 use tidegate_common::ids::{BackfillId, SegmentIx, SourceIx, TaskId};
+use tidegate_common::spec::RateLimit;
 use tidegate_common::spec::model::OnError;
 use tidegate_common::time::Span;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -116,12 +117,19 @@ impl Bench {
             work: v1::assign::Work::Read(v1::ReadWork::default()),
             attempt: "attempt".to_owned(),
             gate: self.gate.subscribe(),
+            readers: watch::channel(Vec::new()).1,
             wish: self.wish.subscribe(),
             lease: self.lease.clone(),
             granted: v1::Token::default(),
             desk: Desk { run: RunId(0), reports: self.reports_in.clone(), cursor, moved: Arc::new(Notify::new()) },
         };
-        let job = ReadJob { task: self.task.clone(), next_unit, window: self.window, fences: Fences::default() };
+        let job = ReadJob {
+            task: self.task.clone(),
+            next_unit,
+            window: self.window,
+            rate_limit: RateLimit::default(),
+            fences: Fences::default(),
+        };
         let keeps = self.on_error == OnError::DeadLetter;
         let script = |begun: Arc<Mutex<Vec<usize>>>, units: Arc<Vec<_>>| Scripted {
             units,
