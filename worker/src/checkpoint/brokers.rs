@@ -47,7 +47,7 @@ impl Brokers {
                 ("enable.auto.offset.store", "false"),
                 ("enable.partition.eof", "true"),
             ];
-            let made = settings.client(&[&common[..], more].concat()).create_with_context(Quiet);
+            let made = settings.client(&[&common[..], more].concat()).create_with_context(Quiet::default());
             made.map_err(CheckpointError::kafka("the client's settings cannot be used"))
         };
         let group_client = client(&[("group.id", group), ("isolation.level", "read_committed")])?;
