@@ -77,11 +77,6 @@ pub(crate) trait Format: Send + Sync {
         Vec::new()
     }
 
-    /// Whether it makes a row of a record without a value.
-    fn keeps_tombstones(&self) -> bool {
-        false
-    }
-
     /// A decoder of these of its columns, in this order.
     fn decoder(&self, columns: &[usize]) -> Result<Box<dyn Decoder>, FormatError>;
 }

@@ -29,10 +29,6 @@ impl Format for Raw {
         "raw"
     }
 
-    fn keeps_tombstones(&self) -> bool {
-        true
-    }
-
     fn decoder(&self, columns: &[usize]) -> Result<Box<dyn Decoder>, FormatError> {
         Ok(Box::new(RawDecoder { schema: project(&self.schema, columns)?, wanted: columns.to_vec() }))
     }

@@ -127,7 +127,6 @@ pub(super) fn sorts_out_values(
 #[tokio::test]
 async fn raw_gives_the_buffers_that_came_and_a_row_for_a_tombstone() {
     let format = opened(json!({"type": "raw"})).await.unwrap();
-    assert!(format.keeps_tombstones());
     let (keys, values) = (binary(&[Some("k"), None]), binary(&[None, Some("v")]));
     let decoded = format.decoder(&[1, 0]).unwrap().decode(&keys, &values).await.unwrap();
     assert_eq!(decoded.others, []);

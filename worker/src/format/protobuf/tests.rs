@@ -299,7 +299,7 @@ fn what_is_no_message_of_the_type_is_bad() {
         (vec![0x0f], "a field is encoded in the unknown way 7"),
         (vec![0x0c], "a group ends that did not begin"),
         (time(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f]), "are no time"),
-        (vec![0xcb, 0x3e].repeat(100_000), "nested too deeply"),
+        ([0xcb, 0x3e].repeat(100_000), "nested too deeply"),
     ] {
         let what = bad(format.as_ref(), &bytes);
         assert!(what.contains(said), "{what}");
