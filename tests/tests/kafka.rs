@@ -326,7 +326,7 @@ async fn given_transactions_that_were_written_later_than_their_records_say_when_
     let (from, to) = (START + 20 * DAY, START + 30 * DAY);
     let in_window = |held: &&Held| held.timestamp.is_some_and(|time| (from..to).contains(&time));
     let expected: Vec<Held> = held.iter().filter(in_window).cloned().collect();
-    assert_eq!(expected.len(), 7 * 24);
+    assert_eq!(expected.len(), 8 * 24);
 
     let promising = || Replay::of(broker, &topic).with("/sources/events/event_time", json!({"out_of_orderness": "1h"}));
     promising().with("/window", window(from, to)).must_give(&expected).await;
