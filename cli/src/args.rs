@@ -21,7 +21,7 @@ pub(crate) use self::checkpoint::{
 };
 pub(crate) use self::looking::{Plan, Schema, SourceCommand, TableCommand, Verify};
 pub(crate) use self::roles::{ConfigCommand, Coordinator, Worker};
-pub(crate) use self::running::{Apply, Demo, Loadtest, Run};
+pub(crate) use self::running::{Apply, Demo, DemoCommand, LoadKafka, Loadtest, Run};
 pub(crate) use self::steering::{Change, Events, OfBackfill, Publish, Status};
 use crate::output::Format;
 use crate::style::Color;

@@ -22,6 +22,7 @@ mod sample;
 mod saved_plan;
 mod spec_file;
 mod style;
+mod topic;
 mod view;
 
 use std::io::IsTerminal as _;

@@ -29,8 +29,29 @@ pub(crate) struct Plan {
 /// `source`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum SourceCommand {
-    /// Show the columns, event times, files, rows and bounds of a spec's sources
+    /// Show the columns, event times, files or partitions, rows and bounds of a spec's sources
     Describe {
+        /// The spec.
+        #[command(flatten)]
+        spec: SpecFile,
+        /// Only this source
+        #[arg(value_name = "SOURCE")]
+        source: Option<String>,
+    },
+    /// Show the first records of a spec's sources, decoded; those that do not decode are named on stderr
+    Sample {
+        /// The spec.
+        #[command(flatten)]
+        spec: SpecFile,
+        /// Only this source
+        #[arg(value_name = "SOURCE")]
+        source: Option<String>,
+        /// How many records of each source
+        #[arg(long, value_name = "N", default_value_t = 10)]
+        limit: usize,
+    },
+    /// Show where the ranges of a spec's Kafka sources lie in their logs, partition by partition
+    Offsets {
         /// The spec.
         #[command(flatten)]
         spec: SpecFile,

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 
 use super::WindowArgs;
 
@@ -79,8 +79,33 @@ pub(crate) struct Run {
 
 /// `demo`.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Demo {
     /// Where the demo's data, state and tables go
+    #[arg(long, value_name = "DIR", default_value = "tidegate-demo")]
+    pub folder: PathBuf,
+    /// Something else than the replay.
+    #[command(subcommand)]
+    pub command: Option<DemoCommand>,
+}
+
+/// `demo …`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum DemoCommand {
+    /// Load the year of flights into a Kafka topic, a partition for each airport, and write the spec that reads it
+    LoadKafka(LoadKafka),
+}
+
+/// `demo load-kafka`.
+#[derive(Debug, Args)]
+pub(crate) struct LoadKafka {
+    /// A broker, or several behind commas
+    #[arg(long, value_name = "HOST:PORT", default_value = "localhost:9092")]
+    pub bootstrap_server: String,
+    /// The topic; made where it is missing, and refused where it holds records
+    #[arg(long, value_name = "NAME", default_value = "flights")]
+    pub topic: String,
+    /// Where the spec goes
     #[arg(long, value_name = "DIR", default_value = "tidegate-demo")]
     pub folder: PathBuf,
 }

@@ -9,6 +9,7 @@ mod demo;
 mod events;
 mod handoff;
 mod live;
+mod load_kafka;
 mod loadtest;
 mod plan;
 mod run;
@@ -29,7 +30,7 @@ use clap::CommandFactory as _;
 use serde::Serialize;
 use tidegate_proto::v1;
 
-use crate::args::{Cli, Command, ConfigCommand};
+use crate::args::{self, Cli, Command, ConfigCommand, DemoCommand};
 use crate::client::Client;
 use crate::config::Config;
 use crate::exit::{Error, Exit, Outcome};
@@ -90,6 +91,9 @@ pub(crate) async fn dispatch(command: Command, context: &Context) -> Outcome {
         Command::Verify(args) => verify::verify(args, context).await,
         Command::Schema { of } => schema::schema(of),
         Command::Apply(args) => apply::apply(args, context).await,
+        Command::Demo(args::Demo { command: Some(DemoCommand::LoadKafka(args)), .. }) => {
+            load_kafka::load_kafka(args, context).await
+        }
         Command::Demo(args) => demo::demo(args, context).await,
         Command::Run(args) => run::run(args, context).await,
         Command::Loadtest(args) => loadtest::loadtest(args, context).await,

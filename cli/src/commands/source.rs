@@ -1,21 +1,27 @@
-//! `source describe`: what a spec reads, all of it: the spec's window is left aside.
+//! `source`: what a spec reads, all of it: the spec's window is left aside.
+
+mod offsets;
+mod sample;
 
 use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
 use serde::Serialize;
+use tidegate_common::clock;
+use tidegate_common::spec::ResolvedSource;
 use tidegate_common::time::Span;
-use tidegate_worker::survey::{self, SourceSurvey};
+use tidegate_worker::survey::{self, Means, SourceSurvey};
 
 use super::Context;
-use super::plan::{means, task_error};
+use super::plan::task_error;
 use crate::args::SourceCommand;
 use crate::exit::{Error, Exit, Outcome};
-use crate::figures::{bytes, plural, second};
+use crate::figures::{bytes, plural};
 use crate::output::{self, Document, Format};
-use crate::spec_file;
+use crate::spec_file::{self, CheckedSpec};
 use crate::style::plain;
+use crate::topic::{self, Topic};
 use crate::view::{Found, List, found};
 
 /// A source; `kind: Source`.
@@ -25,17 +31,26 @@ struct Source {
     event_time: String,
     columns: Vec<String>,
     found: Found,
+    /// Of a Kafka topic alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    topic: Option<Topic>,
 }
 
 /// Looks at sources.
 pub(super) async fn source(command: SourceCommand, context: &Context) -> Outcome {
-    let SourceCommand::Describe { spec, source } = command;
-    describe(&spec.file, source.as_deref(), context).await
+    match command {
+        SourceCommand::Describe { spec, source } => describe(&spec.file, source.as_deref(), context).await,
+        SourceCommand::Offsets { spec, source } => offsets::offsets(&spec.file, source.as_deref(), context).await,
+        SourceCommand::Sample { spec, source, limit } => {
+            sample::sample(&spec.file, source.as_deref(), limit, context).await
+        }
+    }
 }
 
-async fn describe(file: &Path, only: Option<&str>, context: &Context) -> Outcome {
-    let spec = spec_file::load(file)?;
-    let mut resolved = spec.resolved;
+/// The spec of `file` without its window; `only`, where it is given, is a source of it.
+fn loaded(file: &Path, only: Option<&str>) -> Result<CheckedSpec, Error> {
+    let mut spec = spec_file::load(file)?;
+    let resolved = &mut spec.resolved;
     resolved.spec.window = None;
     if let Some(only) = only
         && !resolved.sources.iter().any(|source| source.name == only)
@@ -45,9 +60,19 @@ async fn describe(file: &Path, only: Option<&str>, context: &Context) -> Outcome
             Error::usage(format!("the spec has no source {only:?}")).hint(format!("it has {}", known.join(", ")))
         );
     }
-    let mut progress = context.progress("looking at the files");
-    let means = means(&context.config, context.config.worker_slots.value, Duration::ZERO);
-    let surveyed = survey::sources(&resolved, &spec.id, only, &means).await;
+    Ok(spec)
+}
+
+/// With what sources are looked at.
+fn means(context: &Context) -> Means {
+    super::plan::means(&context.config, context.config.worker_slots.value, Duration::ZERO)
+}
+
+async fn describe(file: &Path, only: Option<&str>, context: &Context) -> Outcome {
+    let spec = loaded(file, only)?;
+    let mut progress = context.progress("looking at the sources");
+    let wanted = |source: &ResolvedSource| only.is_none_or(|only| only == source.name);
+    let surveyed = survey::sources(&spec.resolved, &spec.id, wanted, &means(context)).await;
     progress.end();
     let surveyed = surveyed.map_err(|failed| task_error(&failed))?;
     let text = match context.format() {
@@ -72,23 +97,24 @@ fn document(source: &SourceSurvey) -> Source {
         event_time: source.event_time.clone(),
         columns: source.columns.clone(),
         found: found(&source.found),
+        topic: source.topic.as_ref().map(|range| Topic::of(range, &source.found)),
     }
 }
 
 fn text(source: &SourceSurvey) -> String {
     let found = &source.found;
     let mut text = format!("{}   {}\n", source.name, plain(&found.pinned));
-    let times = if found.low > found.high {
-        "no rows".to_owned()
-    } else {
-        format!("{} to {}", second(found.low), second(found.high))
-    };
+    let times = topic::times(source).unwrap_or_else(|| "no rows".to_owned());
     let _ = writeln!(text, "  event time  {}   {times}", plain(&source.event_time));
-    let (files, size) = (plural(found.files, "file"), bytes(found.bytes_in_range));
-    let _ = writeln!(text, "  holds       {files}   {size}   {}", plural(found.rows_in_range, "row"));
+    let (parts, rows) = topic::counted(source);
+    let _ = writeln!(text, "  holds       {parts}   {}   {rows}", bytes(found.bytes_in_range));
     let widest = Span::from_micros(found.widest_unit);
     let units = plural(found.units, "unit");
     let _ = writeln!(text, "  is read as  {units}, the widest {widest}, at most {} at one time", found.overlap_depth);
+    if let Some(range) = &source.topic {
+        let _ = writeln!(text, "  retention   {}", topic::headroom(range, clock::processing_time_micros()));
+        topic::table(range).lines().for_each(|line| text.push_str(&format!("    {line}\n")));
+    }
     let _ = writeln!(text, "  columns");
     source.columns.iter().for_each(|column| text.push_str(&format!("    {}\n", plain(column))));
     text

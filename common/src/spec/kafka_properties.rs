@@ -161,6 +161,19 @@ mod tests {
     }
 
     #[test]
+    fn the_page_names_what_may_be_given_and_nothing_else() {
+        let page = include_str!("../../../docs/kafka.md");
+        let named = |from: &str, to: &str| -> Vec<String> {
+            let (_, rest) = page.split_once(from).unwrap();
+            let (part, _) = rest.split_once(to).unwrap();
+            let code = part.split('`').skip(1).step_by(2);
+            code.filter(|word| *word != "secrets").map(str::to_owned).collect()
+        };
+        assert_eq!(named("<!-- allowed -->", "<!-- secret -->"), ALLOWED);
+        assert_eq!(named("<!-- secret -->", "<!-- end -->"), SECRET);
+    }
+
+    #[test]
     fn secrets_come_by_reference_and_nothing_else_needs_to() {
         for key in SECRET {
             assert_eq!(said(key, Value::Secret), "allowed");

@@ -125,5 +125,8 @@ pub(super) fn judged(
 
 /// The code of an error of the safe wrapper.
 pub(super) fn code_of(error: &ClientError) -> RDKafkaErrorCode {
-    error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown)
+    match error {
+        ClientError::AdminOp(code) => *code,
+        error => error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown),
+    }
 }

@@ -3,8 +3,10 @@
 //! A [`Cluster`] is where to connect and how; a [`Client`] is connected, belongs to no consumer group, commits nothing and
 //! never resets an offset by itself. Its calls block, with a time-out: they run off the async threads.
 
+mod config;
 mod error;
 mod fetch;
+pub mod load;
 mod native;
 mod pace;
 #[cfg(test)]
@@ -20,6 +22,7 @@ use rdkafka::statistics::{Statistics, Window};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tidegate_common::spec::model::KafkaSpec;
 
+pub use self::config::Retention;
 pub use self::error::KafkaError;
 pub(crate) use self::fetch::{Arrived, Broken, Fetcher, Records};
 use self::pace::{Pace, Report};
@@ -54,6 +57,10 @@ const FIXED: &[(&str, &str)] = &[
     // What the brokers say of themselves is looked at so often, in milliseconds.
     ("statistics.interval.ms", "1000"),
 ];
+
+/// For a few records.
+const LITTLE: &[(&str, &str)] =
+    &[("queued.min.messages", "1"), ("queued.max.messages.kbytes", "1024"), ("fetch.message.max.bytes", "65536")];
 
 /// Where to connect, and how.
 #[derive(Clone)]
@@ -138,6 +145,15 @@ impl Cluster {
         let made = config.create_with_context(Quiet::default());
         let consumer = made.map_err(|e| KafkaError::Settings(e.to_string()))?;
         Ok(Client { consumer, servers: self.servers.clone() })
+    }
+
+    /// A client that fetches little at a time: what reads a few records here and there needs no more.
+    pub(crate) fn looking_client(&self) -> Result<Client, KafkaError> {
+        let mut config = self.config.clone();
+        for (key, value) in LITTLE {
+            config.set(*key, *value);
+        }
+        Self { config, servers: self.servers.clone() }.client()
     }
 
     /// Where the consumer group `group` stands in `partitions` of `topic`; none where it never committed.

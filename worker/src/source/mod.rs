@@ -36,6 +36,7 @@ pub(crate) use self::dead::NO_EVENT_TIME;
 pub use self::dead::{DeadRecord, MAX_RAW, RawAs};
 pub use self::error::{Cause, During, SourceError};
 pub(crate) use self::kafka::{Described, KafkaSource};
+pub use self::kafka::{PartitionRange, TopicRange};
 use crate::access::Access;
 use crate::storage::Lake;
 
@@ -90,6 +91,11 @@ pub trait Source: Send + Sync {
     /// Which state of it every task of the backfill is to read, where it has several.
     fn pin(&self) -> Option<v1::SourcePin> {
         None
+    }
+
+    /// How what is pinned lies in its topic now, where it is of one; of its records, those of `window` are counted.
+    async fn topic(&self, _window: Window) -> Result<Option<TopicRange>, SourceError> {
+        Ok(None)
     }
 
     /// Finds every split whose rows can lie in `window` and sends it; the bounds of units are clamped to `window`.

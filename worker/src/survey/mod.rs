@@ -6,6 +6,7 @@
 
 mod parallelism;
 mod partitions;
+mod rows;
 mod sample;
 #[cfg(test)]
 mod tests;
@@ -22,10 +23,13 @@ use tidegate_proto::v1;
 use tokio::sync::mpsc;
 
 pub use self::parallelism::{Busy, PlannedUnit, simulate};
+pub use self::rows::{Rows, rows};
 use self::sample::Sample;
 pub use self::sample::Sampled;
 use crate::access::Access;
+pub use crate::kafka::Retention;
 use crate::sink::{self, Catalogs, Scope};
+pub use crate::source::{PartitionRange, TopicRange};
 use crate::task::opened::{Opened, Reach, Shelf};
 use crate::task::{TaskError, dead_letter, enumerate, kinds};
 
@@ -78,6 +82,8 @@ pub struct SourceSurvey {
     pub pins: Vec<v1::FilePin>,
     /// Which state of it every task would read, where it has several.
     pub state: Option<v1::SourcePin>,
+    /// How it lies in its topic, where it is of one.
+    pub topic: Option<TopicRange>,
     /// How fast its units were read.
     pub sampled: Sampled,
 }
@@ -169,20 +175,20 @@ pub async fn survey(spec: &Resolved, id: &BackfillId, means: &Means) -> Result<S
     })
 }
 
-/// Surveys the sources of `spec` alone: those named `only`, or all.
+/// Surveys the sources of `spec` alone: those that are `wanted`.
 ///
 /// # Errors
 /// As [`survey`], less what has to do with queries and tables.
 pub async fn sources(
     spec: &Resolved,
     id: &BackfillId,
-    only: Option<&str>,
+    wanted: impl Fn(&ResolvedSource) -> bool,
     means: &Means,
 ) -> Result<Vec<SourceSurvey>, TaskError> {
     let opened = open(spec, id, means)?;
     let mut surveyed = Vec::new();
     for (ix, described) in (0..).map(SourceIx::new).zip(&opened.resolved.sources) {
-        if only.is_none_or(|only| only == described.name) {
+        if wanted(described) {
             surveyed.push(source(&opened, ix, means.slots).await?.0);
         }
     }
@@ -245,6 +251,7 @@ async fn source(opened: &Opened, ix: SourceIx, slots: usize) -> Result<(SourceSu
         widest_in: widest_in(&tasks),
         pins: pins(&tasks),
         state: source.pin(),
+        topic: source.topic(opened.resolved.window).await?,
         sampled: Sampled::default(),
     };
     Ok((surveyed, tasks))

@@ -116,7 +116,21 @@ async fn what_is_staged_or_replaced_is_said() {
 #[tokio::test]
 async fn sources_can_be_surveyed_alone() {
     let (spec, id) = resolved(SPEC);
-    let only = sources(&spec, &id, Some("b"), &no_catalogs()).await.unwrap();
+    let only = sources(&spec, &id, |source| source.name == "b", &no_catalogs()).await.unwrap();
     assert_eq!(only.iter().map(|source| source.name.as_str()).collect::<Vec<_>>(), ["b"]);
-    assert_eq!(sources(&spec, &id, None, &no_catalogs()).await.unwrap().len(), 2);
+    assert_eq!(sources(&spec, &id, |_| true, &no_catalogs()).await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn the_first_rows_of_each_source_are_shown_and_no_more_than_are_asked_for() {
+    let (spec, id) = resolved(SPEC);
+    let shown = rows(&spec, &id, Some("b"), 3, &no_catalogs()).await.unwrap();
+    let [shown] = shown.as_slice() else { panic!("{shown:?}") };
+    assert_eq!((shown.source.as_str(), shown.cells.len(), shown.objects.len()), ("b", 3, 3));
+    assert!(shown.cells.iter().all(|row| row.len() == shown.columns.len()));
+    let all = rows(&spec, &id, None, usize::MAX, &no_catalogs()).await.unwrap();
+    let found = sources(&spec, &id, |_| true, &no_catalogs()).await.unwrap();
+    for (rows, source) in all.iter().zip(&found) {
+        assert_eq!(rows.objects.len() as u64, source.found.rows_in_range, "{}", rows.source);
+    }
 }

@@ -7,6 +7,7 @@ use tidegate_worker::survey::{DriftSurvey, OutputSurvey, SourceSurvey};
 use super::Planned;
 use crate::saved_plan::SavedPlan;
 use crate::spec_file::Summary;
+use crate::topic::Topic;
 use crate::view::{Found, found};
 
 /// A plan.
@@ -32,6 +33,8 @@ struct Source {
     event_time: String,
     columns: Vec<String>,
     found: Found,
+    /// How it lies in its topic; null where it is of none.
+    topic: Option<Topic>,
     widest_unit_in: Option<String>,
     sampled_units: u64,
     sampled_rows: u64,
@@ -123,6 +126,7 @@ fn source(source: &SourceSurvey) -> Source {
         event_time: source.event_time.clone(),
         columns: source.columns.clone(),
         found: found(&source.found),
+        topic: source.topic.as_ref().map(|range| Topic::of(range, &source.found)),
         widest_unit_in: (!source.widest_in.is_empty()).then(|| source.widest_in.clone()),
         sampled_units: source.sampled.units,
         sampled_rows: source.sampled.rows,

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tidegate_common::time::Span;
 use tidegate_worker::access::Access;
 use tidegate_worker::sink::Catalogs;
-use tidegate_worker::survey::{self, Means, Survey};
+use tidegate_worker::survey::{self, Means, SourceSurvey, Survey};
 use tidegate_worker::task::TaskError;
 
 pub(super) use self::document::Plan as Document;
@@ -121,9 +121,14 @@ fn refuse_wide(planned: &Planned<'_>) -> Result<(), Error> {
         .collect();
     let allows = planned.survey.drifts.iter().find(|one| one.drift == Some(tightest));
     let slots = allows.map_or(0.0, |one| one.free.average);
+    let is_topic = |source: &&SourceSurvey| source.topic.is_some() && source.found.widest_unit > drift.as_micros();
+    let (of, less) = match planned.survey.sources.iter().find(is_topic) {
+        Some(_) => ("units", "A topic allows less where event_time.out_of_orderness is declared, or a shorter one"),
+        None => ("files", "Smaller row groups allow less"),
+    };
     Err(Error::new(Exit::Preflight, format!("alignment.max_drift is {drift}, and {}", wide.join("; "))).hint(format!(
-        "these files allow max_drift: {} and wider (which keeps {slots:.1} slots busy on average), or take \
-         alignment.allow_wide: true: one source is then up to {tightest} ahead of another. Smaller row groups allow less",
+        "these {of} allow max_drift: {} and wider (which keeps {slots:.1} slots busy on average), or take \
+         alignment.allow_wide: true: one source is then up to {tightest} ahead of another. {less}",
         tightest.to_be_written()
     )))
 }

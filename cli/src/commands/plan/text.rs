@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use tidegate_common::clock;
 use tidegate_common::time::{Span, Window};
 use tidegate_worker::survey::{DriftSurvey, OutputSurvey, SourceSurvey};
 
@@ -12,12 +13,14 @@ use crate::figures::{bytes, count, micros, plural, short};
 use crate::output;
 use crate::report::short_id;
 use crate::style::plain;
+use crate::topic;
 
 /// The whole plan; `wide` shows the columns of the tables too.
 pub(super) fn text(planned: &Planned<'_>, wide: bool) -> String {
     let mut text = head(planned);
     text.push_str("Inputs pinned (nothing after this point is read)\n");
     text.push_str(&indented(&inputs(&planned.survey.sources)));
+    text.push_str(&topics(&planned.survey.sources));
     let _ = writeln!(text, "Work        {}", work(planned));
     if has_work(planned) {
         text.push_str(&event_time(planned));
@@ -48,23 +51,26 @@ fn inputs(sources: &[SourceSurvey]) -> String {
         } else {
             String::new()
         };
-        let times = if found.low > found.high {
-            "nothing in the window".to_owned()
-        } else {
-            format!("{} to {}", crate::figures::second(found.low), crate::figures::second(found.high))
-        };
-        vec![
-            source.name.clone(),
-            found.pinned.clone(),
-            plural(found.files, "file"),
-            bytes(found.bytes_in_range),
-            format!("{} rows", count(found.rows_in_range)),
-            times,
-            pruned,
-        ]
+        let times = topic::times(source).unwrap_or_else(|| "nothing in the window".to_owned());
+        let (parts, rows) = topic::counted(source);
+        vec![source.name.clone(), found.pinned.clone(), parts, bytes(found.bytes_in_range), rows, times, pruned]
     };
     let rows: Vec<Vec<String>> = sources.iter().map(row).collect();
     without_header(&output::columns(&[""; 7], &rows))
+}
+
+/// What of each topic is read for the window, and how near retention is.
+fn topics(sources: &[SourceSurvey]) -> String {
+    let now = clock::processing_time_micros();
+    let mut text = String::new();
+    for (source, range) in sources.iter().filter_map(|source| Some((source, source.topic.as_ref()?))) {
+        let (name, headroom) = (plain(&source.name), topic::headroom(range, now));
+        if let Some(reading) = topic::reading(range, &source.found) {
+            let _ = writeln!(text, "    {name} reads {reading}");
+        }
+        let _ = writeln!(text, "    {name}: {headroom}");
+    }
+    text
 }
 
 /// Aligned rows without their (empty) header.
@@ -95,12 +101,18 @@ fn work(planned: &Planned<'_>) -> String {
 fn event_time(planned: &Planned<'_>) -> String {
     let survey = &planned.survey;
     let widest = survey.sources.iter().max_by_key(|source| source.found.widest_unit);
-    let place = widest.map(|source| source.widest_in.rsplit('/').next().unwrap_or_default()).unwrap_or_default();
-    let place = if place.is_empty() { String::new() } else { format!(" (in {})", plain(place)) };
+    // A file's name says enough, a partition's number does not.
+    let place = |source: &&SourceSurvey| match &source.topic {
+        Some(_) => source.widest_in.clone(),
+        None => source.widest_in.rsplit('/').next().unwrap_or_default().to_owned(),
+    };
+    let place = widest.as_ref().map(place).unwrap_or_default();
+    let place = if place.is_empty() { String::new() } else { format!(" (in {})", plain(&place)) };
     let tightest = survey.tightest_drift;
     let mut text = format!(
-        "Event time  overlap {}   widest unit {tightest}{place}   tightest drift these files allow {}\n",
+        "Event time  overlap {}   widest unit {tightest}{place}   tightest drift these {} allow {}\n",
         survey.overlap_depth,
+        if survey.sources.iter().any(|source| source.topic.is_some()) { "units" } else { "files" },
         tightest.to_be_written()
     );
     let resolved = &planned.spec.resolved;

@@ -5,6 +5,7 @@
 
 mod columns;
 mod cut;
+mod look;
 mod pin;
 mod reader;
 
@@ -19,6 +20,7 @@ use tidegate_proto::v1;
 use tokio::sync::mpsc;
 
 use self::cut::{Cutting, Grain, Promise};
+pub use self::look::{PartitionRange, TopicRange};
 use super::error::SourceError;
 use super::event_time::EventTimeRule;
 use super::{FoundSplit, Source, UnitReader, bounds::KnownBounds};
@@ -152,14 +154,16 @@ impl Source for KafkaSource {
 
     fn describe(&self) -> String {
         let shared = &self.shared;
-        let offsets: i64 = shared.pin.ranges.iter().map(|range| range.end - range.start).sum();
-        let (topic, partitions) = (&shared.topic, shared.pin.ranges.len());
-        format!("kafka {topic} ({}), {partitions} partitions, {offsets} offsets", shared.format.name())
+        format!("kafka {} ({}), offsets pinned", shared.topic, shared.format.name())
     }
 
     fn pin(&self) -> Option<v1::SourcePin> {
         let (source, kafka) = (self.shared.name.clone(), Some(self.shared.pin.clone()));
         Some(v1::SourcePin { source, kafka, ..Default::default() })
+    }
+
+    async fn topic(&self, window: Window) -> Result<Option<TopicRange>, SourceError> {
+        self.look(window).await.map(Some)
     }
 
     async fn enumerate(&self, window: Window, found: mpsc::Sender<FoundSplit>) -> Result<(), SourceError> {
