@@ -109,7 +109,7 @@ fn order(chance: &mut Chance, n: u64, tables: usize) -> Order {
     let first_table = chance.below(tables as u64);
     let poison = if chance.one_in(5) { poison(chance, &sources) } else { BTreeSet::new() };
     // Readers are then told how many they are, which changes no decision.
-    let limited = sources.len() % 2 == 0;
+    let limited = sources.len().is_multiple_of(2);
     Order {
         id,
         spec: CoreSpec {
