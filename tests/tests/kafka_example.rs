@@ -139,7 +139,8 @@ async fn given_the_loaded_topic_when_the_examples_spec_is_run_then_the_table_hol
 async fn given_a_topic_that_drops_old_records_or_has_other_partitions_when_loaded_then_it_is_refused_and_stays_empty() {
     let broker = Broker::shared().await;
     let world = World::new();
-    let settings: [(i32, &[(&str, &str)], &str); 2] = [
+    type Case<'a> = (i32, &'a [(&'a str, &'a str)], &'a str);
+    let settings: [Case<'_>; 2] = [
         (3, &[("retention.ms", "604800000")], "retention.ms to -1"),
         (2, &[("retention.ms", "-1")], "has 2 partitions"),
     ];
