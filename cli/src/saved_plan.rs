@@ -282,6 +282,10 @@ fn kafka_pin(source: &str, range: &TopicRange) -> Result<v1::KafkaPin, Damage> {
         start: range.start,
         end: range.end,
     });
+    let mut seen = std::collections::BTreeSet::new();
+    if !range.offsets.iter().all(|range| seen.insert(range.partition) && 0 <= range.start && range.start <= range.end) {
+        return Err(Damage::Edited("a range of offsets"));
+    }
     Ok(v1::KafkaPin {
         topic_id: range.topic_id.clone(),
         ranges: ranges.collect(),

@@ -70,6 +70,21 @@ const ALLOWED: &[&str] = &[
     "ssl.sigalgs.list",
 ];
 
+/// Sizes that bound a client's memory, and the most that each may be.
+const BOUNDED: &[(&str, u64)] = &[
+    ("fetch.max.bytes", 128 << 20),
+    ("fetch.message.max.bytes", 64 << 20),
+    ("max.in.flight.requests.per.connection", 1_000),
+    ("max.partition.fetch.bytes", 64 << 20),
+    ("queued.max.messages.kbytes", 64 << 10),
+    ("receive.message.max.bytes", 256 << 20),
+    ("socket.receive.buffer.bytes", 16 << 20),
+    ("socket.send.buffer.bytes", 16 << 20),
+];
+
+/// What need be no secret and may be one.
+const EITHER: &[&str] = &["sasl.oauthbearer.client.id", "sasl.username", "ssl.ca.pem", "ssl.certificate.pem"];
+
 /// Given by reference or not at all.
 const SECRET: &[&str] = &["sasl.oauthbearer.client.secret", "sasl.password", "ssl.key.password", "ssl.key.pem"];
 
@@ -99,17 +114,53 @@ pub(super) fn check(key: &str, value: Value<'_>) -> Result<(), SpecError> {
     if !ALLOWED.contains(&key) {
         return Err(refusal(key));
     }
-    let Value::Text(text) = value else { return Ok(()) };
+    let Value::Text(text) = value else {
+        if EITHER.contains(&key) {
+            return Ok(());
+        }
+        return Err(SpecError::new(format!("{} is no secret", quoted(key))).hint("give it under `properties`"));
+    };
+    if let Some((_, most)) = BOUNDED.iter().find(|(bounded, _)| *bounded == key)
+        && text.trim().parse::<u64>().is_ok_and(|given| given > *most)
+    {
+        return Err(SpecError::new(format!("{} is at most {most} here: it bounds memory", quoted(key))));
+    }
     if text.len() > 64 << 10 || text.chars().any(|c| c.is_control() && c != '\n' && c != '\r') {
         return Err(SpecError::new("the value is too long or holds a control character"));
     }
     match key {
+        "bootstrap.servers" => match text.split(',').find(|broker| !is_broker(broker.trim())) {
+            Some(broker) => {
+                let error = SpecError::new(format!("{} is not a broker", quoted(broker.trim())));
+                Err(error.hint("write `host:port`, several with commas between them"))
+            }
+            None => Ok(()),
+        },
         "isolation.level" if text != "read_committed" && text != "read_uncommitted" => {
             let error = SpecError::new(format!("{} is not an isolation level", quoted(text)));
             Err(error.hint("write `read_committed` or `read_uncommitted`"))
         }
         _ => Ok(()),
     }
+}
+
+/// `[protocol://]host[:port]` and nothing else: who checks hosts and who connects to them must read the same.
+fn is_broker(text: &str) -> bool {
+    let rest = match text.split_once("://") {
+        Some((protocol, rest)) if protocol.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') => rest,
+        Some(_) => return false,
+        None => text,
+    };
+    let (host, port) = match rest.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+        _ => (rest, None),
+    };
+    let is_v6 = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let fits = match is_v6 {
+        Some(address) => !address.is_empty() && address.chars().all(|c| c.is_ascii_hexdigit() || c == ':'),
+        None => !host.is_empty() && host.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_')),
+    };
+    fits && port.is_none_or(|port| port.parse::<u16>().is_ok())
 }
 
 fn refusal(key: &str) -> SpecError {
@@ -174,6 +225,22 @@ mod tests {
     }
 
     #[test]
+    fn a_broker_is_a_host_and_a_port_to_whoever_reads_it() {
+        for text in ["a", "a:9092", "a-b.c_d:1,[::1]:9092 , SASL_SSL://x:9093"] {
+            assert_eq!(said("bootstrap.servers", Value::Text(text)), "allowed", "{text}");
+        }
+        for text in ["", "a:9092,", "SASL_PLAINTEXT://evil:9092/x://good:9092", "u:p@a:9092", "a:9092/x", "a:99999", "a b"] {
+            assert!(said("bootstrap.servers", Value::Text(text)).contains("is not a broker"), "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_that_would_take_all_memory_are_refused() {
+        assert!(said("queued.max.messages.kbytes", Value::Text("2097151")).contains("at most 65536"));
+        assert_eq!(said("queued.max.messages.kbytes", Value::Text("4096")), "allowed");
+    }
+
+    #[test]
     fn secrets_come_by_reference_and_nothing_else_needs_to() {
         for key in SECRET {
             assert_eq!(said(key, Value::Secret), "allowed");
@@ -182,6 +249,9 @@ mod tests {
         }
         assert_eq!(said("sasl.username", Value::Secret), "allowed");
         assert_eq!(said("ssl.ca.pem", Value::Secret), "allowed");
+        for key in ["fetch.max.bytes", "sasl.oauthbearer.token.endpoint.url", "sasl.mechanism"] {
+            assert!(said(key, Value::Secret).contains("is no secret"), "{key}");
+        }
         assert!(said("isolation.level", Value::Text("committed")).contains("read_committed"));
     }
 }

@@ -100,6 +100,16 @@ const SILENT: [RDKafkaErrorCode; 6] = [
     RDKafkaErrorCode::TimedOutQueue,
 ];
 
+/// Whether the brokers let nobody in.
+pub(super) fn is_refusal(code: RDKafkaErrorCode) -> bool {
+    REFUSED.contains(&code) || code == RDKafkaErrorCode::SSL
+}
+
+/// Whether nobody answered.
+pub(super) fn is_silence(code: RDKafkaErrorCode) -> bool {
+    SILENT.contains(&code)
+}
+
 /// What the client's `code` means while `doing` something with `topic`.
 pub(super) fn judged(
     code: RDKafkaErrorCode,
@@ -110,14 +120,14 @@ pub(super) fn judged(
     partition: Option<i32>,
 ) -> KafkaError {
     let (servers, doing) = (servers.to_owned(), doing.to_owned());
-    if REFUSED.contains(&code) {
+    if is_refusal(code) {
         let what = format!("{text}; check the credentials, and that they may read {topic}");
         return KafkaError::Refused { servers, doing, what };
     }
     if UNKNOWN.contains(&code) {
         return KafkaError::NoTopic { topic: topic.to_owned(), servers, partition };
     }
-    if SILENT.contains(&code) {
+    if is_silence(code) {
         return KafkaError::Unreachable { servers, doing, what: text };
     }
     KafkaError::Client { servers, doing, what: text }

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use arrow::array::{BinaryArray, BinaryBuilder};
 use rdkafka::error::RDKafkaErrorCode;
-use tidegate_common::clock::{Monotonic, monotonic};
+use tidegate_common::clock::monotonic;
 
 use super::native::{Fetch, Fetched, Messages, Record, Refusal};
-use super::{Client, KafkaError, Quiet, error};
+use super::{Client, KafkaError, Quiet};
 
 /// Records of a batch at the most.
 const BATCH_RECORDS: usize = 8192;
@@ -105,7 +105,6 @@ struct Open<'c> {
     at: usize,
     /// Where the log ended when the brokers last said so.
     ended: Option<i64>,
-    heard: Monotonic,
 }
 
 impl<'c> Fetcher<'c> {
@@ -137,15 +136,34 @@ impl<'c> Fetcher<'c> {
         }
     }
 
+    /// The time of the first record of `[from, end)` in `partition`, in milliseconds since 1970; none where there is no
+    /// record, or it has no time.
+    pub(crate) fn first_time(&mut self, partition: i32, from: i64, end: i64) -> Result<Option<i64>, Broken> {
+        let mut next = from;
+        while next < end {
+            let (records, is_last) = match self.next(partition, next, end)? {
+                Arrived::Some(records) => (records, false),
+                Arrived::Last(records) => (records, true),
+            };
+            if let Some(time) = records.timestamps.first() {
+                return Ok(time.map(|(millis, _)| millis));
+            }
+            next = if is_last { end } else { next };
+        }
+        Ok(None)
+    }
+
     fn arrive(&self, open: &mut Open<'c>, end: i64) -> Result<Arrived, Broken> {
         let mut batch = Batch::new(self.with_headers);
         let began = monotonic();
+        let mut heard = began; // how long nobody asked says nothing of the brokers
         loop {
             while let Some(fetched) = open.messages.get(open.at) {
                 match fetched {
                     Fetched::Record(record) if record.offset < open.next => open.at += 1, // of a batch that began before
                     Fetched::Record(record) if record.offset >= end => return Ok(batch.end(open, end)),
                     Fetched::Record(record) => {
+                        open.ended = open.ended.filter(|ended| record.offset < *ended);
                         batch.gaps += distance(open.next, record.offset);
                         batch.push(&record);
                         open.next = record.offset + 1;
@@ -163,22 +181,19 @@ impl<'c> Fetcher<'c> {
                     Fetched::Failed(refusal) => return Err(judged(self.client, &self.topic, open, &refusal)),
                 }
             }
-            match open.ended {
-                Some(offset) if offset >= end => return Ok(batch.end(open, end)),
-                Some(offset) if offset < end && monotonic().since(open.heard) > PATIENCE => {
-                    return Err(Broken::Truncated { end: offset });
-                }
-                _ => {}
+            if open.ended.is_some_and(|ended| ended >= end) {
+                return Ok(batch.end(open, end));
             }
             if batch.len() > 0 && open.messages.len() == 0 {
                 return Ok(Arrived::Some(batch.finish())); // nothing more came within a tick: hand on what there is
             }
-            open.messages = open.fetch.next(TICK);
+            let came = open.fetch.next(TICK);
+            open.messages = came.map_err(|refusal| judged(self.client, &self.topic, open, &refusal))?;
             open.at = 0;
             if open.messages.len() > 0 {
-                open.heard = monotonic();
-            } else if monotonic().since(open.heard) > PATIENCE && open.ended.is_none() {
-                return Err(Broken::Kafka(silent(self.client, &self.topic, open)));
+                heard = monotonic();
+            } else if monotonic().since(heard) > PATIENCE {
+                return Err(silent(self.client, &self.topic, open, end));
             } else if batch.len() == 0 && monotonic().since(began) > IDLE {
                 return Ok(Arrived::Some(batch.finish())); // lets the reader look whether it is still wanted
             }
@@ -188,11 +203,10 @@ impl<'c> Fetcher<'c> {
     fn start(&self, partition: i32, next: i64) -> Result<Open<'c>, Broken> {
         let fetch = Fetch::start(&self.client.consumer, &self.topic, partition, next).map_err(|refusal| {
             let doing = format!("fetching {}", self.topic);
-            let (code, text, servers) = (refusal.code, refusal.text, &self.client.servers);
-            Broken::Kafka(error::judged(code, text, servers, &doing, &self.topic, Some(partition)))
+            Broken::Kafka(self.client.judged(refusal.code, refusal.text, &doing, &self.topic, Some(partition)))
         })?;
         let messages = Messages::none();
-        Ok(Open { partition, next, fetch, messages, at: 0, ended: None, heard: monotonic() })
+        Ok(Open { partition, next, fetch, messages, at: 0, ended: None })
     }
 }
 
@@ -201,16 +215,21 @@ fn judged(client: &Client, topic: &str, open: &Open<'_>, refusal: &Refusal) -> B
         return Broken::OutOfRange { next: open.next };
     }
     let doing = format!("fetching {topic}");
-    let text = refusal.text.clone();
-    Broken::Kafka(error::judged(refusal.code, text, &client.servers, &doing, topic, Some(open.partition)))
+    Broken::Kafka(client.judged(refusal.code, refusal.text.clone(), &doing, topic, Some(open.partition)))
 }
 
-fn silent(client: &Client, topic: &str, open: &Open<'_>) -> KafkaError {
-    KafkaError::Unreachable {
-        servers: client.servers.clone(),
-        doing: format!("fetching {topic}, partition {} from offset {}", open.partition, open.next),
-        what: format!("nothing came for {} s", PATIENCE.as_secs()),
+/// Nothing came for long: the log ended early, or the brokers do not answer.
+fn silent(client: &Client, topic: &str, open: &Open<'_>, end: i64) -> Broken {
+    let log_end = client.ends(topic, &[open.partition]).ok().and_then(|ends| ends.first().map(|(_, end)| *end));
+    if let Some(log_end) = log_end.filter(|log_end| *log_end < end) {
+        return Broken::Truncated { end: log_end };
     }
+    let doing = format!("fetching {topic}, partition {} from offset {}", open.partition, open.next);
+    let what = format!(
+        "nothing came for {} s; is a batch of records larger than receive.message.max.bytes?",
+        PATIENCE.as_secs()
+    );
+    Broken::Kafka(client.judged(RDKafkaErrorCode::OperationTimedOut, what, &doing, topic, Some(open.partition)))
 }
 
 fn distance(from: i64, to: i64) -> u64 {
@@ -254,7 +273,9 @@ impl Batch {
     fn push(&mut self, record: &Record<'_>) {
         if self.with_headers {
             let (at, headers) = (self.offsets.len(), &mut self.headers);
+            let bytes = &mut self.bytes;
             record.headers(|name, value| {
+                *bytes += name.len() + value.map_or(0, <[u8]>::len);
                 let name = String::from_utf8_lossy(name).into_owned();
                 headers.push(Header { record: at, name, value: value.map(<[u8]>::to_vec) });
             });

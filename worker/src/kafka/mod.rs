@@ -1,6 +1,6 @@
 //! Clients of Kafka: made from what a spec says, within what the worker allows, and what they are asked.
 //!
-//! A [`Cluster`] is where to connect and how; a [`Client`] is connected, belongs to no consumer group, commits nothing and
+//! A cluster is where to connect and how; a client is connected, belongs to no consumer group, commits nothing and
 //! never resets an offset by itself. Its calls block, with a time-out: they run off the async threads.
 
 mod config;
@@ -12,6 +12,7 @@ mod pace;
 #[cfg(test)]
 mod tests;
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rdkafka::client::ClientContext;
@@ -21,6 +22,7 @@ use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
 use rdkafka::statistics::{Statistics, Window};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tidegate_common::spec::model::KafkaSpec;
+use tidegate_common::spec::parse_bytes;
 
 pub use self::config::Retention;
 pub use self::error::KafkaError;
@@ -28,19 +30,20 @@ pub(crate) use self::fetch::{Arrived, Broken, Fetcher, Records};
 use self::pace::{Pace, Report};
 use crate::access::{Access, resolve_secret};
 
+/// Reports and errors that are taken in at a time: more come only from many brokers at once.
+const LISTENED: usize = 16;
 /// How long a client rests at most before it works again.
 const LONGEST_REST: Duration = Duration::from_secs(2);
 /// How long one question may take.
 const WAIT: Duration = Duration::from_secs(30);
 /// Kibibytes that a client fetches ahead, where the spec says nothing: what is fetched and not read at a range's end is
 /// fetched for nothing.
-const AHEAD_KIB: &str = "16384";
+const AHEAD_KIB: u64 = 8192;
 
 /// The settings under which range reads are fast and tell the truth; those above the line may be given otherwise.
 const DEFAULTS: &[(&str, &str)] = &[
     ("client.id", "tidegate"),
     ("isolation.level", "read_committed"),
-    ("queued.max.messages.kbytes", AHEAD_KIB),
     ("queued.min.messages", "1000000"),
     ("fetch.queue.backoff.ms", "2"),
     // Nobody waits for records that are yet to come; a fetch that does would hold up those of other partitions.
@@ -55,7 +58,7 @@ const FIXED: &[(&str, &str)] = &[
     ("auto.offset.reset", "error"),
     ("allow.auto.create.topics", "false"),
     // What the brokers say of themselves is looked at so often, in milliseconds.
-    ("statistics.interval.ms", "1000"),
+    ("statistics.interval.ms", "5000"),
 ];
 
 /// For a few records.
@@ -90,6 +93,13 @@ fn built_for(spec: &KafkaSpec) -> Result<(), KafkaError> {
     Err(KafkaError::Denied(format!("{lacks}: build this worker so, or use SCRAM-SHA-512 or PLAIN over TLS")))
 }
 
+/// How much a client may fetch ahead of each partition: under a rate limit no more than a second's worth.
+fn ahead_kib(spec: &KafkaSpec) -> u64 {
+    let limit = spec.rate_limit.as_ref().and_then(|limit| limit.bytes.as_deref());
+    let a_second = limit.and_then(|bytes| parse_bytes(bytes).ok()).map_or(AHEAD_KIB, |bytes| bytes / 1024);
+    a_second.clamp(64, AHEAD_KIB)
+}
+
 /// `host[:port]` of a URL.
 fn host_of(url: &str) -> &str {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
@@ -106,8 +116,7 @@ impl Cluster {
         let servers = spec.properties.get("bootstrap.servers").cloned().unwrap_or_default();
         if let Some(allowed) = &access.endpoints {
             let token = spec.properties.get("sasl.oauthbearer.token.endpoint.url").map(|url| host_of(url));
-            let mut brokers =
-                servers.split(',').chain(token).map(|broker| broker.trim().rsplit("://").next().unwrap_or_default());
+            let mut brokers = servers.split(',').map(|broker| host_of(broker.trim())).chain(token);
             let is_allowed = |broker: &str| {
                 let host = broker.rsplit_once(':').map_or(broker, |(host, _)| host);
                 allowed.iter().any(|allowed| allowed == broker || allowed == host)
@@ -122,6 +131,7 @@ impl Cluster {
         for (key, value) in DEFAULTS {
             config.set(*key, *value);
         }
+        config.set("queued.max.messages.kbytes", ahead_kib(spec).to_string());
         for (key, value) in &spec.properties {
             config.set(key, value);
         }
@@ -142,8 +152,7 @@ impl Cluster {
     }
 
     fn connected(&self, config: &ClientConfig) -> Result<Client, KafkaError> {
-        let made = config.create_with_context(Quiet::default());
-        let consumer = made.map_err(|e| KafkaError::Settings(e.to_string()))?;
+        let consumer = config.create_with_context(Quiet::default()).map_err(|e| KafkaError::Settings(told(&e)))?;
         Ok(Client { consumer, servers: self.servers.clone() })
     }
 
@@ -175,10 +184,20 @@ impl Cluster {
     }
 }
 
+/// What is wrong with the settings, without the value: it may be a secret.
+fn told(error: &ClientError) -> String {
+    match error {
+        ClientError::ClientConfig(_, _, key, _) => format!("{key} has a value that the client does not take"),
+        other => other.to_string(),
+    }
+}
+
 /// A client's callbacks: what it says goes to the log of this process, and what the brokers say sets its pace.
 #[derive(Debug, Default)]
 pub(crate) struct Quiet {
     pace: Pace,
+    /// Why the brokers let nobody in, when they last did not.
+    refused: Mutex<Option<(RDKafkaErrorCode, String)>>,
 }
 
 impl ClientContext for Quiet {
@@ -204,6 +223,10 @@ impl ClientContext for Quiet {
     }
 
     fn error(&self, error: ClientError, reason: &str) {
+        let code = error::code_of(&error);
+        if error::is_refusal(code) {
+            *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = Some((code, reason.to_owned()));
+        }
         tracing::warn!("kafka client: {error}: {reason}");
     }
 }
@@ -226,11 +249,32 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Takes in what the brokers say of themselves, and says how long to rest after having worked for `worked`.
+    /// Takes in what the brokers say of themselves: reports wait for that, and take memory until then.
+    pub(crate) fn listen(&self) {
+        for _ in 0..LISTENED {
+            // Only reports and errors come this way, and the callbacks see them.
+            let _ = self.consumer.poll(Duration::ZERO);
+        }
+    }
+
+    /// How long to rest after having worked for `worked`.
     pub(crate) fn rest(&self, worked: Duration) -> Duration {
-        // Only reports and errors come this way: the callbacks see them.
-        let _ = self.consumer.poll(Duration::ZERO);
         self.consumer.context().pace.rest(worked).min(LONGEST_REST)
+    }
+
+    /// What `code` means; where it is silence, what the brokers said before it.
+    fn judged(
+        &self,
+        code: RDKafkaErrorCode,
+        text: String,
+        doing: &str,
+        topic: &str,
+        partition: Option<i32>,
+    ) -> KafkaError {
+        self.listen();
+        let refused = self.consumer.context().refused.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (code, text) = refused.filter(|_| error::is_silence(code)).unwrap_or((code, text));
+        error::judged(code, text, &self.servers, doing, topic, partition)
     }
 
     /// What `topic` is.
@@ -243,7 +287,7 @@ impl Client {
             }
             // A broker that cannot describe topics can still list their partitions.
             Err(refusal) if refusal.code == RDKafkaErrorCode::UnsupportedFeature => self.listed(topic, &doing),
-            Err(refusal) => Err(error::judged(refusal.code, refusal.text, &self.servers, &doing, topic, None)),
+            Err(refusal) => Err(self.judged(refusal.code, refusal.text, &doing, topic, None)),
         }
     }
 
@@ -316,7 +360,7 @@ impl Client {
                 let partition = element.partition();
                 element.error().map_err(|e| {
                     let code = error::code_of(&e);
-                    error::judged(code, e.to_string(), &self.servers, doing, topic, Some(partition))
+                    self.judged(code, e.to_string(), doing, topic, Some(partition))
                 })?;
                 let offset = if let Offset::Offset(offset) = element.offset() { Some(offset) } else { None };
                 Ok((partition, offset))
@@ -325,6 +369,6 @@ impl Client {
     }
 
     fn judge(&self, error: &ClientError, doing: &str, topic: &str) -> KafkaError {
-        error::judged(error::code_of(error), error.to_string(), &self.servers, doing, topic, None)
+        self.judged(error::code_of(error), error.to_string(), doing, topic, None)
     }
 }

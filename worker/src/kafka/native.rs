@@ -103,7 +103,7 @@ impl<'c, C: ConsumerContext> Fetch<'c, C> {
     }
 
     /// What has come, within `wait`; nothing where nothing has.
-    pub(super) fn next(&mut self, wait: Duration) -> Messages {
+    pub(super) fn next(&mut self, wait: Duration) -> Result<Messages, Refusal> {
         let mut messages = vec![std::ptr::null_mut(); BATCH];
         let wait = i32::try_from(wait.as_millis()).unwrap_or(i32::MAX);
         // SAFETY: the handle is alive, its partition was started, and there is room for as many as are asked for.
@@ -116,8 +116,10 @@ impl<'c, C: ConsumerContext> Fetch<'c, C> {
                 messages.len(),
             )
         };
-        messages.truncate(usize::try_from(count).unwrap_or(0));
-        Messages(messages.into_iter().filter_map(NonNull::new).collect())
+        // SAFETY: reads the thread's last error.
+        let count = usize::try_from(count).map_err(|_| Refusal::of(unsafe { sys::rd_kafka_last_error() }))?;
+        messages.truncate(count);
+        Ok(Messages(messages.into_iter().filter_map(NonNull::new).collect()))
     }
 }
 

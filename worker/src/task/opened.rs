@@ -4,7 +4,7 @@
 //! session no longer works for the backfill.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tidegate_common::ids::{BackfillId, OutputIx, SourceIx};
 use tidegate_common::spec;
@@ -65,7 +65,7 @@ pub(crate) struct Opened {
     pub(crate) resolved: Resolved,
     sources: Vec<OnceCell<Arc<dyn Source>>>,
     /// What a saved plan pinned of topics, before anything is prepared.
-    ranges: OnceLock<Vec<v1::SourcePin>>,
+    ranges: Mutex<BTreeMap<String, v1::SourcePin>>,
     queries: OnceCell<Vec<Query>>,
 }
 
@@ -76,13 +76,14 @@ impl Opened {
         // Every time in a canonical spec is absolute: what `now` is changes nothing.
         let resolved = spec::resolve(spec, 0).map_err(|error| bad(Box::new(error)))?;
         let sources = resolved.sources.iter().map(|_| OnceCell::new()).collect();
-        Ok(Self { info, reach, resolved, sources, ranges: OnceLock::new(), queries: OnceCell::new() })
+        Ok(Self { info, reach, resolved, sources, ranges: Mutex::default(), queries: OnceCell::new() })
     }
 
     /// Topics that are not open yet are read at these ranges, whatever their ends are by now.
-    pub(crate) fn expect_ranges(&self, ranges: Vec<v1::SourcePin>) {
-        // Those of a first try are those of every other.
-        let _ = self.ranges.set(ranges);
+    pub(crate) fn expect_ranges(&self, ranges: impl IntoIterator<Item = v1::SourcePin>) {
+        let ranges = ranges.into_iter().filter(|range| range.kafka.is_some());
+        let mut expected = self.ranges.lock().unwrap_or_else(PoisonError::into_inner);
+        expected.extend(ranges.map(|range| (range.source.clone(), range)));
     }
 
     /// What prepare pinned.
@@ -101,9 +102,12 @@ impl Opened {
     }
 
     async fn open_source(&self, described: &ResolvedSource, spec: &SourceSpec) -> Result<Arc<dyn Source>, TaskError> {
-        let prepared = self.info.prepared.iter().flat_map(|prepared| &prepared.sources);
-        let mut pins = prepared.chain(self.ranges.get().into_iter().flatten());
-        let pin = pins.find(|pin| pin.source == described.name);
+        let mut pins = self.info.prepared.iter().flat_map(|prepared| &prepared.sources);
+        let pin = pins.find(|pin| pin.source == described.name).cloned().or_else(|| {
+            let expected = self.ranges.lock().unwrap_or_else(PoisonError::into_inner);
+            expected.get(&described.name).cloned()
+        });
+        let pin = pin.as_ref();
         let table = match &described.kind {
             SourceKind::Iceberg { table, .. } => table,
             SourceKind::Kafka(kafka) => return Ok(self.open_topic(described, kafka, spec, pin).await?),

@@ -28,6 +28,7 @@ impl Kinds {
         expected: Option<&v1::ExpectedSource>,
     ) -> Result<TaskEnd, TaskError> {
         let TaskId::Enumerate(ix) = context.task else { return Err(another_kind()) };
+        opened.expect_ranges(expected.and_then(|expected| expected.state.clone()));
         let (source, _) = opened.source(ix).await?;
         let packing = packing(self.slots, opened.resolved.max_drift);
         let (segments, mut found) = mpsc::channel::<v1::PlanSegment>(2);
