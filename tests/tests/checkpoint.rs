@@ -315,14 +315,20 @@ async fn given_brokers_that_are_not_there_when_asked_then_it_is_temporary_and_sa
 async fn given_a_backfill_of_a_topic_when_it_has_ended_then_its_hand_over_moves_the_live_group_behind_it() {
     let mut live = Live::new().await;
     live.world.write("spec.yaml", &spec(&live));
-    let done = live.world.run_local("spec.yaml", &[]).await.with(0).saying(&["stream resume spec.yaml", "echo resumed >> trace"]);
+    let done = live
+        .world
+        .run_local("spec.yaml", &[])
+        .await
+        .with(0)
+        .saying(&["stream resume spec.yaml", "echo resumed >> trace"]);
     let id = done.json()["id"].as_str().unwrap().to_owned();
     // What comes after the backfill's range is the live job's.
     live.broker.produce(&live.topic, &[Record::to(0).value("later").at(BEGIN + 3_600_000)]);
 
     let words = ["handoff", &id, "--state", ".tidegate", "--group", &live.group, "--out", "handed.json"];
     live.world.run(&words).await.with(0).saying(&["checkpoint reset", "--from-handoff handed.json"]);
-    let made: Value = serde_json::from_str(&std::fs::read_to_string(live.world.root().join("handed.json")).unwrap()).unwrap();
+    let made: Value =
+        serde_json::from_str(&std::fs::read_to_string(live.world.root().join("handed.json")).unwrap()).unwrap();
     assert_eq!((&made["kind"], &made["covers"], &made["backfill"]), (&json!("HandOver"), &json!(true), &json!(id)));
     let ranges = json!([{"partition": 0, "from": 0, "next": 20}, {"partition": 1, "from": 0, "next": 10}]);
     assert_eq!(made["topics"][0]["partitions"], ranges);
