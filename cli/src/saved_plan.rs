@@ -183,7 +183,7 @@ impl SavedPlan {
             return Err(Damage::Edited("its spec"));
         }
         if self.sealed() != self.seal {
-            return Err(Damage::Edited("what it says of sources, outputs and the live job"));
+            return Err(Damage::Edited("what it says of sources and outputs"));
         }
         let expected = v1::ExpectedPlan {
             version: self.version,
