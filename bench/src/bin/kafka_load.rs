@@ -3,14 +3,15 @@
 //! `kafka_load fill SERVERS TOPIC json|avro EVENTS` and `kafka_load drain SERVERS TOPIC`, which prints a JSON object.
 
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rdkafka::ClientConfig;
+use rdkafka::Message;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::Message;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use tidegate_common::clock::monotonic;
 
 type Failed = Box<dyn std::error::Error>;
 
@@ -53,7 +54,11 @@ fn fill(servers: &str, topic: &str, avro: bool, events: i64) -> Result<(), Faile
     let mut value = Vec::new();
     for at in 0..events {
         value.clear();
-        if avro { write_avro(&mut value, at) } else { write_json(&mut value, at) }
+        if avro {
+            write_avro(&mut value, at)
+        } else {
+            write_json(&mut value, at)
+        }
         let mut record = BaseRecord::<(), [u8]>::to(topic)
             .payload(&value)
             .partition(i32::try_from(at % i64::from(partitions))?)
@@ -139,21 +144,21 @@ fn drain(servers: &str, topic: &str) -> Result<(), Failed> {
     for partition in 0..partitions(&consumer, topic)? {
         wanted.add_partition_offset(topic, partition, Offset::Beginning)?;
     }
-    let began = Instant::now();
+    let began = monotonic();
     consumer.assign(&wanted)?;
     let (mut open, mut records, mut bytes) = (wanted.count(), 0_u64, 0_usize);
     while open > 0 {
         match consumer.poll(Duration::from_secs(30)) {
             Some(Ok(message)) => {
                 records += 1;
-                bytes += message.payload_len();
+                bytes += message.payload().map_or(0, <[u8]>::len);
             }
             Some(Err(KafkaError::PartitionEOF(_))) => open -= 1,
             Some(Err(error)) => return Err(error.into()),
             None => return Err("nothing came for 30 s".into()),
         }
     }
-    let seconds = began.elapsed().as_secs_f64();
+    let seconds = monotonic().since(began).as_secs_f64();
     println!("{{\"records\": {records}, \"bytes\": {bytes}, \"seconds\": {seconds:.3}}}");
     Ok(())
 }

@@ -229,7 +229,9 @@ mod tests {
         for text in ["a", "a:9092", "a-b.c_d:1,[::1]:9092 , SASL_SSL://x:9093"] {
             assert_eq!(said("bootstrap.servers", Value::Text(text)), "allowed", "{text}");
         }
-        for text in ["", "a:9092,", "SASL_PLAINTEXT://evil:9092/x://good:9092", "u:p@a:9092", "a:9092/x", "a:99999", "a b"] {
+        for text in
+            ["", "a:9092,", "SASL_PLAINTEXT://evil:9092/x://good:9092", "u:p@a:9092", "a:9092/x", "a:99999", "a b"]
+        {
             assert!(said("bootstrap.servers", Value::Text(text)).contains("is not a broker"), "{text}");
         }
     }

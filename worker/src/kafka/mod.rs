@@ -146,6 +146,11 @@ impl Cluster {
         Ok(Self { config, servers })
     }
 
+    /// The brokers as the spec names them.
+    pub(crate) fn servers(&self) -> &str {
+        &self.servers
+    }
+
     /// A client of it; connects when it is first asked something.
     pub(crate) fn client(&self) -> Result<Client, KafkaError> {
         self.connected(&self.config)

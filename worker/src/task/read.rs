@@ -383,14 +383,18 @@ impl Reading {
             return Ok(());
         }
         let at = usize::try_from(source.get()).unwrap_or(usize::MAX);
-        let readers = self.context.readers.borrow().get(at).copied().unwrap_or(1);
-        let wait = self.limiter.wait(self.now(), records, bytes, readers);
-        let until = self.now().after(wait);
-        while self.now() < until {
+        self.limiter.owe(records, bytes);
+        let began = self.now();
+        loop {
             self.context.lease.check()?;
-            tokio::time::sleep(until.since(self.now()).min(MAX_NAP)).await;
+            let readers = self.context.readers.borrow().get(at).copied().unwrap_or(1);
+            let wait = self.limiter.wait(self.now(), readers);
+            if wait.is_zero() {
+                break;
+            }
+            tokio::time::sleep(wait.min(MAX_NAP)).await;
         }
-        self.tally.limited += wait;
+        self.tally.limited += self.now().since(began);
         Ok(())
     }
 

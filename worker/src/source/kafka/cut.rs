@@ -10,7 +10,7 @@ use tidegate_common::time::{Bounds, EventTime, Span};
 /// Offsets of a unit, about.
 pub(super) const UNIT_OFFSETS: i64 = 64 << 10;
 /// Pieces that times cut a partition into, at the most.
-const MAX_PIECES: usize = 1024;
+const MAX_PIECES: usize = 8192;
 /// Milliseconds below which no piece is cut in time.
 const FINEST: i64 = 1;
 /// The last millisecond that has microseconds.
@@ -78,8 +78,9 @@ impl Cutting {
         }
         let worth = |piece: &Piece| match () {
             () if piece.offsets() == 0 || piece.width() <= FINEST => None,
-            () if piece.offsets() > self.grain.offsets => Some((1, piece.offsets())),
-            () if piece.width() > self.grain.width => Some((0, piece.width())),
+            // Width first: what is left too long is cut by offsets in the end, what is left too wide is not.
+            () if piece.width() > self.grain.width => Some((1, piece.width())),
+            () if piece.offsets() > self.grain.offsets => Some((0, piece.offsets())),
             () => None,
         };
         let (at, piece) =
@@ -99,6 +100,38 @@ impl Cutting {
         let behind = Piece { from: offset, from_time: time, ..piece };
         let both = [before, behind].into_iter().filter(|piece| piece.offsets() > 0);
         self.pieces.splice(at..=at, both);
+    }
+
+    /// Believes the times that pieces begin with only where a record bears them out; the others have that of the piece
+    /// before.
+    ///
+    /// The index counts what no reader sees: markers of transactions, which have the time of the commit, and aborted
+    /// records. `first_time` is the time of the first record that is seen from an offset on, and is asked about so many
+    /// pieces at the most.
+    pub(super) fn confirm<E>(
+        &mut self,
+        looks: usize,
+        mut first_time: impl FnMut(i64) -> Result<Option<i64>, E>,
+    ) -> Result<(), E> {
+        let step = self.pieces.len().div_ceil(looks.max(1)).max(1);
+        let mut sure = 0;
+        for (at, piece) in self.pieces.iter_mut().enumerate() {
+            if piece.from_time > sure
+                && at % step == 0
+                && first_time(piece.from)?.is_some_and(|time| time >= piece.from_time)
+            {
+                sure = piece.from_time;
+            }
+            piece.from_time = sure;
+        }
+        Ok(())
+    }
+
+    /// Where the records begin that by the promise lie at or behind `micros`, and the time that the promise gives them.
+    pub(super) fn behind(&self, micros: i64, promise: Promise) -> Option<(i64, i64)> {
+        promise.behind?;
+        let low = |piece: &Piece| bounds(piece, promise).low().as_micros();
+        self.pieces.iter().find(|piece| low(piece) >= micros).map(|piece| (piece.from, low(piece)))
     }
 
     /// The units: offsets and what their event times are bounded by, in the order of offsets.
@@ -205,6 +238,34 @@ mod tests {
             let cutting = cut(&times, 0, count, width);
             for piece in &cutting.pieces {
                 prop_assert!(piece.width() <= width || cutting.pieces.len() >= MAX_PIECES);
+            }
+        }
+    }
+
+    proptest! {
+        /// Markers that the index counts and nobody sees widen units, and break no bound.
+        #[test]
+        fn what_nobody_sees_moves_no_bound(
+            records in proptest::collection::vec((0i64..5_000, 0i64..1_000, any::<bool>()), 1..200),
+            width in 1_000i64..50_000,
+            looks in 1usize..300,
+        ) {
+            let (mut newest, mut times) = (1_700_000_000_000i64, Vec::new());
+            for (step, back, is_marker) in records {
+                newest += step;
+                times.push(if is_marker { (1_790_000_000_000, false) } else { (newest - back, true) });
+            }
+            let indexed: Vec<i64> = times.iter().map(|(time, _)| *time).collect();
+            let mut cutting = cut(&indexed, 0, times.len() as i64, width);
+            let seen = |from: i64| times[from as usize..].iter().find(|(_, seen)| *seen).map(|(time, _)| *time);
+            cutting.confirm(looks, |from| Ok::<_, ()>(seen(from))).unwrap();
+            let promise = Promise { behind: Some(Span::from_micros(1_000_000)), by_record: true };
+            for (from, to, bounds) in cutting.units(promise) {
+                for offset in from..to {
+                    let (time, is_seen) = times[offset as usize];
+                    let at = EventTime::from_micros(time * 1_000);
+                    prop_assert!(!is_seen || bounds.contains(at), "{offset} at {time} in {bounds:?}");
+                }
             }
         }
     }

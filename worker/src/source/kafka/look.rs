@@ -3,6 +3,7 @@
 //! It reads a few records at either end of each partition. Nothing hangs on what it says: what is read is what is pinned.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use tidegate_common::time::Window;
 
@@ -96,7 +97,7 @@ impl KafkaSource {
 impl Shared {
     fn look(&self, window: Window) -> Result<TopicRange, SourceError> {
         let client = self.cluster.looking_client().map_err(|e| self.failed(e))?;
-        self.check_topic(&client)?;
+        self.check_topic(&client, Duration::ZERO)?;
         let all: Vec<i32> = self.pin.ranges.iter().map(|range| range.partition).collect();
         let edges = |found: Vec<(i32, i64)>| found.into_iter().collect::<BTreeMap<i32, i64>>();
         let starts = edges(client.starts(&self.topic, &all).map_err(|e| self.failed(e))?);

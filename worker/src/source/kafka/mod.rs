@@ -7,37 +7,38 @@ mod columns;
 mod cut;
 mod look;
 mod pin;
+mod planning;
 mod reader;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use async_trait::async_trait;
+use tidegate_common::clock::monotonic;
 use tidegate_common::spec::model::{KafkaSpec, SourceSpec};
 use tidegate_common::spec::{EventTimeOf, Kafka, RateLimit, ResolvedEventTime};
 use tidegate_common::time::{Span, Window};
 use tidegate_proto::v1;
 use tokio::sync::mpsc;
 
-use self::cut::{Cutting, Grain, Promise};
+use self::cut::Promise;
 pub use self::look::{PartitionRange, TopicRange};
 use super::error::SourceError;
 use super::event_time::EventTimeRule;
-use super::{FoundSplit, Source, UnitReader, bounds::KnownBounds};
+use super::{FoundSplit, Source, UnitReader};
 use crate::access::Access;
 use crate::format::{self, Format};
-use crate::kafka::{Arrived, Client, Cluster, Fetcher, KafkaError};
+use crate::kafka::{Client, Cluster, KafkaError, TopicState};
 
 /// Milliseconds of event time that a unit should not be wider than, where nothing else is asked: a day.
 const UNIT_MILLIS: i64 = 86_400_000;
 /// How many units should fit into the drift.
 const UNITS_A_DRIFT: i64 = 8;
-/// How long reading a unit may take under a rate limit.
-const UNIT_SECONDS: u64 = 5;
-/// Offsets of a unit at the least.
-const LEAST_OFFSETS: i64 = 100;
-/// About how many bytes a record takes, for estimates, where none was seen.
-const RECORD_BYTES: u64 = 256;
+/// How long brokers may be away before a reader gives up.
+const PATIENCE: Duration = Duration::from_secs(300);
+/// A topic that the brokers do not know is asked for again after this: one that has just started knows little.
+const AGAIN: Duration = Duration::from_secs(3);
 
 /// A range of a topic.
 pub(crate) struct KafkaSource {
@@ -49,8 +50,6 @@ struct Shared {
     name: String,
     topic: String,
     cluster: Cluster,
-    /// Clients that nobody uses at the moment.
-    idle: Mutex<Vec<Client>>,
     pin: v1::KafkaPin,
     format: Arc<dyn Format>,
     schema: SchemaRef,
@@ -58,7 +57,9 @@ struct Shared {
     rule: Option<EventTimeRule>,
     promise: Promise,
     allow_disorder: bool,
-    grain: Grain,
+    /// Milliseconds of event time.
+    unit_width: i64,
+    rate_limit: RateLimit,
 }
 
 /// What the spec says of a Kafka source, checked.
@@ -84,14 +85,13 @@ impl KafkaSource {
         let bytes = pinned.as_ref().map(|pin| pin.format.clone());
         let opened = format::open(&kafka.topic, &kafka.format, access, bytes.as_deref()).await;
         let format = opened.map_err(|source| SourceError::Format { source_name: name.to_owned(), source })?;
-        let (pin, client) = match pinned {
-            Some(pin) => (pin, None),
+        let pin = match pinned {
+            Some(pin) => pin,
             None => {
                 let (cluster, topic) = (cluster.clone(), kafka.topic.clone());
                 let (start, stop) = (described.kafka.start.clone(), described.kafka.stop.clone());
-                let (pin, client) =
-                    blocking(name, move || pin::pin(&cluster, &topic, &start, &stop)).await?.map_err(|e| e.of(name))?;
-                (v1::KafkaPin { format: format.pin().into(), ..pin }, Some(client))
+                let pinned = blocking(name, move || pin::pin(&cluster, &topic, &start, &stop)).await?;
+                v1::KafkaPin { format: format.pin().into(), ..pinned.map_err(|e| e.of(name))? }
             }
         };
         let schema = schema_of(name, format.as_ref())?;
@@ -102,28 +102,17 @@ impl KafkaSource {
             name: name.to_owned(),
             topic: kafka.topic.clone(),
             cluster,
-            idle: Mutex::new(client.into_iter().collect()),
             pin,
             format,
             schema,
             rule,
             promise: Promise { behind: described.event_time.out_of_orderness, by_record },
             allow_disorder: described.event_time.allow_disorder,
-            grain: Grain {
-                width: drift.unwrap_or(UNIT_MILLIS).min(UNIT_MILLIS),
-                offsets: unit_offsets(described.kafka.rate_limit),
-            },
+            unit_width: drift.unwrap_or(UNIT_MILLIS).min(UNIT_MILLIS),
+            rate_limit: described.kafka.rate_limit,
         };
         Ok(Self { shared: Arc::new(shared) })
     }
-}
-
-/// Offsets of a unit: under a rate limit no more than a few seconds' worth, since a reader stops between units.
-fn unit_offsets(limit: RateLimit) -> i64 {
-    let of_bytes = limit.bytes.map(|bytes| bytes / RECORD_BYTES);
-    let a_second = limit.records.into_iter().chain(of_bytes).min();
-    let some = a_second.map(|records| i64::try_from(records.saturating_mul(UNIT_SECONDS)).unwrap_or(i64::MAX));
-    some.map_or(cut::UNIT_OFFSETS, |offsets| offsets.clamp(LEAST_OFFSETS, cut::UNIT_OFFSETS))
 }
 
 /// The format's columns, then what Kafka knows of each record.
@@ -168,13 +157,8 @@ impl Source for KafkaSource {
 
     async fn enumerate(&self, window: Window, found: mpsc::Sender<FoundSplit>) -> Result<(), SourceError> {
         let shared = self.shared.clone();
-        let cut = blocking(&shared.name, {
-            let shared = shared.clone();
-            move || shared.cut()
-        });
-        let (cuttings, record_bytes) = cut.await??;
-        for (range, cutting) in shared.pin.ranges.iter().zip(cuttings) {
-            let split = shared.split(*range, &cutting, record_bytes, window);
+        let planned = blocking(&self.shared.name, move || shared.plan(window)).await??;
+        for split in planned {
             found.send(split).await.map_err(|_| SourceError::Abandoned)?;
         }
         Ok(())
@@ -200,20 +184,25 @@ impl Shared {
         format!("kafka:{}/{partition}", self.topic)
     }
 
-    /// A client, connected before where there is one.
-    fn client(&self) -> Result<Client, SourceError> {
-        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        idle.map_or_else(|| self.cluster.client().map_err(|e| self.failed(e)), Ok)
-    }
-
-    fn give_back(&self, client: Client) {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(client);
+    /// What the topic is now; brokers that do not answer, or do not know it, are asked again for so long.
+    fn topic_now(&self, client: &Client, patience: Duration) -> Result<TopicState, KafkaError> {
+        let began = monotonic();
+        let mut unknown = false;
+        loop {
+            match client.topic(&self.topic) {
+                Err(KafkaError::NoTopic { .. }) if !unknown => unknown = true,
+                Err(KafkaError::Unreachable { .. } | KafkaError::Client { .. })
+                    if monotonic().since(began) < patience => {}
+                answer => return answer,
+            }
+            std::thread::sleep(AGAIN);
+        }
     }
 
     /// Refuses a topic that is not the one that was pinned.
-    fn check_topic(&self, client: &Client) -> Result<(), SourceError> {
+    fn check_topic(&self, client: &Client, patience: Duration) -> Result<(), SourceError> {
         let changed = |what: String| Err(SourceError::Changed { file: format!("the topic {}", self.topic), what });
-        let now = match client.topic(&self.topic) {
+        let now = match self.topic_now(client, patience) {
             Ok(now) => now,
             Err(KafkaError::NoTopic { .. }) => return changed("it was deleted".to_owned()),
             Err(e) => return Err(self.failed(e)),
@@ -236,88 +225,5 @@ impl Shared {
             );
         }
         Ok(())
-    }
-
-    /// Cuts every partition; also says about how many bytes a record takes.
-    fn cut(&self) -> Result<(Vec<Cutting>, u64), SourceError> {
-        let client = self.client()?;
-        self.check_topic(&client)?;
-        pin::check_starts(&client, &self.topic, &self.pin.ranges).map_err(|e| e.of(&self.name))?;
-        let mut cuttings: Vec<Cutting> =
-            self.pin.ranges.iter().map(|range| Cutting::new(range.start, range.end, self.grain)).collect();
-        // A question for every partition at a time.
-        loop {
-            let asked: Vec<(i32, i64)> = self
-                .pin
-                .ranges
-                .iter()
-                .zip(&mut cuttings)
-                .filter_map(|(range, cutting)| Some((range.partition, cutting.question()?)))
-                .collect();
-            if asked.is_empty() {
-                break;
-            }
-            let answers = client.offsets_at(&self.topic, &asked).map_err(|e| self.failed(e))?;
-            for (range, cutting) in self.pin.ranges.iter().zip(&mut cuttings) {
-                let answer = answers.iter().find(|(partition, _)| *partition == range.partition);
-                if let Some((_, offset)) = answer {
-                    cutting.answer(*offset);
-                }
-            }
-        }
-        let record_bytes = self.record_bytes(&client);
-        self.give_back(client);
-        Ok((cuttings, record_bytes))
-    }
-
-    /// About how many bytes a record takes, from the first ones of a partition; nothing hangs on it but estimates.
-    fn record_bytes(&self, client: &Client) -> u64 {
-        let Some(range) = self.pin.ranges.iter().max_by_key(|range| range.end - range.start) else {
-            return RECORD_BYTES;
-        };
-        let end = range.end.min(range.start.saturating_add(100));
-        if range.start >= end {
-            return RECORD_BYTES;
-        }
-        let mut fetcher = Fetcher::new(client, &self.topic, false);
-        let (mut next, mut bytes, mut count) = (range.start, 0, 0);
-        while next < end {
-            // All of them, however they come: a plan that is made again says the same.
-            let (records, is_last) = match fetcher.next(range.partition, next, end) {
-                Ok(Arrived::Some(records)) => (records, false),
-                Ok(Arrived::Last(records)) => (records, true),
-                Err(_) => return RECORD_BYTES, // whoever reads will say why
-            };
-            bytes += records.bytes();
-            count += records.offsets.len();
-            next = if is_last { end } else { records.offsets.last().map_or(next, |last| last + 1) };
-        }
-        bytes.checked_div(count).and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(RECORD_BYTES).max(1)
-    }
-
-    fn split(&self, range: v1::KafkaRange, cutting: &Cutting, record_bytes: u64, window: Window) -> FoundSplit {
-        let offsets = u64::try_from(range.end - range.start).unwrap_or(0);
-        let size = offsets.saturating_mul(record_bytes);
-        let file = v1::FilePin { path: self.place(range.partition), size, ..Default::default() };
-        let detail = prost::Message::encode_to_vec(&range);
-        let mut found =
-            FoundSplit { split: v1::Split { file: Some(file), detail: detail.into() }, ..Default::default() };
-        for (from, to, bounds) in cutting.units(self.promise) {
-            let length = u64::try_from(to - from).unwrap_or(0);
-            let (position, bytes) = (u64::try_from(from).unwrap_or(0), length.saturating_mul(record_bytes));
-            // Without a promise there is nothing to narrow by: a unit that seems to lie outside is read at its edge.
-            let known = KnownBounds { bounds: Some(bounds), has_nulls: self.promise.behind.is_none() };
-            match known.within(window, None) {
-                Some(within) => {
-                    let (low, high) = (within.low().as_micros(), within.high().as_micros());
-                    found.units.push(v1::UnitOfWork { split: 0, position, length, rows: length, bytes, low, high });
-                }
-                None => {
-                    found.rows_pruned += length;
-                    found.bytes_pruned += bytes;
-                }
-            }
-        }
-        found
     }
 }

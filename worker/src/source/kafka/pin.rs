@@ -34,13 +34,13 @@ impl From<KafkaError> for PinError {
     }
 }
 
-/// Pins `[start, stop)` of every partition of `topic`; the client that was asked comes along.
+/// Pins `[start, stop)` of every partition of `topic`.
 pub(super) fn pin(
     cluster: &Cluster,
     topic: &str,
     start: &ScanOffset,
     stop: &ScanOffset,
-) -> Result<(v1::KafkaPin, Client), PinError> {
+) -> Result<v1::KafkaPin, PinError> {
     let client = cluster.client()?;
     let state = client.topic(topic)?;
     let all: Vec<i32> = (0..i32::try_from(state.partitions).unwrap_or(i32::MAX)).collect();
@@ -56,8 +56,7 @@ pub(super) fn pin(
         // A range that starts behind its end holds nothing: a time after the last record, a group that is ahead.
         ranges.push(v1::KafkaRange { partition: *partition, start: *start, end: *end.max(start) });
     }
-    let pin = v1::KafkaPin { topic_id: state.id, ranges, format: Default::default(), partitions: state.partitions };
-    Ok((pin, client))
+    Ok(v1::KafkaPin { topic_id: state.id, ranges, format: Default::default(), partitions: state.partitions })
 }
 
 /// The partitions that are read: all, or those that the offsets name.

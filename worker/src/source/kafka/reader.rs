@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions};
 use arrow::compute::{filter, filter_record_batch};
@@ -17,12 +18,14 @@ use tidegate_common::time::Window;
 use tidegate_proto::v1;
 use tokio::sync::mpsc;
 
-use super::{Shared, columns, pin};
+use super::{PATIENCE, Shared, columns, pin};
 use crate::format::{Decoded, Decoder, NoRow};
 use crate::kafka::{Arrived, Broken, Client, Fetcher, KafkaError, Records};
 use crate::source::error::{During, SourceError};
 use crate::source::{DeadRecord, NO_EVENT_TIME, RawAs, SourceBatch, UnitReader, check};
 
+/// How often a client that is not asked anything is heard.
+const HEARD_EVERY: Duration = Duration::from_secs(1);
 /// Batches that are fetched ahead of being decoded.
 const AHEAD: usize = 2;
 /// What to do about a record outside its bounds.
@@ -164,7 +167,9 @@ impl UnitReader for KafkaReader {
 /// Fetches what is ordered, until nobody can order any more.
 fn fetch(shared: &Shared, with_headers: bool, mut orders: mpsc::Receiver<Order>) {
     let Some(first) = orders.blocking_recv() else { return };
-    let client = match shared.client().and_then(|client| shared.check_topic(&client).map(|()| client)) {
+    let connected = shared.cluster.client().map_err(|e| shared.failed(e));
+    let checked = connected.and_then(|client| shared.check_topic(&client, PATIENCE).map(|()| client));
+    let client = match checked {
         Ok(client) => client,
         Err(e) => {
             let _ = first.to.blocking_send(Err(e)); // nobody listens any more: nothing is lost
@@ -179,10 +184,34 @@ fn fetch(shared: &Shared, with_headers: bool, mut orders: mpsc::Receiver<Order>)
             return;
         }
         drop(to); // the unit is over
-        order = orders.blocking_recv();
+        order = next_order(&client, &mut orders);
     }
-    drop(fetcher);
-    shared.give_back(client);
+}
+
+/// The next order, however long it takes; what the client has to say is heard meanwhile.
+fn next_order(client: &Client, orders: &mut mpsc::Receiver<Order>) -> Option<Order> {
+    let here = tokio::runtime::Handle::current();
+    loop {
+        client.listen();
+        match here.block_on(tokio::time::timeout(HEARD_EVERY, orders.recv())) {
+            Ok(order) => return order,
+            Err(_) => continue,
+        }
+    }
+}
+
+/// Sends what was fetched, however long that takes; `false` when nobody takes it any more.
+fn deliver(client: &Client, to: &mpsc::Sender<Result<Records, SourceError>>, records: Records) -> bool {
+    let here = tokio::runtime::Handle::current();
+    let mut records = Ok(records);
+    loop {
+        client.listen();
+        match here.block_on(to.send_timeout(records, HEARD_EVERY)) {
+            Ok(()) => return true,
+            Err(mpsc::error::SendTimeoutError::Timeout(back)) => records = back,
+            Err(mpsc::error::SendTimeoutError::Closed(_)) => return false,
+        }
+    }
 }
 
 impl Shared {
@@ -209,9 +238,9 @@ impl Shared {
             if is_last {
                 next = offsets.end;
                 // A topic that was made anew meanwhile would have answered as well.
-                self.check_topic(client)?;
+                self.check_topic(client, PATIENCE)?;
             }
-            if (is_last || !records.offsets.is_empty()) && to.blocking_send(Ok(records)).is_err() {
+            if (is_last || !records.offsets.is_empty()) && !deliver(client, to, records) {
                 return Ok(());
             }
             let rest = client.rest(worked);
@@ -222,14 +251,17 @@ impl Shared {
         Ok(())
     }
 
-    fn broken(&self, client: &Client, partition: i32, end: i64, broken: Broken) -> SourceError {
+    pub(super) fn broken(&self, client: &Client, partition: i32, end: i64, broken: Broken) -> SourceError {
         let input = |what: String| SourceError::Input { source_name: self.name.clone(), what };
         let next = match broken {
-            Broken::Kafka(KafkaError::NoTopic { .. }) => {
-                return self.check_topic(client).err().unwrap_or(SourceError::Changed {
-                    file: self.place(partition),
-                    what: "the brokers do not know it any more".to_owned(),
-                });
+            // One broker that has just started may not know it yet.
+            Broken::Kafka(e @ KafkaError::NoTopic { .. }) => {
+                let again = || KafkaError::Client {
+                    servers: self.cluster.servers().to_owned(),
+                    doing: format!("fetching {}", self.place(partition)),
+                    what: e.to_string(),
+                };
+                return self.check_topic(client, PATIENCE).err().unwrap_or_else(|| self.failed(again()));
             }
             Broken::Kafka(e) => return self.failed(e),
             Broken::OutOfRange { next } => next,
@@ -240,14 +272,22 @@ impl Shared {
                 ));
             }
         };
-        if let Err(e) = self.check_topic(client) {
+        if let Err(e) = self.check_topic(client, PATIENCE) {
             return e;
         }
-        match client.starts(&self.topic, &[partition]) {
-            Ok(starts) => match starts.first() {
-                Some((_, start)) if *start > next => input(pin::eaten(&self.topic, partition, next, end, *start)),
-                _ => input(format!("{}: the log does not hold the offset {next} any more", self.place(partition))),
-            },
+        let edges = client.starts(&self.topic, &[partition]).and_then(|starts| {
+            let ends = client.ends(&self.topic, &[partition])?;
+            Ok(starts.first().zip(ends.first()).map(|((_, start), (_, end))| *start..*end))
+        });
+        match edges {
+            Ok(Some(log)) if log.start > next => input(pin::eaten(&self.topic, partition, next, end, log.start)),
+            // An answer to an earlier question: the offset is there.
+            Ok(Some(log)) if log.contains(&next) => self.failed(KafkaError::Client {
+                servers: self.cluster.servers().to_owned(),
+                doing: format!("fetching {}", self.place(partition)),
+                what: format!("the offset {next} was said not to be there, and is"),
+            }),
+            Ok(_) => input(format!("{}: the log does not hold the offset {next} any more", self.place(partition))),
             Err(e) => self.failed(e),
         }
     }

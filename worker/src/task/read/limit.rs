@@ -1,7 +1,7 @@
 //! Keeps a source's rate limit: this task's share of it, by the number of tasks that read the source now.
 //!
-//! Generic cell rate algorithm: every batch has a price in time, and the next one waits until the last is paid for. A
-//! little credit lets batches that come in bursts pass.
+//! Every batch makes a debt in time: what it takes at the whole limit. It is paid off as time goes by, at the pace of
+//! this task's share then; whoever owes more than a little waits before reading on.
 
 use std::time::Duration;
 
@@ -15,27 +15,35 @@ const CREDIT: Duration = Duration::from_millis(100);
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limiter {
     limit: RateLimit,
-    /// When all that was read is paid for.
-    paid_at: Monotonic,
+    /// What is owed, in time at the whole limit.
+    debt: Duration,
+    /// When that was so.
+    at: Monotonic,
 }
 
 impl Limiter {
     /// Nothing is owed yet.
     pub(super) fn new(limit: RateLimit) -> Self {
-        Self { limit, paid_at: Monotonic::default() }
+        Self { limit, debt: Duration::ZERO, at: Monotonic::default() }
     }
 
-    /// Whether there is a limit at all.
+    /// Whether there is no limit at all.
     pub(super) fn is_open(&self) -> bool {
         self.limit == RateLimit::default()
     }
 
-    /// How long to wait after `records` of `bytes` were read at `now`, when `readers` tasks share the limit.
-    pub(super) fn wait(&mut self, now: Monotonic, records: u64, bytes: u64, readers: u32) -> Duration {
+    /// `records` of `bytes` were read.
+    pub(super) fn owe(&mut self, records: u64, bytes: u64) {
         let price = price(records, self.limit.records).max(price(bytes, self.limit.bytes));
-        let price = price.saturating_mul(readers.max(1));
-        self.paid_at = self.paid_at.max(now).after(price);
-        self.paid_at.since(now).saturating_sub(CREDIT)
+        self.debt = self.debt.saturating_add(price);
+    }
+
+    /// How long to wait at `now`, when `readers` tasks share the limit.
+    pub(super) fn wait(&mut self, now: Monotonic, readers: u32) -> Duration {
+        let readers = readers.max(1);
+        self.debt = self.debt.saturating_sub(now.since(self.at) / readers);
+        self.at = now;
+        self.debt.saturating_mul(readers).saturating_sub(CREDIT)
     }
 }
 
@@ -66,7 +74,9 @@ mod tests {
             for (reader, batch, work) in batches {
                 let (limiter, free_at) = &mut readers[reader];
                 let now = free_at.after(Duration::from_micros(work));
-                let wait = limiter.wait(now, batch, 0, 4);
+                limiter.wait(now, 4);
+                limiter.owe(batch, 0);
+                let wait = limiter.wait(now, 4);
                 *free_at = now.after(wait);
                 records += batch;
                 largest = largest.max(batch);
@@ -83,9 +93,13 @@ mod tests {
     fn the_tighter_of_two_limits_counts_and_no_limit_waits_for_nothing() {
         let now = Monotonic::from_micros(5);
         let mut both = Limiter::new(RateLimit { records: Some(1_000), bytes: Some(1_000_000) });
-        assert_eq!(both.wait(now, 1_000, 3_000_000, 2), Duration::from_millis(5_900));
+        both.owe(1_000, 3_000_000);
+        assert_eq!(both.wait(Monotonic::default(), 2), Duration::from_millis(5_900));
+        let later = Monotonic::from_micros(2_000_000);
+        assert_eq!(both.wait(later, 1), Duration::from_millis(1_900 - 1_000), "who is left pays faster");
         let mut none = Limiter::new(RateLimit::default());
         assert!(none.is_open());
-        assert_eq!(none.wait(now, u64::MAX, u64::MAX, u32::MAX), Duration::ZERO);
+        none.owe(u64::MAX, u64::MAX);
+        assert_eq!(none.wait(now, u32::MAX), Duration::ZERO);
     }
 }
