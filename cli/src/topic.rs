@@ -8,6 +8,9 @@ use tidegate_worker::survey::{PartitionRange, SourceSurvey, TopicRange};
 use crate::figures::{bytes, count, plural, second, span, time};
 use crate::output;
 
+/// Microseconds of a thousand years: no unit is wider whose records have bounds.
+const UNBOUNDED: i64 = 365_250 * 86_400_000_000;
+
 /// A pinned range of a topic, beside its log.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "TopicRange")]
@@ -92,6 +95,11 @@ fn partition(range: &PartitionRange) -> Partition {
 pub(crate) fn counted(source: &SourceSurvey) -> (String, String) {
     let (parts, rows) = if source.topic.is_some() { ("partition", "record") } else { ("file", "row") };
     (plural(source.found.files, parts), plural(source.found.rows_in_range, rows))
+}
+
+/// How wide a unit is, in microseconds; one that nothing bounds is as wide as all of time.
+pub(crate) fn width(micros: i64) -> String {
+    if micros > UNBOUNDED { "as wide as all of time".to_owned() } else { span(micros) }
 }
 
 /// From when to when a source's rows are: by the bounds of its units, or of a topic by its first and last timestamps. None
@@ -230,6 +238,11 @@ mod tests {
         assert_eq!(said(Some(0)), "50 offsets, and the window holds none of them by the time index");
         assert!(said(None).starts_with("50 offsets, whatever the window"));
         assert_eq!(reading(&range(None), &v1::Enumerated::default()), None);
+    }
+
+    #[test]
+    fn a_unit_without_bounds_is_as_wide_as_all_of_time() {
+        assert_eq!((width(HOUR).as_str(), width(i64::MAX).as_str()), ("1h", "as wide as all of time"));
     }
 
     #[test]

@@ -10,7 +10,6 @@ use std::time::Duration;
 use serde::Serialize;
 use tidegate_common::clock;
 use tidegate_common::spec::ResolvedSource;
-use tidegate_common::time::Span;
 use tidegate_worker::survey::{self, Means, SourceSurvey};
 
 use super::Context;
@@ -108,7 +107,7 @@ fn text(source: &SourceSurvey) -> String {
     let _ = writeln!(text, "  event time  {}   {times}", plain(&source.event_time));
     let (parts, rows) = topic::counted(source);
     let _ = writeln!(text, "  holds       {parts}   {}   {rows}", bytes(found.bytes_in_range));
-    let widest = Span::from_micros(found.widest_unit);
+    let widest = topic::width(found.widest_unit);
     let units = plural(found.units, "unit");
     let _ = writeln!(text, "  is read as  {units}, the widest {widest}, at most {} at one time", found.overlap_depth);
     if let Some(range) = &source.topic {

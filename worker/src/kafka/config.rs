@@ -10,7 +10,7 @@ use rdkafka::config::RDKafkaLogLevel;
 use super::Cluster;
 
 /// How long the answer may take.
-const WAIT: Duration = Duration::from_secs(15);
+pub(super) const WAIT: Duration = Duration::from_secs(15);
 
 /// What may remove records of a topic.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

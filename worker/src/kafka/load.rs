@@ -22,7 +22,7 @@ use rdkafka::message::Message;
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
 use tidegate_common::spec::model::{KafkaSpec, RecordFormat, RecordFormatSpec};
 
-use super::config::Silent;
+use super::config::{self, Silent};
 use super::{Cluster, KafkaError, WAIT, error};
 use crate::access::Access;
 use crate::failure::{Class, Classify};
@@ -155,7 +155,7 @@ async fn create(what: &Load, cluster: &Cluster) -> Result<bool, LoadError> {
         .set("retention.ms", "-1")
         .set("cleanup.policy", "delete")
         .set("message.timestamp.type", "CreateTime");
-    let options = AdminOptions::new().request_timeout(Some(WAIT)).operation_timeout(Some(WAIT));
+    let options = AdminOptions::new().request_timeout(Some(config::WAIT)).operation_timeout(Some(config::WAIT));
     let answer = admin.create_topics([&wanted], &options).await;
     let answer = answer.map_err(|e| judge(error::code_of(&e), e.to_string()))?;
     match answer.into_iter().next() {

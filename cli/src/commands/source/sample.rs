@@ -13,7 +13,7 @@ use crate::style::plain;
 use crate::view::List;
 
 /// Characters of a cell that a narrow table shows.
-const CELL: usize = 48;
+const CELL: usize = 80;
 
 /// The first rows of a source; `kind: SourceSample`.
 #[derive(Serialize)]
