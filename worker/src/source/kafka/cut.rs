@@ -31,7 +31,12 @@ struct Piece {
     from: i64,
     to: i64,
     from_time: i64,
+    /// Proven by the index.
     below: i64,
+    /// Promised, by a record that was seen at or behind `to`.
+    promised_below: i64,
+    /// Whether no look will make it narrower.
+    is_settled: bool,
 }
 
 impl Piece {
@@ -40,8 +45,19 @@ impl Piece {
     }
 
     fn width(&self) -> i64 {
-        self.below.saturating_sub(self.from_time)
+        self.below.min(self.promised_below).saturating_sub(self.from_time)
     }
+}
+
+/// Offsets `[from, to)`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Unit {
+    pub(super) from: i64,
+    pub(super) to: i64,
+    /// Of the event times of records that keep the promise.
+    pub(super) bounds: Bounds,
+    /// No record lies behind it, by the index alone where event times are the records' own.
+    pub(super) latest: EventTime,
 }
 
 /// How large units should be.
@@ -65,7 +81,7 @@ pub(super) struct Cutting {
 impl Cutting {
     /// Of offsets `[start, end)`; pieces that are larger than `grain` are cut.
     pub(super) fn new(start: i64, end: i64, grain: Grain) -> Self {
-        let whole = Piece { from: start, to: end, from_time: 0, below: LAST };
+        let whole = Piece { from: start, to: end, from_time: 0, below: LAST, promised_below: LAST, is_settled: false };
         let pieces = if start < end { vec![whole] } else { Vec::new() };
         let grain = Grain { width: grain.width.max(FINEST), offsets: grain.offsets.max(1) };
         Self { pieces, grain, end, asked: None }
@@ -102,29 +118,53 @@ impl Cutting {
         self.pieces.splice(at..=at, both);
     }
 
-    /// Believes the times that pieces begin with only where a record bears them out; the others have that of the piece
-    /// before.
+    /// Believes the times that pieces begin with only where a record bears them out, and cuts what is too wide then at
+    /// records that are seen.
     ///
     /// The index counts what no reader sees: markers of transactions, which have the time of the commit, and aborted
-    /// records. `first_time` is the time of the first record that is seen from an offset on, and is asked about so many
-    /// pieces at the most.
+    /// records. `first_time` is the time of the first record that is seen from an offset on; it is asked `looks` times at
+    /// the most. By the promise, no record behind such a one lies more than `behind` below it, and none before it
+    /// more than that above.
     pub(super) fn confirm<E>(
         &mut self,
-        looks: usize,
+        mut looks: usize,
+        behind: Span,
         mut first_time: impl FnMut(i64) -> Result<Option<i64>, E>,
     ) -> Result<(), E> {
         let step = self.pieces.len().div_ceil(looks.max(1)).max(1);
         let mut sure = 0;
         for (at, piece) in self.pieces.iter_mut().enumerate() {
-            if piece.from_time > sure
-                && at % step == 0
-                && first_time(piece.from)?.is_some_and(|time| time >= piece.from_time)
-            {
-                sure = piece.from_time;
+            if piece.from_time > sure && at % step == 0 && looks > 0 {
+                looks -= 1;
+                let seen = first_time(piece.from)?.unwrap_or(0);
+                sure = sure.max(seen.min(piece.from_time));
             }
             piece.from_time = sure;
         }
+        let behind = behind.as_micros().saturating_add(999) / 1_000;
+        while let Some(at) = self.widest().filter(|_| looks > 0 && self.pieces.len() < MAX_PIECES) {
+            looks -= 1;
+            let Some(piece) = self.pieces.get(at).copied() else { break };
+            let middle = piece.from + piece.offsets() / 2;
+            let halves = match first_time(middle)? {
+                Some(time) => {
+                    let promised_below = piece.promised_below.min(time.saturating_add(behind).saturating_add(1));
+                    let from_time = piece.from_time.max(time.min(piece.below - 1));
+                    [Piece { to: middle, promised_below, ..piece }, Piece { from: middle, from_time, ..piece }]
+                }
+                // Nothing is seen from there on: nothing to be read, and nothing to cut by.
+                None => [Piece { to: middle, ..piece }, Piece { from: middle, is_settled: true, ..piece }],
+            };
+            self.pieces.splice(at..=at, halves);
+        }
         Ok(())
+    }
+
+    /// The widest piece that is too wide and can be cut.
+    fn widest(&self) -> Option<usize> {
+        let wide = |piece: &Piece| !piece.is_settled && piece.offsets() > 1 && piece.width() > self.grain.width;
+        let wide = self.pieces.iter().enumerate().filter(|(_, piece)| wide(piece));
+        wide.max_by_key(|(_, piece)| (piece.width(), piece.offsets())).map(|(at, _)| at)
     }
 
     /// Where the records begin that by the promise lie at or behind `micros`, and the time that the promise gives them.
@@ -134,18 +174,19 @@ impl Cutting {
         self.pieces.iter().find(|piece| low(piece) >= micros).map(|piece| (piece.from, low(piece)))
     }
 
-    /// The units: offsets and what their event times are bounded by, in the order of offsets.
-    pub(super) fn units(&self, promise: Promise) -> Vec<(i64, i64, Bounds)> {
+    /// The units, in the order of offsets.
+    pub(super) fn units(&self, promise: Promise) -> Vec<Unit> {
         let mut units = Vec::new();
         for piece in &self.pieces {
             let bounds = bounds(piece, promise);
+            let latest = high(piece.below, promise);
             let pieces = (piece.offsets() / self.grain.offsets).max(1);
             let each = piece.offsets() / pieces;
             let mut from = piece.from;
             while from < piece.to {
                 // The last one takes what is left over.
                 let to = if piece.to - from < 2 * each { piece.to } else { from + each };
-                units.push((from, to, bounds));
+                units.push(Unit { from, to, bounds, latest });
                 from = to;
             }
         }
@@ -159,14 +200,19 @@ const NEVER: i64 = 253_000_000_000_000_000;
 fn bounds(piece: &Piece, promise: Promise) -> Bounds {
     let micros = |millis: i64| millis.saturating_mul(1_000);
     let low = promise.behind.map_or(-NEVER, |behind| micros(piece.from_time).saturating_sub(behind.as_micros()));
+    let (low, high) = (EventTime::from_micros(low), high(piece.below.min(piece.promised_below), promise));
+    Bounds::new(low, high).unwrap_or(Bounds::at(low))
+}
+
+/// The last event time of records whose timestamps lie below `below`, milliseconds since 1970.
+fn high(below: i64, promise: Promise) -> EventTime {
+    let last = below.saturating_mul(1_000) - 1;
     let high = match (promise.by_record, promise.behind) {
-        (true, _) => micros(piece.below) - 1,
-        (false, Some(ahead)) => (micros(piece.below) - 1).saturating_add(ahead.as_micros()),
+        (true, _) => last,
+        (false, Some(ahead)) => last.saturating_add(ahead.as_micros()),
         (false, None) => NEVER,
     };
-    let (low, high) = (EventTime::from_micros(low), EventTime::from_micros(high.min(i64::MAX - 1)));
-    // High is never below low: `below` lies behind `from_time`.
-    Bounds::new(low, high).unwrap_or(Bounds::at(low))
+    EventTime::from_micros(high.min(i64::MAX - 1))
 }
 
 #[cfg(test)]
@@ -214,7 +260,7 @@ mod tests {
             let promise = Promise { behind: Some(Span::from_micros(ooo * 1_000)), by_record };
             let units = cutting.units(promise);
             let mut next = start;
-            for (from, to, bounds) in units {
+            for Unit { from, to, bounds, .. } in units {
                 prop_assert_eq!(from, next);
                 prop_assert!(to > from);
                 next = to;
@@ -258,16 +304,39 @@ mod tests {
             let indexed: Vec<i64> = times.iter().map(|(time, _)| *time).collect();
             let mut cutting = cut(&indexed, 0, times.len() as i64, width);
             let seen = |from: i64| times[from as usize..].iter().find(|(_, seen)| *seen).map(|(time, _)| *time);
-            cutting.confirm(looks, |from| Ok::<_, ()>(seen(from))).unwrap();
-            let promise = Promise { behind: Some(Span::from_micros(1_000_000)), by_record: true };
-            for (from, to, bounds) in cutting.units(promise) {
+            let behind = Span::from_micros(1_000_000);
+            cutting.confirm(looks, behind, |from| Ok::<_, ()>(seen(from))).unwrap();
+            let promise = Promise { behind: Some(behind), by_record: true };
+            let mut next = 0;
+            for Unit { from, to, bounds, latest } in cutting.units(promise) {
+                prop_assert_eq!(from, next);
+                next = to;
                 for offset in from..to {
                     let (time, is_seen) = times[offset as usize];
                     let at = EventTime::from_micros(time * 1_000);
                     prop_assert!(!is_seen || bounds.contains(at), "{offset} at {time} in {bounds:?}");
+                    prop_assert!(at <= latest, "{offset} at {time} behind {latest}");
                 }
             }
+            prop_assert_eq!(next, times.len() as i64);
         }
+    }
+
+    #[test]
+    fn where_markers_hide_the_times_from_the_index_records_are_looked_at() {
+        // A marker of today behind every tenth record of a year of 2023, a record an hour.
+        let hour = 3_600_000;
+        let times: Vec<(i64, bool)> = (0..8_760)
+            .map(|at| if at % 10 == 9 { (1_790_000_000_000, false) } else { (1_672_531_200_000 + at * hour, true) })
+            .collect();
+        let indexed: Vec<i64> = times.iter().map(|(time, _)| *time).collect();
+        let mut cutting = cut(&indexed, 0, 8_760, 24 * hour);
+        let seen = |from: i64| times[from as usize..].iter().find(|(_, seen)| *seen).map(|(time, _)| *time);
+        cutting.confirm(4_096, Span::ZERO, |from| Ok::<_, ()>(seen(from))).unwrap();
+        let units = cutting.units(Promise { behind: Some(Span::ZERO), by_record: true });
+        let widest = units.iter().map(|unit| unit.bounds.width()).max().unwrap();
+        assert!(widest <= Span::from_micros(24 * hour * 1_000), "{widest}");
+        assert!(units.len() > 365, "{}", units.len());
     }
 
     #[test]
@@ -276,7 +345,7 @@ mod tests {
         times[50] = 4_100_000_000_000; // the year 2099
         let cutting = cut(&times, 0, 100, 10_000);
         let promise = Promise { behind: Some(Span::from_micros(5_000_000)), by_record: true };
-        for (from, to, bounds) in cutting.units(promise) {
+        for Unit { from, to, bounds, .. } in cutting.units(promise) {
             let wide = bounds.high().since(bounds.low()) > Span::from_micros(16_000_000);
             assert!(!wide, "[{from}, {to}) {bounds:?}");
         }
@@ -288,7 +357,7 @@ mod tests {
         let cutting = cut(&times, 0, 300_000, 1_000);
         let units = cutting.units(Promise { behind: None, by_record: true });
         assert_eq!(units.len(), 4);
-        assert!(units.iter().all(|(from, to, _)| to - from < 2 * UNIT_OFFSETS));
-        assert_eq!(units.last().map(|unit| unit.1), Some(300_000));
+        assert!(units.iter().all(|unit| unit.to - unit.from < 2 * UNIT_OFFSETS));
+        assert_eq!(units.last().map(|unit| unit.to), Some(300_000));
     }
 }

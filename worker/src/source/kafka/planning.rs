@@ -6,7 +6,7 @@ use tidegate_common::spec::RateLimit;
 use tidegate_common::time::Window;
 use tidegate_proto::v1;
 
-use super::cut::{self, Cutting, Grain};
+use super::cut::{self, Cutting, Grain, Unit};
 use super::{Shared, pin};
 use crate::kafka::{Arrived, Broken, Client, Fetcher};
 use crate::source::FoundSplit;
@@ -41,8 +41,8 @@ impl Shared {
         for (range, cutting) in self.pin.ranges.iter().zip(&mut cuttings) {
             let failed = |broken: Broken| self.broken(&client, range.partition, range.end, broken);
             let mut first_time = |from: i64| fetcher.first_time(range.partition, from, range.end).map_err(failed);
-            if self.promise.behind.is_some() {
-                cutting.confirm(looks, &mut first_time)?;
+            if let Some(behind) = self.promise.behind {
+                cutting.confirm(looks, behind, &mut first_time)?;
             }
             let prunes = self.is_kept(range, cutting, window, first_time)?;
             found.push(self.split(*range, cutting, record_bytes, window, prunes));
@@ -131,12 +131,13 @@ impl Shared {
         let detail = prost::Message::encode_to_vec(&range);
         let mut found =
             FoundSplit { split: v1::Split { file: Some(file), detail: detail.into() }, ..Default::default() };
-        for (from, to, bounds) in cutting.units(self.promise) {
+        for Unit { from, to, bounds, latest } in cutting.units(self.promise) {
             let length = u64::try_from(to - from).unwrap_or(0);
             let (position, bytes) = (u64::try_from(from).unwrap_or(0), length.saturating_mul(record_bytes));
             // Where nothing is promised, or not kept, there is nothing to narrow by: a unit that seems to lie outside is
             // read at the window's edge.
-            let known = KnownBounds { bounds: Some(bounds), has_nulls: !prunes };
+            let is_outside = latest < window.from() || bounds.low() >= window.to();
+            let known = KnownBounds { bounds: Some(bounds), has_nulls: !(prunes && is_outside) };
             match known.within(window, None) {
                 Some(within) => {
                     let (low, high) = (within.low().as_micros(), within.high().as_micros());
