@@ -137,7 +137,7 @@ impl Shape {
         match (self, how % 4) {
             (Self::Plain("int"), 0) => Self::Plain("long"),
             (Self::Plain("int"), 1) => Self::Plain("double"),
-            (Self::Plain("long" | "float"), 0 | 1) => Self::Plain("double"),
+            (Self::Plain("float"), 0 | 1) => Self::Plain("double"),
             (Self::Plain("string"), 0) => Self::Plain("bytes"),
             // A union holds no union.
             (Self::Nullable(_), 2) => self.clone(),
@@ -152,7 +152,7 @@ impl Shape {
                 fields
                     .iter()
                     .rev()
-                    .zip(how..)
+                    .zip((0..=u8::MAX).cycle().skip(how.into()))
                     .filter(|(_, how)| how % 5 != 0)
                     .map(|((name, of), how)| (name.clone(), of.evolved(how)))
                     .collect(),
@@ -459,6 +459,15 @@ fn what_has_no_columns_is_refused() {
         assert!(error.to_string().contains(said), "{error}");
     }
     assert!(bare(&deep).is_ok());
+}
+
+#[test]
+fn a_long_is_read_as_a_float_and_a_double() {
+    let written = record(json!([{"name": "a", "type": "long"}, {"name": "b", "type": "long"}]));
+    let read = record(json!([{"name": "a", "type": "double"}, {"name": "b", "type": ["null", "float"]}]));
+    let value = Value::Record(vec![("a".into(), Value::Long(-(1 << 52))), ("b".into(), Value::Long(1 << 20))]);
+    let rows = resolved(&written, &read, &[encoded(&written, value)]);
+    assert_eq!(cells(&rows), [["-4503599627370496.0", "1048576.0"]]);
 }
 
 #[test]
