@@ -136,19 +136,19 @@ impl<'c> Fetcher<'c> {
         }
     }
 
-    /// The time of the first record of `[from, end)` in `partition`, in milliseconds since 1970; none where there is no
-    /// record, or it has no time.
-    pub(crate) fn first_time(&mut self, partition: i32, from: i64, end: i64) -> Result<Option<i64>, Broken> {
+    /// The first record of `[from, end)` in `partition` that has a time: its offset, and the milliseconds since 1970.
+    pub(crate) fn first_time(&mut self, partition: i32, from: i64, end: i64) -> Result<Option<(i64, i64)>, Broken> {
         let mut next = from;
         while next < end {
             let (records, is_last) = match self.next(partition, next, end)? {
                 Arrived::Some(records) => (records, false),
                 Arrived::Last(records) => (records, true),
             };
-            if let Some(time) = records.timestamps.first() {
-                return Ok(time.map(|(millis, _)| millis));
+            let mut timed = records.offsets.iter().zip(&records.timestamps);
+            if let Some((offset, millis)) = timed.find_map(|(offset, at)| Some((*offset, at.as_ref()?.0))) {
+                return Ok(Some((offset, millis)));
             }
-            next = if is_last { end } else { next };
+            next = if is_last { end } else { records.offsets.last().map_or(next, |last| last + 1) };
         }
         Ok(None)
     }

@@ -44,6 +44,25 @@ impl Piece {
         self.to - self.from
     }
 
+    /// Its part before `middle`, and that from there on, where `seen` is the first record that is seen.
+    fn cut_at(self, middle: i64, seen: Option<(i64, i64)>, behind: i64) -> [Self; 2] {
+        let mut before = Self { to: middle, ..self };
+        let mut rest = Self { from: middle, ..self };
+        let seen_here = seen.filter(|(offset, _)| *offset < self.to);
+        if let Some((_, time)) = seen {
+            before.promised_below = before.promised_below.min(time.saturating_add(behind).saturating_add(1));
+        }
+        match seen_here {
+            Some((_, time)) => rest.from_time = rest.from_time.max(time.min(self.below - 1)),
+            // Nothing is seen in it: whatever is said of its times is true.
+            None => (rest.promised_below, rest.is_settled) = (rest.from_time + 1, true),
+        }
+        if let Some((_, time)) = seen_here.filter(|_| rest.offsets() == 1) {
+            (rest.promised_below, rest.is_settled) = (time + 1, true);
+        }
+        [before, rest]
+    }
+
     fn width(&self) -> i64 {
         self.below.min(self.promised_below).saturating_sub(self.from_time)
     }
@@ -122,21 +141,21 @@ impl Cutting {
     /// records that are seen.
     ///
     /// The index counts what no reader sees: markers of transactions, which have the time of the commit, and aborted
-    /// records. `first_time` is the time of the first record that is seen from an offset on; it is asked `looks` times at
-    /// the most. By the promise, no record behind such a one lies more than `behind` below it, and none before it
-    /// more than that above.
+    /// records. `first_time` is the first record that is seen from an offset on, with its time; it is asked `looks`
+    /// times at the most. By the promise, no record behind such a one lies more than `behind` below it, and none before
+    /// it more than that above.
     pub(super) fn confirm<E>(
         &mut self,
         mut looks: usize,
         behind: Span,
-        mut first_time: impl FnMut(i64) -> Result<Option<i64>, E>,
+        mut first_time: impl FnMut(i64) -> Result<Option<(i64, i64)>, E>,
     ) -> Result<(), E> {
         let step = self.pieces.len().div_ceil(looks.max(1)).max(1);
         let mut sure = 0;
         for (at, piece) in self.pieces.iter_mut().enumerate() {
             if piece.from_time > sure && at % step == 0 && looks > 0 {
                 looks -= 1;
-                let seen = first_time(piece.from)?.unwrap_or(0);
+                let seen = first_time(piece.from)?.map_or(0, |(_, time)| time);
                 sure = sure.max(seen.min(piece.from_time));
             }
             piece.from_time = sure;
@@ -146,23 +165,15 @@ impl Cutting {
             looks -= 1;
             let Some(piece) = self.pieces.get(at).copied() else { break };
             let middle = piece.from + piece.offsets() / 2;
-            let halves = match first_time(middle)? {
-                Some(time) => {
-                    let promised_below = piece.promised_below.min(time.saturating_add(behind).saturating_add(1));
-                    let from_time = piece.from_time.max(time.min(piece.below - 1));
-                    [Piece { to: middle, promised_below, ..piece }, Piece { from: middle, from_time, ..piece }]
-                }
-                // Nothing is seen from there on: nothing to be read, and nothing to cut by.
-                None => [Piece { to: middle, ..piece }, Piece { from: middle, is_settled: true, ..piece }],
-            };
-            self.pieces.splice(at..=at, halves);
+            let parts = piece.cut_at(middle, first_time(middle)?, behind);
+            self.pieces.splice(at..=at, parts.into_iter().filter(|part| part.offsets() > 0));
         }
         Ok(())
     }
 
-    /// The widest piece that is too wide and can be cut.
+    /// The widest piece that is too wide and can be made narrower.
     fn widest(&self) -> Option<usize> {
-        let wide = |piece: &Piece| !piece.is_settled && piece.offsets() > 1 && piece.width() > self.grain.width;
+        let wide = |piece: &Piece| !piece.is_settled && piece.width() > self.grain.width;
         let wide = self.pieces.iter().enumerate().filter(|(_, piece)| wide(piece));
         wide.max_by_key(|(_, piece)| (piece.width(), piece.offsets())).map(|(at, _)| at)
     }
@@ -303,7 +314,10 @@ mod tests {
             }
             let indexed: Vec<i64> = times.iter().map(|(time, _)| *time).collect();
             let mut cutting = cut(&indexed, 0, times.len() as i64, width);
-            let seen = |from: i64| times[from as usize..].iter().find(|(_, seen)| *seen).map(|(time, _)| *time);
+            let seen = |from: i64| {
+                let seen = |at: &i64| times[*at as usize].1;
+                (from..times.len() as i64).find(seen).map(|at| (at, times[at as usize].0))
+            };
             let behind = Span::from_micros(1_000_000);
             cutting.confirm(looks, behind, |from| Ok::<_, ()>(seen(from))).unwrap();
             let promise = Promise { behind: Some(behind), by_record: true };
@@ -331,12 +345,20 @@ mod tests {
             .collect();
         let indexed: Vec<i64> = times.iter().map(|(time, _)| *time).collect();
         let mut cutting = cut(&indexed, 0, 8_760, 24 * hour);
-        let seen = |from: i64| times[from as usize..].iter().find(|(_, seen)| *seen).map(|(time, _)| *time);
+        let seen = |from: i64| {
+            let seen = |at: &i64| times[*at as usize].1;
+            (from..times.len() as i64).find(seen).map(|at| (at, times[at as usize].0))
+        };
         cutting.confirm(4_096, Span::ZERO, |from| Ok::<_, ()>(seen(from))).unwrap();
         let units = cutting.units(Promise { behind: Some(Span::ZERO), by_record: true });
         let widest = units.iter().map(|unit| unit.bounds.width()).max().unwrap();
         assert!(widest <= Span::from_micros(24 * hour * 1_000), "{widest}");
         assert!(units.len() > 365, "{}", units.len());
+        for unit in units {
+            for at in (unit.from..unit.to).filter(|at| times[*at as usize].1) {
+                assert!(unit.bounds.contains(EventTime::from_micros(times[at as usize].0 * 1_000)), "{at} {unit:?}");
+            }
+        }
     }
 
     #[test]

@@ -79,7 +79,7 @@ impl Shared {
         range: &v1::KafkaRange,
         cutting: &Cutting,
         window: Window,
-        mut first_time: impl FnMut(i64) -> Result<Option<i64>, SourceError>,
+        mut first_time: impl FnMut(i64) -> Result<Option<(i64, i64)>, SourceError>,
     ) -> Result<bool, SourceError> {
         if self.promise.behind.is_none() {
             return Ok(false);
@@ -88,7 +88,7 @@ impl Shared {
         let step = ((range.end - from) / SPOTS).max(1);
         let spots = (0..SPOTS).map(|at| from + at * step).chain([from.max(range.end - SAMPLE), range.end - 1]);
         for spot in spots.filter(|spot| *spot < range.end) {
-            if first_time(spot)?.is_some_and(|millis| millis.saturating_mul(1_000) < low) {
+            if first_time(spot)?.is_some_and(|(_, millis)| millis.saturating_mul(1_000) < low) {
                 return Ok(false);
             }
         }
