@@ -19,6 +19,7 @@ const USAGE: &str = "\
 cargo xtask test [FILTER]       all checks and all tests; with FILTER, only the tests whose names contain it
 cargo xtask sim [--seeds N]     the simulator, over N seeds (default 1000)
 cargo xtask bench [FILTER]      what a step of the core costs (Criterion)
+cargo xtask bench kafka [ARG…]  topics into tables, beside a plain drain of them; ARGs go to bench/kafka/kafka.py
 cargo xtask bench peers [ARG…]  one job on Tidegate and on DuckDB, by turns; ARGs go to bench/peers/peers.py
 cargo xtask python              makes the environment that the tests check tables with; prints its interpreter
 cargo xtask services            makes the servers that the tests speak to, a REST catalog and a Kafka broker
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         ["sim", "--seeds", seeds] if seeds.parse::<u64>().is_ok() => sim(seeds),
         ["bench"] => steps::run([cargo("bench", "bench --package tidegate-bench")]),
         ["bench", "peers", rest @ ..] => peers(rest),
+        ["bench", "kafka", rest @ ..] => bench_kafka(rest),
         ["bench", filter] if !filter.starts_with('-') => {
             steps::run([cargo("bench", "bench --package tidegate-bench --").arg(filter)])
         }
@@ -94,6 +96,15 @@ fn peers(arguments: &[&str]) -> Result<(), steps::Failed> {
     let binary = shelf::target()?.join("release/tidegate");
     let compare = steps::Step::new("peers", environment::python()?).arg(shelf::root().join("bench/peers/peers.py"));
     steps::run([arguments.iter().fold(compare.arg("--tidegate").arg(binary), steps::Step::arg)])
+}
+
+fn bench_kafka(arguments: &[&str]) -> Result<(), steps::Failed> {
+    steps::run([cargo("release binaries", "build --release --package tidegate --package tidegate-bench")])?;
+    let made = shelf::target()?.join("release");
+    let bench = steps::Step::new("kafka", environment::python()?).arg(shelf::root().join("bench/kafka/kafka.py"));
+    let bench = bench.arg("--tidegate").arg(made.join("tidegate")).arg("--load").arg(made.join("kafka_load"));
+    let bench = bench.arg("--jars").arg(kafka::kafka()?.join("jars"));
+    steps::run([arguments.iter().fold(bench, steps::Step::arg)])
 }
 
 fn sim(seeds: &str) -> Result<(), steps::Failed> {
