@@ -205,10 +205,12 @@ impl Lines {
         self.skew(backfill, source);
         let spent = [source.held_micros, source.backpressure_micros, source.busy_micros].map(micros);
         let [held, backpressure, busy] = spent;
-        self.fact(
-            "time",
-            &format!("held at the gate {held}, backpressure {backpressure}, busy {busy} (summed over readers)"),
-        );
+        let limited = match source.limited_micros {
+            0 => String::new(),
+            limited => format!(", rate limit {}", micros(limited)),
+        };
+        let waits = format!("held at the gate {held}, backpressure {backpressure}{limited}");
+        self.fact("time", &format!("{waits}, busy {busy} (summed over readers)"));
     }
 
     fn skew(&mut self, backfill: &v1::Backfill, source: &v1::SourceState) {

@@ -42,6 +42,7 @@ fn source(name: &str, rows: u64, read: u64, units: u64) -> v1::SourceState {
         rows_gaps: 0,
         rows_void: 0,
         rows_disordered: 0,
+        limited_micros: 0,
         bytes_read: 10_695_475,
         max_skew: 9 * DAY + 23 * HOUR,
         held_micros: 3_210_000,

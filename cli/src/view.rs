@@ -82,9 +82,11 @@ pub(crate) struct Source {
     pub bytes_read: u64,
     /// The largest row event time - read watermark at read; null before the first row.
     pub max_skew_seconds: Option<f64>,
-    /// Summed over readers, as the two below.
+    /// Summed over readers, as the three below.
     pub held_at_gate_seconds: f64,
     pub backpressure_seconds: f64,
+    /// Waiting for the source's rate limit.
+    pub limited_seconds: f64,
     pub busy_seconds: f64,
     pub running: u32,
     pub held: u32,
@@ -257,6 +259,7 @@ fn source(source: &v1::SourceState) -> Source {
         max_skew_seconds: (source.max_skew != i64::MIN).then(|| seconds(source.max_skew)),
         held_at_gate_seconds: seconds(source.held_micros),
         backpressure_seconds: seconds(source.backpressure_micros),
+        limited_seconds: seconds(source.limited_micros),
         busy_seconds: seconds(source.busy_micros),
         running: source.running,
         held: source.paused,

@@ -38,6 +38,8 @@ pub struct SourceAccount {
     pub held: u64,
     /// Processing time that readers waited for writers, in microseconds.
     pub backpressure: u64,
+    /// Processing time that readers waited for the source's rate limit, in microseconds.
+    pub limited: u64,
     /// Processing time that readers worked, in microseconds.
     pub busy: u64,
 }
@@ -62,6 +64,7 @@ impl SourceAccount {
         self.max_skew = self.max_skew.max(hand_in.max_skew);
         self.held += hand_in.held_micros;
         self.backpressure += hand_in.backpressure_micros;
+        self.limited += hand_in.limited_micros;
         self.busy += hand_in.busy_micros;
     }
 

@@ -107,6 +107,7 @@ fn source_state(backfill: &Backfill, ix: usize, source: &Source, name: &str) -> 
         max_skew: account.max_skew,
         held_micros: account.held,
         backpressure_micros: account.backpressure,
+        limited_micros: account.limited,
         busy_micros: account.busy,
         running,
         paused,

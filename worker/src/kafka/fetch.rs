@@ -17,6 +17,8 @@ use super::{Client, KafkaError, Quiet};
 const BATCH_RECORDS: usize = 8192;
 /// Bytes of a batch, about: a single record may be longer.
 const BATCH_BYTES: usize = 4 << 20;
+/// Messages that are waited for at a time.
+const AT_ONCE: usize = 1024;
 /// How long one look for messages takes: a look at the log's end waits for more, however much it has.
 const TICK: Duration = Duration::from_millis(10);
 /// After how long without a record the caller is asked whether it still wants one.
@@ -90,6 +92,7 @@ pub(crate) struct Fetcher<'c> {
     client: &'c Client,
     topic: String,
     with_headers: bool,
+    at_once: usize,
     /// The one used last stands last.
     open: Vec<Open<'c>>,
 }
@@ -110,7 +113,12 @@ struct Open<'c> {
 impl<'c> Fetcher<'c> {
     /// A fetcher of `topic`; headers are left out where nobody asks for them.
     pub(crate) fn new(client: &'c Client, topic: &str, with_headers: bool) -> Self {
-        Self { client, topic: topic.to_owned(), with_headers, open: Vec::with_capacity(OPEN) }
+        Self { client, topic: topic.to_owned(), with_headers, at_once: AT_ONCE, open: Vec::with_capacity(OPEN) }
+    }
+
+    /// One that takes what comes as it comes: for a record here and there.
+    pub(crate) fn looking(client: &'c Client, topic: &str) -> Self {
+        Self { at_once: 1, ..Self::new(client, topic, false) }
     }
 
     /// The next records of `[next, end)` in `partition`, where `next` is where the last answer ended.
@@ -138,9 +146,12 @@ impl<'c> Fetcher<'c> {
 
     /// The first record of `[from, end)` in `partition` that has a time: its offset, and the milliseconds since 1970.
     pub(crate) fn first_time(&mut self, partition: i32, from: i64, end: i64) -> Result<Option<(i64, i64)>, Broken> {
-        let mut next = from;
+        let (mut next, mut width) = (from, 1);
         while next < end {
-            let (records, is_last) = match self.next(partition, next, end)? {
+            // No more is waited for than one record, but where there are gaps.
+            let until = end.min(next.saturating_add(width));
+            width = width.saturating_mul(2);
+            let (records, is_last) = match self.next(partition, next, until)? {
                 Arrived::Some(records) => (records, false),
                 Arrived::Last(records) => (records, true),
             };
@@ -148,7 +159,7 @@ impl<'c> Fetcher<'c> {
             if let Some((offset, millis)) = timed.find_map(|(offset, at)| Some((*offset, at.as_ref()?.0))) {
                 return Ok(Some((offset, millis)));
             }
-            next = if is_last { end } else { records.offsets.last().map_or(next, |last| last + 1) };
+            next = if is_last { until } else { records.offsets.last().map_or(next, |last| last + 1) };
         }
         Ok(None)
     }
@@ -187,7 +198,7 @@ impl<'c> Fetcher<'c> {
             if batch.len() > 0 && open.messages.len() == 0 {
                 return Ok(Arrived::Some(batch.finish())); // nothing more came within a tick: hand on what there is
             }
-            let came = open.fetch.next(TICK);
+            let came = open.fetch.next(TICK, self.at_once);
             open.messages = came.map_err(|refusal| judged(self.client, &self.topic, open, &refusal))?;
             open.at = 0;
             if open.messages.len() > 0 {

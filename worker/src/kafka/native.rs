@@ -16,9 +16,6 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::types::RDKafkaRespErr;
 
-/// Messages of one call at the most.
-const BATCH: usize = 1024;
-
 /// What librdkafka says went wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Refusal {
@@ -102,9 +99,9 @@ impl<'c, C: ConsumerContext> Fetch<'c, C> {
         Ok(Self { topic, partition, client: PhantomData })
     }
 
-    /// What has come, within `wait`; nothing where nothing has.
-    pub(super) fn next(&mut self, wait: Duration) -> Result<Messages, Refusal> {
-        let mut messages = vec![std::ptr::null_mut(); BATCH];
+    /// What has come: so much as soon as it is there, less after `wait`, and nothing where nothing has.
+    pub(super) fn next(&mut self, wait: Duration, most: usize) -> Result<Messages, Refusal> {
+        let mut messages = vec![std::ptr::null_mut(); most];
         let wait = i32::try_from(wait.as_millis()).unwrap_or(i32::MAX);
         // SAFETY: the handle is alive, its partition was started, and there is room for as many as are asked for.
         let count = unsafe {

@@ -32,7 +32,7 @@ impl Shared {
         let client = self.cluster.looking_client().map_err(|e| self.failed(e))?;
         self.check_topic(&client, Duration::ZERO)?;
         pin::check_starts(&client, &self.topic, &self.pin.ranges).map_err(|e| e.of(&self.name))?;
-        let mut fetcher = Fetcher::new(&client, &self.topic, false);
+        let mut fetcher = Fetcher::looking(&client, &self.topic);
         let record_bytes = self.record_bytes(&client, &mut fetcher)?;
         let grain = Grain { width: self.unit_width, offsets: unit_offsets(self.rate_limit, record_bytes) };
         let mut cuttings = self.cut(&client, grain)?;
