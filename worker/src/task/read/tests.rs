@@ -11,6 +11,7 @@ use tidegate_common::spec::model::OnError;
 use tidegate_common::time::Span;
 
 use super::*;
+use crate::failure::Class;
 use bench::{Bench, Row, at, ids};
 
 fn rows(times: &[i64]) -> Vec<Row> {
