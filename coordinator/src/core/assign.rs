@@ -73,7 +73,9 @@ impl Core {
         let due: Vec<TaskId> = odd_jobs(backfill).into_iter().filter(idle).collect();
         for task in due {
             let Some((_, session)) = self.handy.first().copied() else { return };
-            let Some(work) = self.backfills.get(id).and_then(|backfill| odd_work(backfill, task)) else { continue };
+            let slots = self.sessions.values().fold(0, |slots: u32, session| slots.saturating_add(session.slots));
+            let work = self.backfills.get(id).and_then(|backfill| odd_work(backfill, task, slots));
+            let Some(work) = work else { continue };
             let Some(token) = self.grant(id, task, session, out) else { continue };
             out.send(session, assign(id, task, token, work));
         }
@@ -199,7 +201,7 @@ fn odd_jobs(backfill: &Backfill) -> Vec<TaskId> {
     jobs
 }
 
-fn odd_work(backfill: &Backfill, task: TaskId) -> Option<Work> {
+fn odd_work(backfill: &Backfill, task: TaskId, slots: u32) -> Option<Work> {
     Some(match task {
         TaskId::Prepare => {
             // What was prepared once is what the backfill rests on, whatever was planned before.
@@ -212,7 +214,7 @@ fn odd_work(backfill: &Backfill, task: TaskId) -> Option<Work> {
         }
         TaskId::Enumerate(source) => {
             let expected = backfill.expected_of(source).cloned();
-            Work::Enumerate(v1::EnumerateWork { source: source.get(), expected })
+            Work::Enumerate(v1::EnumerateWork { source: source.get(), expected, slots })
         }
         TaskId::Commit(output, sequence) => {
             let output = backfill.outputs.get(output.get() as usize)?;

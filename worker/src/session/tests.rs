@@ -185,7 +185,7 @@ async fn a_drained_worker_hands_in_gives_back_and_ends() {
         let mut world = World::new(2);
         let mut peer = world.up().await;
         let mut puppet = world.reading(&mut peer, 1, 1).await;
-        let enumerate = v1::assign::Work::Enumerate(v1::EnumerateWork { source: 0, expected: None });
+        let enumerate = v1::assign::Work::Enumerate(v1::EnumerateWork::default());
         peer.send(assign(v1::task_id::Kind::Enumerate(0), 2, enumerate)).await;
         let mut other = world.started().await;
         if by_coordinator {
@@ -312,12 +312,8 @@ async fn a_hand_in_that_no_message_can_carry_fails_its_task() {
 async fn plan_segments_arrive_in_order_and_before_the_end() {
     let mut world = World::new(1);
     let mut peer = world.up().await;
-    peer.send(assign(
-        v1::task_id::Kind::Enumerate(0),
-        1,
-        v1::assign::Work::Enumerate(v1::EnumerateWork { source: 0, expected: None }),
-    ))
-    .await;
+    peer.send(assign(v1::task_id::Kind::Enumerate(0), 1, v1::assign::Work::Enumerate(v1::EnumerateWork::default())))
+        .await;
     let puppet = world.started().await;
     let sending = tokio::spawn(async move {
         for index in 0..200 {

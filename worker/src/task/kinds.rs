@@ -44,7 +44,7 @@ impl TaskBody for Kinds {
         let opened: Arc<Opened> = self.shelf.open(&context.backfill, &context.info)?;
         match std::mem::replace(&mut context.work, Work::Prepare(Default::default())) {
             Work::Prepare(work) => self.prepare(&opened, &context, work).await,
-            Work::Enumerate(work) => self.enumerate(&opened, &context, work.expected.as_ref()).await,
+            Work::Enumerate(work) => self.enumerate(&opened, &context, &work).await,
             Work::Read(work) => self.read(&opened, context, work).await,
             Work::Commit(work) => self.commit(&opened, &context, work).await,
         }

@@ -41,7 +41,8 @@ impl Packing {
 
 impl Default for Packing {
     fn default() -> Self {
-        Self { target_bytes: 64 << 20, tasks_wanted: 0, max_drift: None }
+        // As large as Iceberg's data files are by default: a task's end ends its files.
+        Self { target_bytes: 512 << 20, tasks_wanted: 0, max_drift: None }
     }
 }
 

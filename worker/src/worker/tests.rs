@@ -160,7 +160,7 @@ impl Bench {
         let table = prepared.outputs[0].clone();
 
         peer.send(info(spec_json, Some(prepared.clone()))).await;
-        let work = Work::Enumerate(v1::EnumerateWork { source: 0, expected: None });
+        let work = Work::Enumerate(v1::EnumerateWork::default());
         peer.send(assign(Kind::Enumerate(0), number + 1, work)).await;
         let Up::Segment(found) = peer.next().await else { panic!("no segment") };
         let Done::Enumerated(enumerated) = done(peer).await else { panic!("not enumerated") };

@@ -10,11 +10,11 @@ use crate::task::opened::Opened;
 use crate::task::pack::Packing;
 use crate::task::{Fenced, TaskContext, TaskEnd, TaskError, enumerate};
 
-/// Tasks for each slot of this worker that the data should make at least: what is left over at the end is then small,
-/// also where a few more workers help.
+/// Tasks for each slot that the data should make at least: what is left over at the end is then small, also where a
+/// few more workers help.
 const TASKS_A_SLOT: u64 = 8;
 
-/// How a worker of so many slots cuts tasks.
+/// How tasks are cut for so many slots.
 pub(crate) fn packing(slots: usize, max_drift: Option<Span>) -> Packing {
     let tasks_wanted = u64::try_from(slots).unwrap_or(u64::MAX).saturating_mul(TASKS_A_SLOT);
     Packing { tasks_wanted, max_drift, ..Packing::default() }
@@ -25,12 +25,13 @@ impl Kinds {
         &self,
         opened: &Opened,
         context: &TaskContext,
-        expected: Option<&v1::ExpectedSource>,
+        work: &v1::EnumerateWork,
     ) -> Result<TaskEnd, TaskError> {
+        let (expected, slots) = (work.expected.as_ref(), usize::try_from(work.slots).unwrap_or(usize::MAX));
         let TaskId::Enumerate(ix) = context.task else { return Err(another_kind()) };
         opened.expect_ranges(expected.and_then(|expected| expected.state.clone()));
         let (source, _) = opened.source(ix).await?;
-        let packing = packing(self.slots, opened.resolved.max_drift);
+        let packing = packing(slots.max(self.slots), opened.resolved.max_drift);
         let (segments, mut found) = mpsc::channel::<v1::PlanSegment>(2);
         let hand_on = async move {
             while let Some(segment) = found.recv().await {

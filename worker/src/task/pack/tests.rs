@@ -61,7 +61,7 @@ fn the_wish_for_tasks_lowers_the_target_but_not_below_its_floor() {
     let wish = Packing { tasks_wanted: 8, ..Packing::default() };
     assert_eq!(wish.target(80 << 20), 10 << 20);
     assert_eq!(wish.target(80), Packing::MIN_TARGET);
-    assert_eq!(wish.target(u64::MAX), 64 << 20);
+    assert_eq!(wish.target(u64::MAX), 512 << 20);
 }
 
 #[test]
