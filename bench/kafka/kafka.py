@@ -29,6 +29,7 @@ transaction.state.log.min.isr=1
 share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 log.retention.ms=-1
+auto.create.topics.enable=true
 group.initial.rebalance.delay.ms=0
 """
 COLUMNS = [("ts", "bigint"), ("event_id", "bigint"), ("user_id", "bigint"), ("item_id", "bigint"), ("kind", "varchar"),
@@ -52,16 +53,12 @@ class Broker:
         settings.write_text(
             f"{SETTINGS}listeners=PLAINTEXT://{self.address},CONTROLLER://{there}\n"
             f"advertised.listeners=PLAINTEXT://{self.address}\ncontroller.quorum.voters=1@{there}\n"
-            f"log.dirs={folder / 'data'}\n"
+            f"num.partitions={PARTITIONS}\nlog.dirs={folder / 'data'}\n"
         )
         format = ["kafka.tools.StorageTool", "format", "--cluster-id", "tidegate-bench-kafka-0", "--config", str(settings)]
         subprocess.run(self.java + format, check=True, capture_output=True)
         self.log = (folder / "log").open("wb")
         self.process = subprocess.Popen(self.java + ["kafka.Kafka", str(settings)], stdout=self.log, stderr=self.log)
-
-    def create(self, topic: str) -> None:
-        command = ["org.apache.kafka.tools.TopicCommand", "--bootstrap-server", self.address, "--create", "--topic", topic]
-        subprocess.run(self.java + command + ["--partitions", str(PARTITIONS)], check=True, capture_output=True)
 
     def stop(self) -> None:
         self.process.terminate()
@@ -138,7 +135,6 @@ def main() -> None:
 def compare(options: argparse.Namespace, scratch: Path, broker: Broker) -> None:
     sizes = {}
     for topic in ["json", "avro"]:
-        broker.create(topic)
         subprocess.run([options.load, "fill", broker.address, topic, topic, str(options.events)], check=True)
     figures: dict[str, list[tuple[float, float, float]]] = {}
     for run in range(options.runs):

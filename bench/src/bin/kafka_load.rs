@@ -48,9 +48,15 @@ fn partitions(consumer: &impl Consumer, topic: &str) -> Result<i32, Failed> {
 fn fill(servers: &str, topic: &str, avro: bool, events: i64) -> Result<(), Failed> {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", servers).set("linger.ms", "20").set("batch.size", "1000000");
-    let asking: BaseConsumer = config.create()?;
-    let partitions = partitions(&asking, topic)?;
     let producer: BaseProducer = config.set("queue.buffering.max.messages", "500000").create()?;
+    // The broker makes a topic that a producer asks for, a little later.
+    let partitions = loop {
+        let metadata = producer.client().fetch_metadata(Some(topic), Duration::from_secs(60))?;
+        let found = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
+        if found > 0 {
+            break i32::try_from(found)?;
+        }
+    };
     let mut value = Vec::new();
     for at in 0..events {
         value.clear();

@@ -3,6 +3,7 @@
 use rdkafka::admin::{AdminOptions, NewPartitions, NewTopic, TopicReplication, TopicResult};
 use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::{Offset, TopicPartitionList};
+use tidegate_common::clock::monotonic;
 
 use super::super::wait_until;
 use super::{Broker, Isolation, PATIENCE, REQUEST, Record};
@@ -68,10 +69,17 @@ impl Broker {
     /// # Panics
     /// When there is no such partition.
     pub fn watermarks(&self, topic: &str, partition: i32, isolation: Isolation) -> (i64, i64) {
-        let consumer = self.consumer(&[("isolation.level", isolation.name())]);
-        consumer
-            .fetch_watermarks(topic, partition, REQUEST)
-            .unwrap_or_else(|error| panic!("{topic}/{partition}: {error}"))
+        let began = monotonic();
+        loop {
+            let consumer = self.consumer(&[("isolation.level", isolation.name())]);
+            // A client that has not heard of the topic yet calls its partitions unknown.
+            let heard = consumer.fetch_metadata(Some(topic), REQUEST);
+            match heard.and_then(|_| consumer.fetch_watermarks(topic, partition, REQUEST)) {
+                Ok(found) => return found,
+                Err(error) if monotonic().since(began) > REQUEST => panic!("{topic}/{partition}: {error}"),
+                Err(_) => {} // a broker that has just started knows little
+            }
+        }
     }
 
     /// Commits `offsets`, each of a partition, for a group that has no members.
