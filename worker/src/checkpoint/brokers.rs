@@ -14,7 +14,7 @@ use super::error::CheckpointError;
 use super::group::GroupFacts;
 use super::partition::{Committed, Partition, Scope};
 use super::settings::Settings;
-use crate::kafka::Quiet;
+use crate::kafka::{Quiet, told};
 
 /// How long an answer may take.
 pub(super) const ANSWER: Duration = Duration::from_secs(15);
@@ -48,7 +48,7 @@ impl Brokers {
                 ("enable.partition.eof", "true"),
             ];
             let made = settings.client(&[&common[..], more].concat()).create_with_context(Quiet::default());
-            made.map_err(CheckpointError::kafka("the client's settings cannot be used"))
+            made.map_err(|error| CheckpointError::Settings(format!("the client cannot be made: {}", told(&error))))
         };
         let group_client = client(&[("group.id", group), ("isolation.level", "read_committed")])?;
         let log = client(&[
@@ -199,7 +199,8 @@ impl Brokers {
     /// # Errors
     /// Brokers that do not answer.
     pub fn group(&self) -> Result<GroupFacts, CheckpointError> {
-        let failed = CheckpointError::kafka(format!("the group {} cannot be looked at", self.group_name));
+        let what = format!("the group {} at {} cannot be looked at", self.group_name, self.bootstrap);
+        let failed = CheckpointError::kafka(what);
         let found = self.group.fetch_group_list(Some(&self.group_name), ANSWER).map_err(failed)?;
         let info = found.groups().iter().find(|info| info.name() == self.group_name);
         Ok(info.map_or_else(|| self.nobody(), GroupFacts::of))

@@ -69,9 +69,7 @@ impl CheckpointError {
     /// The way out, where there is one to tell.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::Kafka { source: KafkaError::ClientConfig(..) | KafkaError::ClientCreation(_), .. } => {
-                Some("settings are those of librdkafka, or of Kafka's own command-config files")
-            }
+            Self::Settings(_) => Some("settings are those of librdkafka, or of Kafka's own command-config files"),
             Self::Kafka { source, .. } if is_temporary(source) => {
                 Some("are the brokers there, and is their address right? Try again")
             }
@@ -90,9 +88,6 @@ impl Classify for CheckpointError {
             Self::Usage(_) | Self::Settings(_) | Self::Missing(_) | Self::File { .. } => Class::Fatal { exit_code: 2 },
             Self::Active(_) | Self::Refused(_) => Class::Fatal { exit_code: 4 },
             Self::Raced(_) => Class::Fatal { exit_code: 1 },
-            Self::Kafka { source: KafkaError::ClientConfig(..) | KafkaError::ClientCreation(_), .. } => {
-                Class::Fatal { exit_code: 2 }
-            }
             Self::Kafka { source, .. } if is_temporary(source) => Class::Retryable,
             Self::Kafka { .. } => Class::Fatal { exit_code: 1 },
             Self::Store { source, .. } => match source.trouble() {

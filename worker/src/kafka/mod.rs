@@ -194,7 +194,7 @@ impl Cluster {
 }
 
 /// What is wrong with the settings, without the value: it may be a secret.
-fn told(error: &ClientError) -> String {
+pub(crate) fn told(error: &ClientError) -> String {
     match error {
         ClientError::ClientConfig(_, _, key, _) => format!("{key} has a value that the client does not take"),
         other => other.to_string(),

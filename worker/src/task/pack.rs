@@ -41,7 +41,7 @@ impl Packing {
 
 impl Default for Packing {
     fn default() -> Self {
-        // As large as Iceberg's data files are by default: a task's end ends its files.
+        // As large as Iceberg's data files are to be by default: a task's end ends its files, however small they are.
         Self { target_bytes: 512 << 20, tasks_wanted: 0, max_drift: None }
     }
 }
