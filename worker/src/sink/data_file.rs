@@ -73,9 +73,9 @@ impl OpenFile {
         self.writer.flush().await.map_err(SinkError::parquet(format!("write {}", self.path)))
     }
 
-    /// Bytes that the file would have, closed now; an estimate.
-    pub(super) fn size(&self) -> usize {
-        self.writer.bytes_written() + self.writer.in_progress_size()
+    /// Bytes that are written, and those that Parquet says the row group in progress will take.
+    pub(super) fn size(&self) -> (usize, usize) {
+        (self.writer.bytes_written(), self.writer.in_progress_size())
     }
 
     /// Bytes of memory that the row group takes.

@@ -22,6 +22,8 @@ mod replace;
 mod rest;
 mod schema;
 mod scope;
+mod settings;
+mod sizing;
 mod sqlite;
 mod staged;
 mod stats;
@@ -36,9 +38,11 @@ pub use error::{Cause, SinkError};
 pub use replace::left_over;
 pub use rest::{RestCatalog, RestConfig, RestCredential};
 pub use scope::{Scope, TimeColumn};
+pub use settings::WriterSettings;
+pub use sizing::Due;
 pub use sqlite::SqliteCatalog;
-pub use table::{OutputTarget, load, prepare, replaced};
-pub use writer::{ClosedFiles, OutputWriter, WriterSettings};
+pub use table::{OutputTarget, file_bytes, load, prepare, replaced};
+pub use writer::{ClosedFiles, OutputWriter};
 
 #[cfg(test)]
 mod tests;

@@ -11,8 +11,8 @@ use super::partition;
 use super::replace::{self, Found, Planned};
 use super::schema::{misfits, table_schema};
 use super::scope::Scope;
+use super::settings::{WriterSettings, parquet_properties, target_file_bytes};
 use super::window::Placer;
-use super::writer::WriterSettings;
 use super::{Catalogs, LoadedTable, SinkError, marker, occupied};
 
 /// The table that an output goes to.
@@ -98,6 +98,19 @@ pub async fn prepare(
     let table = committer.create(&ident, creation).await?;
     let prepared = check(&table, target, query, scope).await?;
     Ok(v1::PreparedOutput { created: true, ..prepared })
+}
+
+/// Bytes that a data file of `target`'s table is to be near: as the table says, or as it would be created.
+///
+/// # Errors
+/// [`SinkError::Preflight`] for a property that is no number.
+pub async fn file_bytes(catalogs: &Catalogs, target: &OutputTarget) -> Result<u64, SinkError> {
+    let loaded = catalogs.get(&target.catalog).await?.load(&target.ident()?).await?;
+    let bytes = match &loaded {
+        Some(table) => target_file_bytes(table.metadata().properties()),
+        None => target_file_bytes(&target.properties.clone().into_iter().collect()),
+    };
+    Ok(bytes.map_err(|what| target.preflight(what))? as u64)
 }
 
 /// Checks a table that is there against the query, and describes it.
@@ -227,7 +240,7 @@ fn creation(target: &OutputTarget, query: &ArrowSchema, scope: &Scope) -> Result
             return Err(target.spec(V1_CANNOT));
         }
     }
-    super::writer::parquet_properties(&properties).map_err(|what| target.spec(what))?;
+    parquet_properties(&properties).map_err(|what| target.spec(what))?;
     // Stated in the table, so that every other writer follows.
     properties.entry("write.parquet.compression-codec".to_owned()).or_insert_with(|| "zstd".to_owned());
     let mut creation = TableCreation::builder()

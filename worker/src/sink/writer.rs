@@ -4,7 +4,7 @@
 //! partition. They are immutable and nobody's until an intent names them. Memory and open partitions are bounded;
 //! what is over the bound is flushed or closed, largest or longest unused first.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use arrow::array::RecordBatch;
 use bytes::Bytes;
@@ -12,91 +12,17 @@ use iceberg::spec::{
     DataFile, FormatVersion, PartitionSpecRef, SchemaRef, Struct, StructType, read_data_files_from_avro,
     write_data_files_to_avro,
 };
-use parquet::basic::{BrotliLevel, Compression, GzipLevel, ZstdLevel};
-use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use tidegate_proto::v1;
 use uuid::Uuid;
 
 use super::data_file::OpenFile;
 use super::partition::{Key, Splitter, folder};
+use super::settings::WriterSettings;
+use super::sizing::{Due, Sizing};
 use super::{Caster, LoadedTable, SinkError};
 
-const MIB: usize = 1 << 20;
-
-/// How files are written.
-#[derive(Clone, Debug)]
-pub struct WriterSettings {
-    /// The table's schema that the files have.
-    pub schema_id: i32,
-    /// The partition spec that they are cut by.
-    pub spec_id: i32,
-    /// Bytes of a full file.
-    pub target_file_bytes: usize,
-    /// Partitions that are open at a time, at least 1.
-    pub max_open_partitions: usize,
-    /// Bytes of memory that open row groups may take together.
-    pub memory_bytes: usize,
-    /// Parquet's own settings.
-    pub parquet: WriterProperties,
-}
-
-impl WriterSettings {
-    /// What the table's properties ask for, with the schema and the partition spec that were pinned: zstd, 512 MiB a
-    /// file, where they are silent; 64 open partitions and 256 MiB of memory.
-    pub fn of(table: &LoadedTable, schema_id: i32, spec_id: i32) -> Result<Self, SinkError> {
-        let metadata = table.metadata();
-        let properties = metadata.properties();
-        let refused = |what| SinkError::Preflight { table: table.table().identifier().to_string(), what };
-        let target = number(properties, "write.target-file-size-bytes").map_err(refused)?;
-        Ok(Self {
-            schema_id,
-            spec_id,
-            target_file_bytes: target.unwrap_or(512 * MIB).max(1),
-            max_open_partitions: 64,
-            memory_bytes: 256 * MIB,
-            parquet: parquet_properties(properties).map_err(refused)?,
-        })
-    }
-}
-
-fn number(properties: &HashMap<String, String>, key: &str) -> Result<Option<usize>, String> {
-    let parse = |text: &String| text.parse().map_err(|_| format!("property {key}: {text:?} is no number of bytes"));
-    properties.get(key).map(parse).transpose()
-}
-
-/// Parquet's settings that a table's properties ask for.
-pub(super) fn parquet_properties(properties: &HashMap<String, String>) -> Result<WriterProperties, String> {
-    const CODEC: &str = "write.parquet.compression-codec";
-    const LEVEL: &str = "write.parquet.compression-level";
-    let level = properties
-        .get(LEVEL)
-        .map(|level| level.parse::<i32>().map_err(|_| format!("property {LEVEL}: {level:?} is no level")));
-    let level = level.transpose()?;
-    let natural = |default: u32| level.map_or(default, |level| u32::try_from(level).unwrap_or(u32::MAX));
-    let bad = |error: parquet::errors::ParquetError| format!("property {LEVEL}: {error}");
-    let codec = properties.get(CODEC).map_or("zstd", String::as_str);
-    let compression = match codec.to_ascii_lowercase().as_str() {
-        "zstd" => Compression::ZSTD(ZstdLevel::try_new(level.unwrap_or(1)).map_err(bad)?),
-        "snappy" => Compression::SNAPPY,
-        "gzip" => Compression::GZIP(GzipLevel::try_new(natural(6)).map_err(bad)?),
-        "brotli" => Compression::BROTLI(BrotliLevel::try_new(natural(1)).map_err(bad)?),
-        "lz4" => Compression::LZ4_RAW,
-        "uncompressed" | "none" => Compression::UNCOMPRESSED,
-        other => {
-            return Err(format!(
-                "property {CODEC}: no codec {other}; there are zstd, snappy, gzip, brotli, lz4, uncompressed"
-            ));
-        }
-    };
-    let group = number(properties, "write.parquet.row-group-size-bytes")?;
-    Ok(WriterProperties::builder()
-        .set_compression(compression)
-        .set_statistics_enabled(EnabledStatistics::Page)
-        .set_max_row_group_row_count(Some(MIB))
-        .set_max_row_group_bytes(Some(group.unwrap_or(128 * MIB).max(1)))
-        .set_created_by(concat!("tidegate ", env!("CARGO_PKG_VERSION")).to_owned())
-        .build())
-}
+/// Closed files that wait for a hand-in at most.
+const MOST_CLOSED: usize = 64;
 
 /// Files that are closed and durable, ready to be handed in.
 #[derive(Clone, Debug, Default)]
@@ -111,6 +37,32 @@ struct Slot {
     file: OpenFile,
     memory: usize,
     used: u64,
+}
+
+impl Slot {
+    /// Bytes that the file would have, closed now; an estimate.
+    fn size(&self, sizing: &Sizing) -> usize {
+        let (written, in_progress) = self.file.size();
+        written + sizing.weigh(in_progress)
+    }
+
+    async fn write(&mut self, rows: &RecordBatch, sizing: &mut Sizing) -> Result<(), SinkError> {
+        let (before, in_progress) = self.file.size();
+        self.file.write(rows).await?;
+        let (written, _) = self.file.size();
+        if written > before {
+            sizing.learn(in_progress, written - before);
+        }
+        Ok(())
+    }
+
+    /// Ends the row group, which gives its memory back.
+    async fn flush(&mut self, sizing: &mut Sizing) -> Result<(), SinkError> {
+        let (before, in_progress) = self.file.size();
+        self.file.flush().await?;
+        sizing.learn(in_progress, self.file.size().0 - before);
+        Ok(())
+    }
 }
 
 /// Writes one output's rows in one attempt.
@@ -129,7 +81,11 @@ pub struct OutputWriter {
     open: BTreeMap<Key, Slot>,
     memory: usize,
     closed: Vec<DataFile>,
-    full: bool,
+    sizing: Sizing,
+    /// Bytes of all files that were closed.
+    closed_bytes: u64,
+    /// So many partitions were closed early that more would only make more small files.
+    over: bool,
 }
 
 impl OutputWriter {
@@ -160,6 +116,7 @@ impl OutputWriter {
             schema: schema.clone(),
             spec: spec.clone(),
             partition_type,
+            sizing: Sizing::new(settings.target_file_bytes),
             settings,
             data_folder: data_folder.trim_end_matches('/').to_owned(),
             file_prefix: format!("{output_ix:03}-{attempt}"),
@@ -168,7 +125,8 @@ impl OutputWriter {
             open: BTreeMap::new(),
             memory: 0,
             closed: Vec::new(),
-            full: false,
+            closed_bytes: 0,
+            over: false,
             table: table.clone(),
         })
     }
@@ -195,10 +153,40 @@ impl OutputWriter {
         Ok(())
     }
 
-    /// Whether it is time to hand in: a file is full, or so many partitions were closed early that more would only
-    /// make more small files.
-    pub fn is_full(&self) -> bool {
-        self.full
+    /// Whether it is time to hand in, at a unit's end.
+    pub async fn due(&mut self) -> Result<Due, SinkError> {
+        if self.over || self.closed.len() >= MOST_CLOSED {
+            return Ok(Due::Over);
+        }
+        let closed = self.closed.iter().map(DataFile::file_size_in_bytes).sum();
+        let due = |of: &Self| of.sizing.due(closed, of.open.values().map(|slot| slot.size(&of.sizing)));
+        let said = due(self);
+        if said != Due::Ripe || self.sizing.has_weighed() {
+            return Ok(said);
+        }
+        self.end_row_groups().await?;
+        Ok(due(self))
+    }
+
+    /// Draws the files ahead, at the beginning of a unit: `read` bytes of input were read by this writer's attempt, and
+    /// `ahead` are those from each unit still to be read to the end, the next first, with a zero at the end.
+    pub fn draw_files(&mut self, read: u64, ahead: &[u64]) {
+        if self.splitter.is_some() {
+            // Nobody knows what the input makes in each partition.
+            return;
+        }
+        let open = self.open.values().map(|slot| slot.size(&self.sizing) as u64).sum();
+        self.sizing.draw(read, self.closed_bytes + open, open, ahead);
+    }
+
+    /// Ends every row group: its memory is given back, and the files go on.
+    pub async fn end_row_groups(&mut self) -> Result<(), SinkError> {
+        for slot in self.open.values_mut() {
+            slot.flush(&mut self.sizing).await?;
+            slot.memory = slot.file.memory();
+        }
+        self.memory = self.open.values().map(|slot| slot.memory).sum();
+        Ok(())
     }
 
     /// Bytes of memory that open row groups take.
@@ -211,7 +199,7 @@ impl OutputWriter {
         while let Some((_, slot)) = self.open.pop_first() {
             self.close_slot(slot).await?;
         }
-        self.full = false;
+        self.over = false;
         let closed = std::mem::take(&mut self.closed);
         let files = closed.iter().map(|file| v1::DataFile {
             path: file.file_path().to_owned(),
@@ -250,15 +238,19 @@ impl OutputWriter {
         self.clock += 1;
         let Some(slot) = self.open.get_mut(key) else { return Ok(()) };
         slot.used = self.clock;
-        slot.file.write(piece).await?;
+        slot.write(piece, &mut self.sizing).await?;
+        let mut closes = false;
+        if self.sizing.is_full(slot.size(&self.sizing)) {
+            // Only a row group that is written can be weighed.
+            slot.flush(&mut self.sizing).await?;
+            closes = self.sizing.is_full_enough(slot.file.size().0);
+        }
         let memory = slot.file.memory();
         self.memory = self.memory + memory - slot.memory;
         slot.memory = memory;
-        if slot.file.size() >= self.settings.target_file_bytes {
-            if let Some(slot) = self.open.remove(key) {
-                self.close_slot(slot).await?;
-            }
-            self.full = true;
+        if let Some(slot) = closes.then(|| self.open.remove(key)).flatten() {
+            self.close_slot(slot).await?;
+            self.sizing.closed();
         }
         self.relieve().await
     }
@@ -267,7 +259,7 @@ impl OutputWriter {
     async fn relieve(&mut self) -> Result<(), SinkError> {
         while self.memory > self.settings.memory_bytes {
             let Some(slot) = self.open.values_mut().max_by_key(|slot| slot.memory) else { break };
-            slot.file.flush().await?;
+            slot.flush(&mut self.sizing).await?;
             let left = slot.file.memory();
             if left >= slot.memory {
                 break;
@@ -286,7 +278,7 @@ impl OutputWriter {
             if let Some(slot) = self.open.remove(&oldest) {
                 self.close_slot(slot).await?;
             }
-            self.full |= self.closed.len() >= self.settings.max_open_partitions.max(1);
+            self.over |= self.closed.len() >= self.settings.max_open_partitions.max(1);
         }
         let name = format!("{}-{:05}.parquet", self.file_prefix, self.files_named);
         self.files_named += 1;
@@ -301,9 +293,11 @@ impl OutputWriter {
         Ok(())
     }
 
-    async fn close_slot(&mut self, slot: Slot) -> Result<(), SinkError> {
+    async fn close_slot(&mut self, mut slot: Slot) -> Result<(), SinkError> {
         self.memory = self.memory.saturating_sub(slot.memory);
+        slot.flush(&mut self.sizing).await?;
         let file = slot.file.close(self.settings.spec_id).await?;
+        self.closed_bytes += file.file_size_in_bytes();
         self.closed.push(file);
         Ok(())
     }

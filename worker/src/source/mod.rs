@@ -98,6 +98,11 @@ pub trait Source: Send + Sync {
         Ok(None)
     }
 
+    /// How many of its bytes make about one of Parquet. Only how tasks are cut depends on it.
+    fn bytes_a_byte(&self) -> u64 {
+        1
+    }
+
     /// Finds every split whose rows can lie in `window` and sends it; the bounds of units are clamped to `window`.
     ///
     /// One split a file: how much of it a task reads is decided by [`crate::task::pack`].

@@ -150,7 +150,7 @@ pub async fn survey(spec: &Resolved, id: &BackfillId, means: &Means) -> Result<S
     let mut sources = Vec::with_capacity(opened.resolved.sources.len());
     let mut tasks = Vec::new();
     for ix in (0..).map(SourceIx::new).take(opened.resolved.sources.len()) {
-        let (surveyed, found) = source(&opened, ix, means.slots).await?;
+        let (surveyed, found) = source(&opened, ix, Some(&means.catalogs), means.slots).await?;
         sources.push(surveyed);
         tasks.push(found);
     }
@@ -189,7 +189,7 @@ pub async fn sources(
     let mut surveyed = Vec::new();
     for (ix, described) in (0..).map(SourceIx::new).zip(&opened.resolved.sources) {
         if wanted(described) {
-            surveyed.push(source(&opened, ix, means.slots).await?.0);
+            surveyed.push(source(&opened, ix, None, means.slots).await?.0);
         }
     }
     Ok(surveyed)
@@ -228,9 +228,14 @@ async fn tables(opened: &Opened, id: &BackfillId, means: &Means) -> Result<Vec<T
 }
 
 /// Enumerates one source to its end; its read tasks come with it.
-async fn source(opened: &Opened, ix: SourceIx, slots: usize) -> Result<(SourceSurvey, Vec<v1::ReadTask>), TaskError> {
+async fn source(
+    opened: &Opened,
+    ix: SourceIx,
+    catalogs: Option<&Catalogs>,
+    slots: usize,
+) -> Result<(SourceSurvey, Vec<v1::ReadTask>), TaskError> {
     let (source, described) = opened.source(ix).await?;
-    let packing = kinds::packing(slots, opened.resolved.max_drift);
+    let packing = kinds::packing(opened, source.as_ref(), catalogs, slots).await?;
     let (segments, mut queue) = mpsc::channel::<v1::PlanSegment>(2);
     let collect = async {
         let mut tasks = Vec::new();

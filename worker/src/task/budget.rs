@@ -1,7 +1,7 @@
 //! The memory that all read tasks of a process share.
 //!
 //! Nobody ever waits for it: a reader that holds rows behind the gate while another waits for memory would be a
-//! deadlock. A reader that holds its share of a budget that is used up hands in early instead. It refuses nothing:
+//! deadlock. A reader that holds its share of a budget that is used up ends its row groups instead. It refuses nothing:
 //! one unit larger than the budget is read all the same.
 
 use std::sync::Arc;

@@ -14,9 +14,12 @@ use crate::source::FoundSplit;
 pub struct Packing {
     /// Input bytes of a task.
     pub target_bytes: u64,
-    /// Tasks that the data should make at least, so that every slot has several; more bytes than `target_bytes` never
-    /// go into one for it.
-    pub tasks_wanted: u64,
+    /// Slots that will read. Each gets [`Packing::TASKS_A_SLOT`] tasks where there is enough for that; more bytes than
+    /// `target_bytes` never go into one for it.
+    pub slots: u64,
+    /// Input bytes that fill one file of the outputs: a task's end ends its files, so that a task is to have as many.
+    /// For their sake a slot gets half as many tasks at least. Zero where nobody knows.
+    pub file_bytes: u64,
     /// How far the files of one task may reach in event time; none where there is no gate.
     pub max_drift: Option<Span>,
 }
@@ -33,16 +36,21 @@ impl Packing {
     /// Input bytes below which no task is cut for the sake of parallelism.
     const MIN_TARGET: u64 = 1 << 20;
 
+    /// Tasks for each slot: what is left over at the end is then small, also where a few more workers help.
+    const TASKS_A_SLOT: u64 = 8;
+
     fn target(&self, total: u64) -> u64 {
-        let share = total.checked_div(self.tasks_wanted).unwrap_or(u64::MAX).max(Self::MIN_TARGET);
-        self.target_bytes.min(share).max(1)
+        let tasks = self.slots.saturating_mul(Self::TASKS_A_SLOT);
+        let (fair, coarse) = (total.checked_div(tasks), total.checked_div(tasks / 2));
+        let share = fair.unwrap_or(u64::MAX).max(self.file_bytes.min(coarse.unwrap_or(u64::MAX)));
+        self.target_bytes.min(share.max(Self::MIN_TARGET)).max(1)
     }
 }
 
 impl Default for Packing {
     fn default() -> Self {
         // As large as Iceberg's data files are to be by default: a task's end ends its files, however small they are.
-        Self { target_bytes: 512 << 20, tasks_wanted: 0, max_drift: None }
+        Self { target_bytes: 512 << 20, slots: 0, file_bytes: 0, max_drift: None }
     }
 }
 
@@ -64,8 +72,8 @@ const FIELD: usize = 6;
 
 /// Cuts and packs `found` into tasks sorted by low, each with its units sorted by low.
 ///
-/// Every unit goes into exactly one task. A split of more than the target becomes several pieces of units
-/// consecutive by low; pieces next to each other by low share a task while they fit and reach no further than the drift.
+/// Every unit goes into exactly one task. A split of more than the target becomes several equal pieces of units
+/// consecutive by low, each above the target by less than a unit; pieces next to each other by low share a task while they fit and reach no further than the drift.
 ///
 /// # Errors
 /// [`TooLarge`] when a split cannot be sent.
@@ -77,16 +85,23 @@ pub fn tasks(found: Vec<FoundSplit>, packing: &Packing) -> Result<Vec<v1::ReadTa
         cut(split, target, &mut pieces)?;
     }
     pieces.sort_by(|a, b| a.order().cmp(&b.order()));
-    let mut tasks = Vec::new();
-    let mut open: Option<Piece> = None;
+    let mut tasks: Vec<Piece> = Vec::new();
     for piece in pieces {
-        match &mut open {
+        match tasks.last_mut() {
             Some(task) if task.has_room_for(&piece, target, packing.max_drift) => task.join(piece),
-            _ => tasks.extend(open.replace(piece).map(Piece::into_task)),
+            _ => tasks.push(piece),
         }
     }
-    tasks.extend(open.map(Piece::into_task));
-    Ok(tasks)
+    // What is left over at the end is no task of its own where it is little.
+    if let Some(last) = tasks.pop_if(|last| last.bytes <= target / 2) {
+        match tasks.last_mut() {
+            Some(task) if task.has_room_for(&last, target.saturating_add(target / 2), packing.max_drift) => {
+                task.join(last)
+            }
+            _ => tasks.push(last),
+        }
+    }
+    Ok(tasks.into_iter().map(Piece::into_task).collect())
 }
 
 /// Cuts tasks, sorted by low, into segments.
@@ -173,10 +188,17 @@ fn size_of_unit(unit: &v1::UnitOfWork) -> usize {
 
 fn cut(mut found: FoundSplit, target: u64, pieces: &mut Vec<Piece>) -> Result<(), TooLarge> {
     found.units.sort_by_key(|unit| (unit.low, unit.high, unit.position));
+    // Equal pieces: what is left over of a file would make a task of its own.
+    let total: u128 = found.units.iter().map(|unit| u128::from(unit.bytes)).sum();
+    let share = total.div_ceil(total.div_ceil(u128::from(target)).max(1)).max(1);
+    let (mut before, mut number) = (0_u128, 0);
     let mut open: Option<Piece> = None;
     for unit in found.units {
+        let middle = before + u128::from(unit.bytes) / 2;
+        before += u128::from(unit.bytes);
+        let another = std::mem::replace(&mut number, middle / share) != number;
         let is_full = open.as_ref().is_some_and(|piece| {
-            piece.bytes.saturating_add(unit.bytes) > target
+            another
                 || piece.task.units.len() >= Packing::MAX_UNITS
                 || piece.encoded + size_of_unit(&unit) > Packing::MAX_TASK_BYTES
         });

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::TaskError;
 use super::read::{Closed, OutputPort};
 use crate::failure::{Class, Classify};
-use crate::sink::{LoadedTable, OutputWriter, WriterSettings};
+use crate::sink::{Due, LoadedTable, OutputWriter, WriterSettings};
 use crate::transform::{Query, Running};
 
 /// The table that is there is not the one that was prepared.
@@ -75,8 +75,16 @@ impl OutputPort for IcebergPort {
         Ok(self.writer.write(rows).await?)
     }
 
-    fn is_full(&self) -> bool {
-        self.writer.is_full()
+    fn draw_files(&mut self, read: u64, ahead: &[u64]) {
+        self.writer.draw_files(read, ahead);
+    }
+
+    async fn due(&mut self) -> Result<Due, TaskError> {
+        Ok(self.writer.due().await?)
+    }
+
+    async fn relieve(&mut self) -> Result<(), TaskError> {
+        Ok(self.writer.end_row_groups().await?)
     }
 
     fn buffered_bytes(&self) -> u64 {

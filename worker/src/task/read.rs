@@ -1,8 +1,8 @@
 //! The read task: the gated loop over the units of one source.
 //!
 //! A unit is begun only if the gate permits it, and the gate is asked between units and nowhere else. What was read is
-//! handed in at unit boundaries: when a file is full, when the coordinator wants the slot, when the memory that all
-//! reads share is used up, and at the end. The loop knows neither SQL nor Iceberg: each output is an [`OutputPort`],
+//! handed in at unit boundaries: when files are of their size, when the coordinator wants the slot, and at the end. A
+//! read that holds its share of memory that is used up ends its row groups. The loop knows neither SQL nor Iceberg: each output is an [`OutputPort`],
 //! that of the dead letters, too.
 
 mod bury;
@@ -12,6 +12,7 @@ mod sift;
 mod tally;
 #[cfg(test)]
 mod tests;
+mod units;
 
 use std::time::Duration;
 
@@ -23,16 +24,18 @@ use tidegate_common::clock::Monotonic;
 use tidegate_common::fence::{Fence, Fences};
 use tidegate_common::ids::{OutputIx, TaskId};
 use tidegate_common::spec::RateLimit;
-use tidegate_common::time::{Bounds, EventTime, Window};
+use tidegate_common::time::{EventTime, Window};
 use tidegate_proto::v1;
 
 use super::budget::{Budget, Charge};
 use super::{Cursor, Fenced, TaskContext, TaskEnd, TaskError, Verdict, Wish};
+use crate::sink::Due;
 use crate::source::{NO_EVENT_TIME, UnitReader};
 pub use bury::DeadLetters;
 pub use error::ReadError;
 use limit::Limiter;
 use tally::{Beside, Tally};
+use units::{Unit, bytes_ahead, place, units};
 
 /// How long a wait for the rate limit goes on without a look at the lease.
 const MAX_NAP: Duration = Duration::from_secs(1);
@@ -49,8 +52,15 @@ pub trait OutputPort: Send {
     /// Writes an answer of [`OutputPort::push`]; waits where the writer is behind.
     async fn write(&mut self, rows: RecordBatch) -> Result<(), TaskError>;
 
-    /// Whether a file has reached its target size, so that a hand-in is due.
-    fn is_full(&self) -> bool;
+    /// Draws the files ahead, at the beginning of a unit: `read` bytes of input were read, and `ahead` are those from
+    /// each unit still to be read to the end, the next first, with a zero at the end.
+    fn draw_files(&mut self, read: u64, ahead: &[u64]);
+
+    /// Whether its files are such that a hand-in is due.
+    async fn due(&mut self) -> Result<Due, TaskError>;
+
+    /// Gives back what memory it holds; its open files go on.
+    async fn relieve(&mut self) -> Result<(), TaskError>;
 
     /// Bytes of memory that it holds.
     fn buffered_bytes(&self) -> u64;
@@ -96,47 +106,34 @@ pub async fn read(
     budget: &Budget,
 ) -> Result<TaskEnd, TaskError> {
     let units = units(&job.task)?;
+    let ahead = bytes_ahead(&units);
     let keeper = dead_letters.as_ref().map(|kept| kept.output);
     let tally = Tally::new(job.next_unit, outputs.len(), keeper);
     let (charge, limiter) = (budget.open(), Limiter::new(job.rate_limit));
-    let mut reading = Reading { context, job, units, source, outputs, dead_letters, charge, limiter, tally, number: 0 };
+    let (number, bytes_read) = (0, 0);
+    let mut reading = Reading {
+        context,
+        job,
+        units,
+        ahead,
+        source,
+        outputs,
+        dead_letters,
+        charge,
+        limiter,
+        tally,
+        number,
+        bytes_read,
+    };
     reading.run().await
-}
-
-/// A unit with its bounds.
-struct Unit {
-    unit: v1::UnitOfWork,
-    bounds: Bounds,
-}
-
-fn units(task: &v1::ReadTask) -> Result<Vec<Unit>, ReadError> {
-    let mut promise = EventTime::MIN;
-    let mut units = Vec::with_capacity(task.units.len());
-    for unit in &task.units {
-        let (low, high) = (EventTime::from_micros(unit.low), EventTime::from_micros(unit.high));
-        let bad = |what: &str| ReadError::Plan(format!("{} has low {low} and {what}", place(task, unit)));
-        let bounds = Bounds::new(low, high).ok_or_else(|| bad(&format!("high {high}")))?;
-        if low < promise {
-            return Err(bad(&format!("stands behind one of low {promise}")));
-        }
-        promise = low;
-        units.push(Unit { unit: *unit, bounds });
-    }
-    Ok(units)
-}
-
-/// File and unit, for people.
-fn place(task: &v1::ReadTask, unit: &v1::UnitOfWork) -> String {
-    let file =
-        usize::try_from(unit.split).ok().and_then(|at| task.splits.get(at)).and_then(|split| split.file.as_ref());
-    let file = file.map_or("a split that the task does not name", |file| file.path.as_str());
-    format!("{file}, unit at {}", unit.position)
 }
 
 struct Reading {
     context: TaskContext,
     job: ReadJob,
     units: Vec<Unit>,
+    /// Bytes of input from each unit to the end.
+    ahead: Vec<u64>,
     source: Box<dyn UnitReader>,
     outputs: Vec<Box<dyn OutputPort>>,
     dead_letters: Option<DeadLetters>,
@@ -145,6 +142,8 @@ struct Reading {
     /// What the next hand-in covers.
     tally: Tally,
     number: u64,
+    /// Bytes of input that this attempt has read.
+    bytes_read: u64,
 }
 
 impl Reading {
@@ -156,9 +155,13 @@ impl Reading {
             self.read_unit(at, watermark).await?;
             at += 1;
             self.promise(at, false);
-            let due = self.outputs.iter().any(|output| output.is_full()) || self.charge.over_share();
-            if due && self.unit(at).is_some() {
+            if self.unit(at).is_none() {
+                break;
+            }
+            if self.is_due().await? {
                 self.hand_in(at, false).await?;
+            } else if self.charge.over_share() {
+                self.relieve().await?;
             }
         }
         if self.tally.covers(at) {
@@ -166,6 +169,14 @@ impl Reading {
             return Ok(TaskEnd::HandedIn);
         }
         Ok(TaskEnd::GivenBack)
+    }
+
+    async fn is_due(&mut self) -> Result<bool, TaskError> {
+        let mut due = Vec::with_capacity(self.outputs.len());
+        for output in &mut self.outputs {
+            due.push(output.due().await?);
+        }
+        Ok(Due::of_all(&due))
     }
 
     fn unit(&self, at: u32) -> Option<&Unit> {
@@ -202,10 +213,10 @@ impl Reading {
             let over_share = tokio::select! {
                 gate = self.context.gate.changed() => { gate.map_err(|_| Fenced)?; false }
                 wish = self.context.wish.changed() => { wish.map_err(|_| Fenced)?; false }
-                () = self.charge.until_over_share(), if self.tally.covers(at) => true,
+                () = self.charge.until_over_share() => true,
             };
             if over_share {
-                self.hand_in(at, false).await?;
+                self.relieve().await?;
             }
         };
         if let Some(since) = held_since {
@@ -218,6 +229,9 @@ impl Reading {
     async fn read_unit(&mut self, at: u32, watermark: EventTime) -> Result<(), TaskError> {
         let Some(&Unit { unit, bounds, .. }) = self.unit(at) else { return Ok(()) };
         let (began, waited) = (self.now(), self.tally.backpressure + self.tally.limited);
+        if let Some(ahead) = usize::try_from(at).ok().and_then(|at| self.ahead.get(at..)) {
+            self.outputs.iter_mut().for_each(|output| output.draw_files(self.bytes_read, ahead));
+        }
         let (mut rows, mut without_time) = (0, 0);
         let mut batches = self.source.read(&unit).await?;
         while let Some(batch) = batches.next().await {
@@ -252,6 +266,7 @@ impl Reading {
             return Err(ReadError::Rows { found: rows, planned: unit.rows, place }.into());
         }
         self.tally.bytes_read += unit.bytes;
+        self.bytes_read = self.bytes_read.saturating_add(unit.bytes);
         let spent = self.now().since(began);
         let idle = (self.tally.backpressure + self.tally.limited).saturating_sub(waited);
         self.tally.busy += spent.saturating_sub(idle);
@@ -279,6 +294,17 @@ impl Reading {
         let buffered: u64 = self.outputs.iter().map(|output| output.buffered_bytes()).sum();
         let in_hand = u64::try_from(rows.get_array_memory_size()).unwrap_or(u64::MAX);
         self.charge.set(buffered.saturating_add(in_hand));
+        Ok(())
+    }
+
+    /// Gives back the memory that the outputs hold.
+    async fn relieve(&mut self) -> Result<(), TaskError> {
+        let (clock, began) = (self.context.lease.clock().clone(), self.now());
+        for output in &mut self.outputs {
+            output.relieve().await?;
+        }
+        self.charge.set(0);
+        self.tally.backpressure += clock.now().since(began);
         Ok(())
     }
 

@@ -32,31 +32,35 @@ async fn committed(lake: &Lake, target: &OutputTarget, prepared: &v1::PreparedOu
 }
 
 #[tokio::test]
-async fn given_more_rows_than_a_file_holds_when_written_then_files_near_their_size_and_full_is_said() {
+async fn given_more_rows_than_a_file_holds_when_written_then_files_near_their_size_and_ripe_is_said() {
+    const TARGET: u64 = 256 << 10;
     let lake = Lake::new();
     let target = target("t", &[]);
     let prepared = prepared(&lake.catalogs, &target).await;
-    let mut writer = tuned(&lake, &target, |settings| settings.target_file_bytes = 64 << 10).await;
+    let mut writer = tuned(&lake, &target, |settings| settings.target_file_bytes = TARGET as usize).await;
+    let ahead: Vec<u64> = (0..=80).rev().map(|units| units * 1_000).collect();
     let mut parts = Vec::new();
-    for batch in 0..40 {
-        writer.write(rows(batch * 5_000, (batch + 1) * 5_000)).await.unwrap();
-        if writer.is_full() {
+    for unit in 0..80 {
+        writer.draw_files(unit as u64 * 1_000, &ahead[unit..]);
+        let first = 5_000 * unit as i64;
+        writer.write(rows(first, first + 5_000)).await.unwrap();
+        if writer.due().await.unwrap() == Due::Ripe {
             parts.push(writer.close().await.unwrap());
-            assert!(!writer.is_full());
+            assert_eq!(writer.due().await.unwrap(), Due::Free);
             assert_eq!(writer.buffered_bytes(), 0);
         }
     }
     parts.push(writer.close().await.unwrap());
     let files: Vec<_> = parts.iter().flat_map(|part| &part.files).collect();
     assert!(files.len() >= 3, "{}", files.len());
-    assert!(files.iter().all(|file| file.bytes < 128 << 10), "{files:?}");
+    assert!(files.iter().all(|file| (TARGET * 3 / 4..TARGET * 9 / 5).contains(&file.bytes)), "{files:?}");
     assert_eq!(files.iter().map(|file| &file.path).collect::<BTreeSet<_>>().len(), files.len());
     for file in &files {
         let size = std::fs::metadata(file.path.strip_prefix("file://").unwrap()).unwrap().len();
         assert_eq!(size, file.bytes);
     }
     committed(&lake, &target, &prepared, parts).await;
-    assert_eq!(ids(&lake.catalogs, &target).await, (0..200_000).collect::<Vec<_>>());
+    assert_eq!(ids(&lake.catalogs, &target).await, (0..400_000).collect::<Vec<_>>());
 }
 
 #[tokio::test]
@@ -70,7 +74,7 @@ async fn given_more_partitions_than_may_be_open_when_written_then_capped_and_eve
     })
     .await;
     writer.write(rows(0, 1_000)).await.unwrap();
-    assert!(writer.is_full());
+    assert_eq!(writer.due().await.unwrap(), Due::Over);
     writer.write(rows(1_000, 1_500)).await.unwrap();
     assert!(writer.buffered_bytes() <= 100_000);
     let closed = writer.close().await.unwrap();

@@ -155,6 +155,10 @@ impl Source for KafkaSource {
         self.look(window).await.map(Some)
     }
 
+    fn bytes_a_byte(&self) -> u64 {
+        4
+    }
+
     async fn enumerate(&self, window: Window, found: mpsc::Sender<FoundSplit>) -> Result<(), SourceError> {
         let shared = self.shared.clone();
         let planned = blocking(&self.shared.name, move || shared.plan(window)).await??;

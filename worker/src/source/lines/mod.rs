@@ -135,6 +135,10 @@ impl Source for LinesSource {
         format!("{} {}", self.shared.dialect.name(), self.shared.store.location())
     }
 
+    fn bytes_a_byte(&self) -> u64 {
+        4
+    }
+
     async fn enumerate(&self, window: Window, found: mpsc::Sender<FoundSplit>) -> Result<(), SourceError> {
         let shared = self.shared.clone();
         let mut splits = shared

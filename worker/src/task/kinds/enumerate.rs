@@ -1,23 +1,36 @@
 //! Enumerate: finds a source's splits and hands its plan segments on.
 
-use tidegate_common::ids::TaskId;
-use tidegate_common::time::Span;
+use tidegate_common::ids::{OutputIx, TaskId};
 use tidegate_proto::v1;
 use tokio::sync::mpsc;
 
 use super::{Kinds, another_kind};
+use crate::sink::{self, Catalogs};
+use crate::source::Source;
 use crate::task::opened::Opened;
 use crate::task::pack::Packing;
 use crate::task::{Fenced, TaskContext, TaskEnd, TaskError, enumerate};
 
-/// Tasks for each slot that the data should make at least: what is left over at the end is then small, also where a
-/// few more workers help.
-const TASKS_A_SLOT: u64 = 8;
-
-/// How tasks are cut for so many slots.
-pub(crate) fn packing(slots: usize, max_drift: Option<Span>) -> Packing {
-    let tasks_wanted = u64::try_from(slots).unwrap_or(u64::MAX).saturating_mul(TASKS_A_SLOT);
-    Packing { tasks_wanted, max_drift, ..Packing::default() }
+/// How the tasks of `source` are cut for so many slots and, where there are `catalogs` to ask, for the files of the
+/// outputs.
+pub(crate) async fn packing(
+    opened: &Opened,
+    source: &dyn Source,
+    catalogs: Option<&Catalogs>,
+    slots: usize,
+) -> Result<Packing, TaskError> {
+    let mut file: u64 = 0;
+    for (ix, output) in (0..).map(OutputIx::new).zip(&opened.resolved.outputs) {
+        if let (None, Some(catalogs)) = (output.dead_letters, catalogs) {
+            file = file.max(sink::file_bytes(catalogs, &opened.target(ix)?).await?);
+        }
+    }
+    Ok(Packing {
+        slots: u64::try_from(slots).unwrap_or(u64::MAX),
+        file_bytes: file.saturating_mul(source.bytes_a_byte()),
+        max_drift: opened.resolved.max_drift,
+        ..Packing::default()
+    })
 }
 
 impl Kinds {
@@ -31,7 +44,7 @@ impl Kinds {
         let TaskId::Enumerate(ix) = context.task else { return Err(another_kind()) };
         opened.expect_ranges(expected.and_then(|expected| expected.state.clone()));
         let (source, _) = opened.source(ix).await?;
-        let packing = packing(slots.max(self.slots), opened.resolved.max_drift);
+        let packing = packing(opened, source.as_ref(), Some(&self.catalogs), slots.max(self.slots)).await?;
         let (segments, mut found) = mpsc::channel::<v1::PlanSegment>(2);
         let hand_on = async move {
             while let Some(segment) = found.recv().await {

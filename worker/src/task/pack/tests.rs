@@ -35,7 +35,7 @@ fn names(task: &v1::ReadTask) -> Vec<Name> {
 }
 
 fn packing(target_bytes: u64, max_drift: Option<i64>) -> Packing {
-    Packing { target_bytes, tasks_wanted: 0, max_drift: max_drift.map(Span::from_micros) }
+    Packing { target_bytes, max_drift: max_drift.map(Span::from_micros), ..Packing::default() }
 }
 
 #[test]
@@ -57,11 +57,19 @@ fn small_files_share_a_task_only_within_the_drift() {
 }
 
 #[test]
-fn the_wish_for_tasks_lowers_the_target_but_not_below_its_floor() {
-    let wish = Packing { tasks_wanted: 8, ..Packing::default() };
-    assert_eq!(wish.target(80 << 20), 10 << 20);
-    assert_eq!(wish.target(80), Packing::MIN_TARGET);
-    assert_eq!(wish.target(u64::MAX), 512 << 20);
+fn slots_lower_the_target_but_not_below_its_floor() {
+    let packing = Packing { slots: 1, ..Packing::default() };
+    assert_eq!(packing.target(80 << 20), 10 << 20);
+    assert_eq!(packing.target(80), Packing::MIN_TARGET);
+    assert_eq!(packing.target(u64::MAX), 512 << 20);
+}
+
+#[test]
+fn a_task_fills_a_file_where_every_slot_still_gets_four() {
+    let target = |file_bytes: u64, total: u64| Packing { slots: 2, file_bytes, ..Packing::default() }.target(total);
+    assert_eq!(target(8 << 20, 96 << 20), 8 << 20, "a sixteenth would be 6 MiB");
+    assert_eq!(target(32 << 20, 96 << 20), 12 << 20, "an eighth");
+    assert_eq!(target(2 << 20, 96 << 20), 6 << 20, "a sixteenth is three files");
 }
 
 #[test]
@@ -115,10 +123,13 @@ proptest! {
         let placed: Vec<Name> = packed.iter().flat_map(names).collect();
         prop_assert_eq!(placed.len(), all.len());
         prop_assert_eq!(placed.into_iter().collect::<BTreeSet<_>>(), all);
-        for task in &packed {
+        for (at, task) in packed.iter().enumerate() {
+            // The last may take in what would be half a task.
+            let target = if at + 1 == packed.len() { target + target / 2 } else { target };
             prop_assert!(task.units.is_sorted_by_key(|unit| unit.low));
             let bytes: u64 = task.units.iter().map(|unit| unit.bytes).sum();
-            prop_assert!(bytes <= target || task.units.len() == 1 || task.units.iter().filter(|unit| unit.bytes > 0).count() == 1);
+            let widest = task.units.iter().map(|unit| unit.bytes).max().unwrap_or(0);
+            prop_assert!(bytes <= target + widest, "{bytes} of {target}, {widest}");
             let low = task.units.iter().map(|unit| unit.low).min().unwrap();
             let high = task.units.iter().map(|unit| unit.high).max().unwrap();
             prop_assert!(task.splits.len() == 1 || drift.is_none_or(|drift| high - low <= drift));

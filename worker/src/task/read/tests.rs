@@ -3,6 +3,7 @@
 mod bench;
 
 use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -57,19 +58,22 @@ async fn a_task_that_is_to_leave_hands_in_what_it_has_and_gives_back_the_rest() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_paused_task_that_holds_its_share_of_a_used_up_budget_hands_in_and_waits_on() {
+async fn a_paused_task_that_holds_its_share_of_a_used_up_budget_gives_its_memory_back_and_waits_on() {
     let mut bench = Bench::new(vec![rows(&[1, 2]), rows(&[30])]);
     bench.gate.send_replace(gate(0, 10));
     let mut other = bench.budget.open();
     let reading = bench.start(0);
     bench.cursor(Cursor { at: at(30), paused: true }).await;
+    let held = bench.budget.used();
+    assert!(held > 0);
     other.set(bench::BUDGET - 1);
-    let (hand_in, released, reply) = bench.handed_in().await;
-    assert_eq!((hand_in.first_unit, hand_in.end_unit, released), (0, 1, false));
-    reply.send(Verdict::Accepted).unwrap();
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert_eq!(bench.relieved.load(Ordering::SeqCst), 2, "each of two outputs");
+    assert_eq!(bench.budget.used(), bench::BUDGET - 1);
     bench.gate.send_replace(gate(30, 10));
     let last = bench.accept().await;
-    assert_eq!((last.number, last.first_unit, last.end_unit), (1, 1, 2));
+    assert_eq!((last.number, last.first_unit, last.end_unit), (0, 0, 2));
+    assert_eq!(ids(&last.outputs[0]), [0, 1, 2]);
     assert_eq!(reading.await.unwrap().unwrap(), TaskEnd::HandedIn);
 }
 

@@ -1,5 +1,6 @@
 //! A read task on the bench: a scripted source, outputs in memory, and the session's end of its context.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use arrow::array::{ArrayRef, AsArray, Int64Array};
@@ -10,7 +11,7 @@ use tidegate_common::gate::Gate;
 use tidegate_common::ids::{BackfillId, SegmentIx, SourceIx, TaskId};
 use tidegate_common::spec::RateLimit;
 use tidegate_common::spec::model::OnError;
-use tidegate_common::time::Span;
+use tidegate_common::time::{Bounds, Span};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -54,6 +55,8 @@ pub(super) struct Bench {
     pub(super) budget: Budget,
     pub(super) full_at: usize,
     pub(super) doubles: bool,
+    /// How often an output gave its memory back.
+    pub(super) relieved: Arc<AtomicUsize>,
     /// Whether the second reading of a unit finds nothing.
     pub(super) forgets: bool,
 }
@@ -94,6 +97,7 @@ impl Bench {
             budget: Budget::new(BUDGET),
             full_at: usize::MAX,
             doubles: false,
+            relieved: Arc::default(),
             forgets: false,
         }
     }
@@ -145,8 +149,8 @@ impl Bench {
         let whole = Box::new(script(Arc::default(), again));
         let dead_letters = keeps.then_some(DeadLetters { output: OutputIx::new(2), letterhead, whole });
         let port = |output: u32, every: i64| -> Box<dyn OutputPort> {
-            let (full_at, doubles) = (self.full_at, self.doubles);
-            Box::new(Memory { output, every, held: Vec::new(), full_at, doubles })
+            let (full_at, doubles, relieved) = (self.full_at, self.doubles, self.relieved.clone());
+            Box::new(Memory { output, every, held: Vec::new(), full_at, doubles, relieved })
         };
         let (mut outputs, budget) = (vec![port(0, 1), port(1, 3)], self.budget.clone());
         outputs.extend(keeps.then(|| port(2, 1)));
@@ -281,6 +285,7 @@ struct Memory {
     held: Vec<i64>,
     full_at: usize,
     doubles: bool,
+    relieved: Arc<AtomicUsize>,
 }
 
 #[async_trait]
@@ -308,8 +313,15 @@ impl OutputPort for Memory {
         Ok(())
     }
 
-    fn is_full(&self) -> bool {
-        self.held.len() >= self.full_at
+    fn draw_files(&mut self, _: u64, _: &[u64]) {}
+
+    async fn due(&mut self) -> Result<Due, TaskError> {
+        Ok(if self.held.len() >= self.full_at { Due::Ripe } else { Due::Free })
+    }
+
+    async fn relieve(&mut self) -> Result<(), TaskError> {
+        self.relieved.fetch_add(1, Ordering::SeqCst);
+        Ok(())
     }
 
     fn buffered_bytes(&self) -> u64 {
