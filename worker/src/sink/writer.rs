@@ -23,6 +23,8 @@ use super::{Caster, LoadedTable, SinkError};
 
 /// Closed files that wait for a hand-in at most.
 const MOST_CLOSED: usize = 64;
+/// Bytes that describe the files of one output in a hand-in, about: with several outputs it is to fit into a message.
+const MOST_DESCRIBED: usize = 512 << 10;
 
 /// Files that are closed and durable, ready to be handed in.
 #[derive(Clone, Debug, Default)]
@@ -44,6 +46,12 @@ impl Slot {
     fn size(&self, sizing: &Sizing) -> usize {
         let (written, in_progress) = self.file.size();
         written + sizing.weigh(in_progress)
+    }
+
+    /// Bytes that it may have.
+    fn most(&self, sizing: &Sizing) -> usize {
+        let (written, in_progress) = self.file.size();
+        written + sizing.weigh_most(in_progress)
     }
 
     async fn write(&mut self, rows: &RecordBatch, sizing: &mut Sizing) -> Result<(), SinkError> {
@@ -155,17 +163,24 @@ impl OutputWriter {
 
     /// Whether it is time to hand in, at a unit's end.
     pub async fn due(&mut self) -> Result<Due, SinkError> {
-        if self.over || self.closed.len() >= MOST_CLOSED {
+        let files = self.closed.len() + self.open.len();
+        if self.over || self.closed.len() >= MOST_CLOSED || files * self.described_bytes() > MOST_DESCRIBED {
             return Ok(Due::Over);
         }
         let closed = self.closed.iter().map(DataFile::file_size_in_bytes).sum();
         let due = |of: &Self| of.sizing.due(closed, of.open.values().map(|slot| slot.size(&of.sizing)));
         let said = due(self);
-        if said != Due::Ripe || self.sizing.has_weighed() {
+        if said != Due::Ripe {
             return Ok(said);
         }
+        // Only row groups that are written can be weighed, and a hand-in ends them all.
         self.end_row_groups().await?;
         Ok(due(self))
+    }
+
+    /// What the description of one file takes in a hand-in, with two bounds of every column.
+    fn described_bytes(&self) -> usize {
+        512 + 160 * self.schema.as_struct().fields().len()
     }
 
     /// Draws the files ahead, at the beginning of a unit: `read` bytes of input were read by this writer's attempt, and
@@ -240,8 +255,7 @@ impl OutputWriter {
         slot.used = self.clock;
         slot.write(piece, &mut self.sizing).await?;
         let mut closes = false;
-        if self.sizing.is_full(slot.size(&self.sizing)) {
-            // Only a row group that is written can be weighed.
+        if self.sizing.is_full(slot.most(&self.sizing)) {
             slot.flush(&mut self.sizing).await?;
             closes = self.sizing.is_full_enough(slot.file.size().0);
         }

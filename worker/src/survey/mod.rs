@@ -235,7 +235,7 @@ async fn source(
     slots: usize,
 ) -> Result<(SourceSurvey, Vec<v1::ReadTask>), TaskError> {
     let (source, described) = opened.source(ix).await?;
-    let packing = kinds::packing(opened, source.as_ref(), catalogs, slots).await?;
+    let packing = kinds::packing(opened, (&described.name, source.as_ref()), catalogs, slots).await?;
     let (segments, mut queue) = mpsc::channel::<v1::PlanSegment>(2);
     let collect = async {
         let mut tasks = Vec::new();

@@ -161,7 +161,7 @@ impl Reading {
             if self.is_due().await? {
                 self.hand_in(at, false).await?;
             } else if self.charge.over_share() {
-                self.relieve().await?;
+                self.relieve(at).await?;
             }
         }
         if self.tally.covers(at) {
@@ -172,9 +172,12 @@ impl Reading {
     }
 
     async fn is_due(&mut self) -> Result<bool, TaskError> {
+        let keeper = self.dead_letters.as_ref().map(|kept| kept.output);
         let mut due = Vec::with_capacity(self.outputs.len());
         for output in &mut self.outputs {
-            due.push(output.due().await?);
+            let of = output.due().await?;
+            // A few dead letters are not waited for.
+            due.push(if keeper == Some(output.output()) && of != Due::Over { Due::Free } else { of });
         }
         Ok(Due::of_all(&due))
     }
@@ -213,10 +216,10 @@ impl Reading {
             let over_share = tokio::select! {
                 gate = self.context.gate.changed() => { gate.map_err(|_| Fenced)?; false }
                 wish = self.context.wish.changed() => { wish.map_err(|_| Fenced)?; false }
-                () = self.charge.until_over_share() => true,
+                () = self.charge.until_over_share(), if self.tally.covers(at) => true,
             };
             if over_share {
-                self.relieve().await?;
+                self.relieve(at).await?;
             }
         };
         if let Some(since) = held_since {
@@ -291,21 +294,27 @@ impl Reading {
                 self.tally.backpressure += clock.now().since(began);
             }
         }
-        let buffered: u64 = self.outputs.iter().map(|output| output.buffered_bytes()).sum();
         let in_hand = u64::try_from(rows.get_array_memory_size()).unwrap_or(u64::MAX);
-        self.charge.set(buffered.saturating_add(in_hand));
+        self.charge.set(self.buffered_bytes().saturating_add(in_hand));
         Ok(())
     }
 
-    /// Gives back the memory that the outputs hold.
-    async fn relieve(&mut self) -> Result<(), TaskError> {
+    /// Gives back the memory that the outputs hold, before unit `at`; where it is not enough, by a hand-in.
+    async fn relieve(&mut self, at: u32) -> Result<(), TaskError> {
         let (clock, began) = (self.context.lease.clock().clone(), self.now());
         for output in &mut self.outputs {
             output.relieve().await?;
         }
-        self.charge.set(0);
         self.tally.backpressure += clock.now().since(began);
-        Ok(())
+        self.charge.set(self.buffered_bytes());
+        match self.charge.over_share() && self.tally.covers(at) {
+            true => self.hand_in(at, false).await,
+            false => Ok(()),
+        }
+    }
+
+    fn buffered_bytes(&self) -> u64 {
+        self.outputs.iter().map(|output| output.buffered_bytes()).sum()
     }
 
     /// Waits until this task's share of the source's rate limit allows more.
