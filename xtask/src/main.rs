@@ -25,6 +25,7 @@ cargo xtask python              makes the environment that the tests check table
 cargo xtask services            makes the servers that the tests speak to, a REST catalog and a Kafka broker
 cargo xtask rest-catalog        makes the REST catalog alone; prints its folder
 cargo xtask kafka               makes the Kafka broker alone; prints its folder
+cargo xtask spark               makes what `bench kafka --spark` runs; prints its folder
 cargo xtask example-data --flights flights.csv --weather weather.csv --out examples/flights
                                 makes the example data again";
 
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
             println!("REST catalog  {}\nKafka broker  {}", catalog.display(), kafka.display());
         }),
         ["kafka"] => kafka::kafka().map(|folder| println!("{}", folder.display())),
+        ["spark"] => environment::spark().map(|folder| println!("{}", folder.display())),
         ["rest-catalog"] => catalog::rest_catalog().map(|folder| println!("{}", folder.display())),
         ["example-data", rest @ ..] => example_data(rest),
         ["help" | "--help" | "-h"] => {

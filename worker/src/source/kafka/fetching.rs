@@ -252,3 +252,32 @@ impl Shared {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A thread that stands at offset 100 of each of `partitions`; it takes orders as long as the other half is kept.
+    fn thread(with_headers: bool, partitions: &[i32]) -> (Thread, mpsc::Receiver<Order>) {
+        let (orders, taken) = mpsc::channel(1);
+        let stands = partitions.iter().map(|partition| (*partition, 100)).collect();
+        (Thread { orders, with_headers, stands }, taken)
+    }
+
+    #[test]
+    fn given_threads_when_one_is_taken_then_the_one_that_goes_on_or_the_last_of_its_kind_and_none_that_has_ended() {
+        let idle = Idle::default();
+        let ((first, _first), (second, _second), (ended, gone)) =
+            (thread(false, &[0]), thread(false, &[1, 2]), thread(false, &[0, 7]));
+        let (with_headers, _with_headers) = thread(true, &[0]);
+        [first, second, ended, with_headers].into_iter().for_each(|thread| idle.put(thread));
+        drop(gone);
+        let taken = |with_headers, partition, offset| {
+            idle.take(with_headers, partition, offset).map(|thread| thread.stands.into_keys().collect::<Vec<_>>())
+        };
+        assert_eq!(taken(false, 0, 100), Some(vec![0]), "it goes on");
+        assert_eq!(taken(false, 7, 100), Some(vec![1, 2]), "the one that goes on has ended");
+        assert_eq!(taken(false, 0, 100), None, "what is left brings headers, too");
+        assert_eq!(taken(true, 0, 50), Some(vec![0]), "none goes on there");
+    }
+}
