@@ -19,12 +19,13 @@ const USAGE: &str = "\
 cargo xtask test [FILTER]       all checks and all tests; with FILTER, only the tests whose names contain it
 cargo xtask sim [--seeds N]     the simulator, over N seeds (default 1000)
 cargo xtask bench [FILTER]      what a step of the core costs (Criterion)
-cargo xtask bench kafka [ARG…]  topics into tables, beside a plain drain of them; ARGs go to bench/kafka/kafka.py
+cargo xtask bench kafka [ARG…]  topics into tables, beside a plain drain of them and (--spark) Spark; ARGs go to bench/kafka/kafka.py
 cargo xtask bench peers [ARG…]  one job on Tidegate and on DuckDB, by turns; ARGs go to bench/peers/peers.py
 cargo xtask python              makes the environment that the tests check tables with; prints its interpreter
 cargo xtask services            makes the servers that the tests speak to, a REST catalog and a Kafka broker
 cargo xtask rest-catalog        makes the REST catalog alone; prints its folder
 cargo xtask kafka               makes the Kafka broker alone; prints its folder
+cargo xtask spark               makes what `bench kafka --spark` runs; prints its folder
 cargo xtask example-data --flights flights.csv --weather weather.csv --out examples/flights
                                 makes the example data again";
 
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
             println!("REST catalog  {}\nKafka broker  {}", catalog.display(), kafka.display());
         }),
         ["kafka"] => kafka::kafka().map(|folder| println!("{}", folder.display())),
+        ["spark"] => environment::spark().map(|folder| println!("{}", folder.display())),
         ["rest-catalog"] => catalog::rest_catalog().map(|folder| println!("{}", folder.display())),
         ["example-data", rest @ ..] => example_data(rest),
         ["help" | "--help" | "-h"] => {
@@ -104,6 +106,9 @@ fn bench_kafka(arguments: &[&str]) -> Result<(), steps::Failed> {
     let bench = steps::Step::new("kafka", environment::python()?).arg(shelf::root().join("bench/kafka/kafka.py"));
     let bench = bench.arg("--tidegate").arg(made.join("tidegate")).arg("--load").arg(made.join("kafka_load"));
     let bench = bench.arg("--jars").arg(kafka::kafka()?.join("jars"));
+    // Spark is fetched for those who ask for it.
+    let (spark, arguments): (Vec<&str>, Vec<&str>) = arguments.iter().partition(|argument| **argument == "--spark");
+    let bench = if spark.is_empty() { bench } else { bench.arg("--spark").arg(environment::spark()?) };
     steps::run([arguments.iter().fold(bench, steps::Step::arg)])
 }
 

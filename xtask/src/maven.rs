@@ -74,7 +74,7 @@ mod tests {
 
     #[test]
     fn every_artifact_is_pinned() {
-        for file in ["tests/java/pom.xml", "tests/java/kafka.xml"] {
+        for file in ["tests/java/pom.xml", "tests/java/kafka.xml", "bench/kafka/spark.xml"] {
             let artifacts = String::from_utf8(ingredient(file).unwrap().content).unwrap();
             let of = |tag: &str| artifacts.matches(tag).count();
             assert_eq!(

@@ -93,6 +93,8 @@ pub(crate) struct Fetcher<'c> {
     topic: String,
     with_headers: bool,
     at_once: usize,
+    /// Records and bytes of values of the last batch: the next one has about as many.
+    last: (usize, usize),
     /// The one used last stands last.
     open: Vec<Open<'c>>,
 }
@@ -113,7 +115,8 @@ struct Open<'c> {
 impl<'c> Fetcher<'c> {
     /// A fetcher of `topic`; headers are left out where nobody asks for them.
     pub(crate) fn new(client: &'c Client, topic: &str, with_headers: bool) -> Self {
-        Self { client, topic: topic.to_owned(), with_headers, at_once: AT_ONCE, open: Vec::with_capacity(OPEN) }
+        let (topic, open) = (topic.to_owned(), Vec::with_capacity(OPEN));
+        Self { client, topic, with_headers, at_once: AT_ONCE, last: (0, 0), open }
     }
 
     /// One that takes what comes as it comes: for a record here and there.
@@ -126,6 +129,9 @@ impl<'c> Fetcher<'c> {
         let mut open = self.take(partition, next)?;
         let arrived = self.arrive(&mut open, end);
         self.open.push(open);
+        if let Ok(Arrived::Some(records)) = &arrived {
+            self.last = (records.offsets.len(), records.values.value_data().len());
+        }
         arrived
     }
 
@@ -165,7 +171,7 @@ impl<'c> Fetcher<'c> {
     }
 
     fn arrive(&self, open: &mut Open<'c>, end: i64) -> Result<Arrived, Broken> {
-        let mut batch = Batch::new(self.with_headers);
+        let mut batch = Batch::new(self.with_headers, self.last);
         let began = monotonic();
         let mut heard = began; // how long nobody asked says nothing of the brokers
         loop {
@@ -260,12 +266,13 @@ struct Batch {
 }
 
 impl Batch {
-    fn new(with_headers: bool) -> Self {
+    /// One with room for so many records and bytes of their values.
+    fn new(with_headers: bool, (records, bytes): (usize, usize)) -> Self {
         Self {
-            offsets: Vec::new(),
-            timestamps: Vec::new(),
-            keys: BinaryBuilder::new(),
-            values: BinaryBuilder::new(),
+            offsets: Vec::with_capacity(records),
+            timestamps: Vec::with_capacity(records),
+            keys: BinaryBuilder::with_capacity(records, 0),
+            values: BinaryBuilder::with_capacity(records, bytes + bytes / 8),
             headers: Vec::new(),
             with_headers,
             bytes: 0,

@@ -4,6 +4,7 @@
 //! never resets an offset by itself. Its calls block, with a time-out: they run off the async threads.
 
 mod config;
+pub mod drain;
 mod error;
 mod fetch;
 pub mod load;

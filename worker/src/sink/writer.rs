@@ -19,7 +19,7 @@ use super::data_file::OpenFile;
 use super::partition::{Key, Splitter, folder};
 use super::settings::WriterSettings;
 use super::sizing::{Due, Sizing};
-use super::{Caster, LoadedTable, SinkError};
+use super::{Caster, LoadedTable, SinkError, dictionary};
 
 /// Closed files that wait for a hand-in at most.
 const MOST_CLOSED: usize = 64;
@@ -82,6 +82,8 @@ pub struct OutputWriter {
     settings: WriterSettings,
     caster: Caster,
     splitter: Option<Splitter>,
+    /// Parquet's settings, fitted to the rows that came first.
+    parquet: Option<WriterProperties>,
     data_folder: String,
     file_prefix: String,
     files_named: u64,
@@ -126,6 +128,7 @@ impl OutputWriter {
             partition_type,
             sizing: Sizing::new(settings.target_file_bytes),
             settings,
+            parquet: None,
             data_folder: data_folder.trim_end_matches('/').to_owned(),
             file_prefix: format!("{output_ix:03}-{attempt}"),
             files_named: 0,
@@ -146,6 +149,9 @@ impl OutputWriter {
             return Ok(());
         }
         let rows = self.caster.cast(&rows)?;
+        if self.parquet.is_none() && rows.num_rows() >= dictionary::SAMPLE {
+            self.parquet = Some(dictionary::fitted(&self.settings.parquet, &rows));
+        }
         let Some(splitter) = self.splitter.as_mut() else {
             return self.write_rows(Key::default(), &rows, |_| Ok(Struct::empty())).await;
         };
@@ -301,7 +307,7 @@ impl OutputWriter {
             folder => format!("{}/{folder}/{name}", self.data_folder),
         };
         let schemas = (&self.schema, self.caster.schema());
-        let parquet = self.settings.parquet.clone();
+        let parquet = self.parquet.as_ref().unwrap_or(&self.settings.parquet).clone();
         let file = OpenFile::create(self.table.io(), path, partition, schemas, parquet).await?;
         self.open.insert(key, Slot { file, memory: 0, used: self.clock });
         Ok(())

@@ -5,6 +5,7 @@
 
 mod columns;
 mod cut;
+mod fetching;
 mod look;
 mod pin;
 mod planning;
@@ -23,6 +24,7 @@ use tidegate_proto::v1;
 use tokio::sync::mpsc;
 
 use self::cut::Promise;
+use self::fetching::Idle;
 pub use self::look::{PartitionRange, TopicRange};
 use super::error::SourceError;
 use super::event_time::EventTimeRule;
@@ -43,6 +45,7 @@ const AGAIN: Duration = Duration::from_secs(3);
 /// A range of a topic.
 pub(crate) struct KafkaSource {
     shared: Arc<Shared>,
+    idle: Arc<Idle>,
 }
 
 /// What the enumerator and every reader need.
@@ -111,7 +114,7 @@ impl KafkaSource {
             unit_width: drift.unwrap_or(UNIT_MILLIS).min(UNIT_MILLIS),
             rate_limit: described.kafka.rate_limit,
         };
-        Ok(Self { shared: Arc::new(shared) })
+        Ok(Self { shared: Arc::new(shared), idle: Arc::default() })
     }
 }
 
@@ -174,7 +177,7 @@ impl Source for KafkaSource {
         columns: &[usize],
         window: Window,
     ) -> Result<Box<dyn UnitReader>, SourceError> {
-        Ok(Box::new(reader::KafkaReader::new(self.shared.clone(), splits, columns, window)?))
+        Ok(Box::new(reader::KafkaReader::new(self.shared.clone(), self.idle.clone(), splits, columns, window)?))
     }
 }
 
