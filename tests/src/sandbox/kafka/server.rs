@@ -1,14 +1,13 @@
 //! The process of a broker: its folder, its ports, its settings.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tempfile::TempDir;
-use tokio::net::TcpSocket;
 
 use super::super::oracle::of_xtask;
+use super::super::port::Port;
 use super::super::process::Process;
 
 /// What makes Kafka quick in small things: one replica of everything, no waiting for members that may still come, and a log
@@ -145,26 +144,4 @@ fn java() -> Command {
     ]);
     command.arg(Path::new(&made).join("jars").join("*"));
     command
-}
-
-/// A port that the system chose, and that is nobody else's until this is dropped: a socket is bound to it and does not
-/// listen. Whoever binds the same port and listens must ask for that address by number and allow its reuse, as Java
-/// does; a broker that is down therefore finds its port again.
-#[derive(Debug)]
-struct Port {
-    address: SocketAddr,
-    _bound: TcpSocket,
-}
-
-impl Port {
-    fn reserve() -> Self {
-        let bound = TcpSocket::new_v4().expect("a socket");
-        bound.set_reuseaddr(true).expect("an option");
-        bound.bind((Ipv4Addr::LOCALHOST, 0).into()).expect("a port");
-        Self { address: bound.local_addr().expect("an address"), _bound: bound }
-    }
-
-    fn address(&self) -> String {
-        self.address.to_string()
-    }
 }
