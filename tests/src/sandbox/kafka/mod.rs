@@ -7,6 +7,7 @@
 mod content;
 mod producing;
 mod replay;
+mod secured;
 mod server;
 mod topics;
 
@@ -22,6 +23,7 @@ use tokio::sync::OnceCell;
 pub use content::{Held, Isolation};
 pub use producing::{Record, Writer};
 pub use replay::Replay;
+pub use secured::Secured;
 use server::Server;
 
 use super::wait_until;
