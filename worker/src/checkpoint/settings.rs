@@ -11,7 +11,8 @@ use regex::Regex;
 use tidegate_common::spec::model::KafkaSpec;
 
 use super::error::CheckpointError;
-use crate::access::{self, Access};
+use crate::access::Access;
+use crate::kafka;
 
 /// Settings that only Java clients have, or that say nothing here.
 const PASSED_OVER: &[&str] = &[
@@ -61,14 +62,11 @@ impl Settings {
     /// The brokers of a spec's Kafka source.
     ///
     /// # Errors
-    /// A secret that cannot be had.
+    /// What a source would be refused for: a secret that cannot be had, a mechanism that this build does not have.
     pub fn of_spec(spec: &KafkaSpec, access: &Access) -> Result<Self, CheckpointError> {
-        let mut values = spec.properties.clone();
+        let settings = kafka::settings(spec, access);
+        let mut values = settings.map_err(|why| CheckpointError::Settings(why.to_string()))?;
         values.remove("isolation.level");
-        for (key, secret) in &spec.secrets {
-            let value = access::resolve_secret(secret, access);
-            values.insert(key.clone(), value.map_err(|why| CheckpointError::Settings(format!("{key}: {why}")))?);
-        }
         Ok(Self { values })
     }
 

@@ -16,7 +16,7 @@ pub enum KafkaError {
     Denied(String),
     /// The brokers do not answer.
     #[error(
-        "{servers} does not answer while {doing} ({what}): check `bootstrap.servers` and the brokers, or try again"
+        "{servers} does not answer while {doing} ({what}): check `bootstrap.servers`, `security.protocol` and the brokers, or try again"
     )]
     Unreachable {
         /// The brokers.
@@ -121,8 +121,14 @@ pub(super) fn judged(
 ) -> KafkaError {
     let (servers, doing) = (servers.to_owned(), doing.to_owned());
     if is_refusal(code) {
-        let what = format!("{text}; check the credentials, and that they may read {topic}");
-        return KafkaError::Refused { servers, doing, what };
+        let way_out = match code {
+            RDKafkaErrorCode::SSL => {
+                "check `security.protocol`, and give the certificate of the brokers' authority as `ssl.ca.pem`"
+                    .to_owned()
+            }
+            _ => format!("check the credentials, and that they may read {topic}"),
+        };
+        return KafkaError::Refused { servers, doing, what: format!("{text}; {way_out}") };
     }
     if UNKNOWN.contains(&code) {
         return KafkaError::NoTopic { topic: topic.to_owned(), servers, partition };

@@ -6,28 +6,28 @@
 mod config;
 mod error;
 mod fetch;
+mod heard;
 pub mod load;
 mod native;
 mod pace;
 #[cfg(test)]
 mod tests;
 
-use std::sync::{Mutex, PoisonError};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
-use rdkafka::statistics::{Statistics, Window};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use tidegate_common::clock::monotonic;
 use tidegate_common::spec::model::KafkaSpec;
 use tidegate_common::spec::parse_bytes;
 
 pub use self::config::Retention;
 pub use self::error::KafkaError;
 pub(crate) use self::fetch::{Arrived, Broken, Fetcher, Records};
-use self::pace::{Pace, Report};
+pub(crate) use self::heard::{Quiet, TooLong};
 use crate::access::{Access, resolve_secret};
 
 /// Reports and errors that are taken in at a time: more come only from many brokers at once.
@@ -36,6 +36,10 @@ const LISTENED: usize = 16;
 const LONGEST_REST: Duration = Duration::from_secs(2);
 /// How long one question may take.
 const WAIT: Duration = Duration::from_secs(30);
+/// How long the first question may take, whose answer takes a connection: brokers that are there are quicker.
+const FIRST_WAIT: Duration = Duration::from_secs(10);
+/// How long a client that is let in nowhere goes on trying: another broker may have the right certificate.
+const REFUSED_WAIT: Duration = Duration::from_secs(2);
 /// Kibibytes that a client fetches ahead, where the spec says nothing: what is fetched and not read at a range's end is
 /// fetched for nothing.
 const AHEAD_KIB: u64 = 8192;
@@ -107,46 +111,60 @@ fn host_of(url: &str) -> &str {
     authority.rsplit_once('@').map_or(authority, |(_, host)| host)
 }
 
+/// What `spec` says of a client, its secrets resolved, within what the worker allows.
+///
+/// # Errors
+/// [`KafkaError::Denied`] for brokers that the worker does not allow, mechanisms that this binary lacks, and secrets that
+/// are not there.
+pub(crate) fn settings(spec: &KafkaSpec, access: &Access) -> Result<BTreeMap<String, String>, KafkaError> {
+    if let Some(allowed) = &access.endpoints {
+        let servers = spec.properties.get("bootstrap.servers").map_or("", String::as_str);
+        let token = spec.properties.get("sasl.oauthbearer.token.endpoint.url").map(|url| host_of(url));
+        let mut brokers = servers.split(',').map(|broker| host_of(broker.trim())).chain(token);
+        let is_allowed = |broker: &str| {
+            let host = broker.rsplit_once(':').map_or(broker, |(host, _)| host);
+            allowed.iter().any(|allowed| allowed == broker || allowed == host)
+        };
+        if let Some(broker) = brokers.find(|broker| !is_allowed(broker)) {
+            let what = format!("this worker does not allow the broker {broker}: add it to allow.endpoints");
+            return Err(KafkaError::Denied(what));
+        }
+    }
+    built_for(spec)?;
+    let mut values = spec.properties.clone();
+    for (key, secret) in &spec.secrets {
+        let value = resolve_secret(secret, access).map_err(|e| KafkaError::Denied(format!("{key}: {e}")))?;
+        values.insert(key.clone(), value);
+    }
+    if cfg!(feature = "gssapi") {
+        // No command is run to get a ticket: whoever runs the worker keeps one.
+        for (key, value) in [("sasl.kerberos.kinit.cmd", ""), ("sasl.kerberos.min.time.before.relogin", "0")] {
+            values.insert(key.to_owned(), value.to_owned());
+        }
+    }
+    Ok(values)
+}
+
 impl Cluster {
     /// The cluster of `spec`, whose settings were checked.
     ///
     /// # Errors
     /// [`KafkaError::Denied`] for brokers that the worker does not allow, and secrets that it does not have.
     pub(crate) fn of(spec: &KafkaSpec, access: &Access) -> Result<Self, KafkaError> {
+        let given = settings(spec, access)?;
         let servers = spec.properties.get("bootstrap.servers").cloned().unwrap_or_default();
-        if let Some(allowed) = &access.endpoints {
-            let token = spec.properties.get("sasl.oauthbearer.token.endpoint.url").map(|url| host_of(url));
-            let mut brokers = servers.split(',').map(|broker| host_of(broker.trim())).chain(token);
-            let is_allowed = |broker: &str| {
-                let host = broker.rsplit_once(':').map_or(broker, |(host, _)| host);
-                allowed.iter().any(|allowed| allowed == broker || allowed == host)
-            };
-            if let Some(broker) = brokers.find(|broker| !is_allowed(broker)) {
-                let what = format!("this worker does not allow the broker {broker}: add it to allow.endpoints");
-                return Err(KafkaError::Denied(what));
-            }
-        }
-        built_for(spec)?;
         let mut config = ClientConfig::new();
         for (key, value) in DEFAULTS {
             config.set(*key, *value);
         }
         config.set("queued.max.messages.kbytes", ahead_kib(spec).to_string());
-        for (key, value) in &spec.properties {
-            config.set(key, value);
-        }
-        for (key, secret) in &spec.secrets {
-            let value = resolve_secret(secret, access).map_err(|e| KafkaError::Denied(format!("{key}: {e}")))?;
+        for (key, value) in given {
             config.set(key, value);
         }
         for (key, value) in FIXED {
             config.set(*key, *value);
         }
-        if cfg!(feature = "gssapi") {
-            // No command is run to get a ticket: whoever runs the worker keeps one.
-            config.set("sasl.kerberos.kinit.cmd", "").set("sasl.kerberos.min.time.before.relogin", "0");
-        }
-        config.set_log_level(RDKafkaLogLevel::Warning);
+        config.set_log_level(RDKafkaLogLevel::Info);
         Ok(Self { config, servers })
     }
 
@@ -201,47 +219,6 @@ pub(crate) fn told(error: &ClientError) -> String {
     }
 }
 
-/// A client's callbacks: what it says goes to the log of this process, and what the brokers say sets its pace.
-#[derive(Debug, Default)]
-pub(crate) struct Quiet {
-    pace: Pace,
-    /// Why the brokers let nobody in, when they last did not.
-    refused: Mutex<Option<(RDKafkaErrorCode, String)>>,
-}
-
-impl ClientContext for Quiet {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        match level {
-            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
-                tracing::error!(facility, "kafka client: {message}");
-            }
-            RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning => tracing::warn!(facility, "kafka client: {message}"),
-            _ => tracing::debug!(facility, "kafka client: {message}"),
-        }
-    }
-
-    fn stats(&self, statistics: Statistics) {
-        let millis = |window: &Option<Window>| window.as_ref().map_or(0, |window| window.max);
-        let micros = |window: &Option<Window>| window.as_ref().map_or(0, |window| window.p99);
-        let unsigned = |value: i64| u64::try_from(value).unwrap_or(0);
-        let brokers = || statistics.brokers.values();
-        let throttled = brokers().map(|broker| millis(&broker.throttle)).max().map_or(0, unsigned);
-        let latency = brokers().map(|broker| micros(&broker.rtt)).max().map_or(0, unsigned);
-        let report = Report { throttled: Duration::from_millis(throttled), latency: Duration::from_micros(latency) };
-        self.pace.hear(report);
-    }
-
-    fn error(&self, error: ClientError, reason: &str) {
-        let code = error::code_of(&error);
-        if error::is_refusal(code) {
-            *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = Some((code, reason.to_owned()));
-        }
-        tracing::warn!("kafka client: {error}: {reason}");
-    }
-}
-
-impl ConsumerContext for Quiet {}
-
 /// What a topic is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TopicState {
@@ -266,6 +243,17 @@ impl Client {
         }
     }
 
+    /// An answer that the client did not take for its length, if there was one since the brokers last answered well.
+    fn too_long(&self) -> Option<TooLong> {
+        self.listen();
+        self.consumer.context().trouble().too_long
+    }
+
+    /// The brokers have answered: what went wrong before is over.
+    fn is_well(&self) {
+        self.consumer.context().is_well();
+    }
+
     /// How long to rest after having worked for `worked`.
     pub(crate) fn rest(&self, worked: Duration) -> Duration {
         self.consumer.context().pace.rest(worked).min(LONGEST_REST)
@@ -281,16 +269,27 @@ impl Client {
         partition: Option<i32>,
     ) -> KafkaError {
         self.listen();
-        let refused = self.consumer.context().refused.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let (code, text) = refused.filter(|_| error::is_silence(code)).unwrap_or((code, text));
+        let trouble = self.consumer.context().trouble();
+        let (code, text) = match (error::is_silence(code), trouble.refused, trouble.lost) {
+            (true, Some(refused), _) => refused,
+            (true, None, Some(lost)) => (code, lost),
+            _ => (code, text),
+        };
         error::judged(code, text, &self.servers, doing, topic, partition)
     }
 
     /// What `topic` is.
     pub(crate) fn topic(&self, topic: &str) -> Result<TopicState, KafkaError> {
         let doing = format!("looking at the topic {topic}");
-        match native::describe(&self.consumer, topic, WAIT) {
+        let began = monotonic();
+        let in_vain = || {
+            self.listen();
+            let is_refused = self.consumer.context().trouble().refused.is_some();
+            monotonic().since(began) > if is_refused { REFUSED_WAIT } else { FIRST_WAIT }
+        };
+        match native::describe(&self.consumer, topic, WAIT, in_vain) {
             Ok(found) => {
+                self.is_well();
                 let partitions = u32::try_from(found.partitions).unwrap_or(u32::MAX);
                 Ok(TopicState { id: found.id, partitions })
             }

@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 
 use super::{PATIENCE, Shared, columns, pin};
 use crate::format::{Decoded, Decoder, NoRow};
-use crate::kafka::{Arrived, Broken, Client, Fetcher, KafkaError, Records};
+use crate::kafka::{Arrived, Broken, Client, Fetcher, KafkaError, Records, TooLong};
 use crate::source::error::{During, SourceError};
 use crate::source::{DeadRecord, NO_EVENT_TIME, RawAs, SourceBatch, UnitReader, check};
 
@@ -264,6 +264,14 @@ impl Shared {
                 return self.check_topic(client, PATIENCE).err().unwrap_or_else(|| self.failed(again()));
             }
             Broken::Kafka(e) => return self.failed(e),
+            Broken::TooLong { next, answer: TooLong { bytes, limit } } => {
+                let place = self.place(partition);
+                return input(format!(
+                    "{place}: the batch of records from offset {next} on comes in an answer of {bytes} bytes, and no more than \
+                     {limit} are taken: raise receive.message.max.bytes in kafka.properties (up to 256 MiB), and fetch less at a \
+                     time with fetch.max.bytes"
+                ));
+            }
             Broken::OutOfRange { next } => next,
             Broken::Truncated { end: log_end } => {
                 let place = self.place(partition);
