@@ -270,6 +270,34 @@ async fn given_a_backup_when_positions_have_moved_then_it_puts_them_back() {
     live.run(&["verify", "kept.json"]).await.with(7).saying(&["not there any more", "it is another one"]);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn given_a_topic_that_was_made_again_when_its_old_positions_are_restored_or_handed_over_then_that_is_refused() {
+    let live = Live::new().await;
+    live.on_group(&["backup", "--out", "kept.json"]).await.with(0);
+    live.world.write("spec.yaml", &spec(&live));
+    let id = live.world.run_local("spec.yaml", &[]).await.with(0).json()["id"].as_str().unwrap().to_owned();
+    let words = ["handoff", &id, "--state", ".tidegate", "--group", &live.group, "--out", "handed.json"];
+    live.world.run(&words).await.with(0);
+    // As many partitions, and more records: only its id tells that it is another topic.
+    live.broker.recreate_topic(&live.topic, 2, &[]).await;
+    (0..2).for_each(|partition| {
+        let records: Vec<Record> = (0..30).map(|at| Record::to(partition).value("new").at(BEGIN + at)).collect();
+        live.broker.produce(&live.topic, &records);
+    });
+    live.broker.commit_offsets(&live.group, &live.topic, &[(0, 3), (1, 3)]);
+
+    let execute = ["--execute", "--allow-gap", "--confirm", &live.group];
+    for words in [["restore", "kept.json", ""], ["reset", "--from-handoff", "handed.json"]] {
+        let words = words.into_iter().filter(|word| !word.is_empty()).chain(execute).collect::<Vec<_>>();
+        let refused = live.run(&words).await.with(4);
+        refused.saying(&[&live.topic, "deleted and created again", "tidegate checkpoint reset"]);
+        assert_eq!(live.positions(), [Some(3), Some(3)]);
+    }
+    live.run(&["verify", "kept.json"]).await.with(7).saying(&["deleted and created again"]);
+    live.reset_for_good(&["--to-latest", "--allow-gap"]).await.with(0);
+    assert_eq!(live.positions(), [Some(30), Some(30)]);
+}
+
 /// What `handoff` writes of a backfill that read the first partition from `from` to `next`.
 fn hand_over(live: &Live, from: i64, next: i64, covers: bool) -> String {
     let partition = json!({"partition": 0, "from": from, "next": next});

@@ -14,7 +14,7 @@ use super::error::CheckpointError;
 use super::group::GroupFacts;
 use super::partition::{Committed, Partition, Scope};
 use super::settings::Settings;
-use crate::kafka::{Quiet, told};
+use crate::kafka::{Quiet, told, topic_id};
 
 /// How long an answer may take.
 pub(super) const ANSWER: Duration = Duration::from_secs(15);
@@ -100,6 +100,23 @@ impl Brokers {
         let found = metadata.topics().iter().find(|found| found.name() == topic && found.error().is_none());
         let numbers = found.map(numbers).filter(|numbers| !numbers.is_empty());
         numbers.ok_or_else(|| CheckpointError::Missing(format!("there is no topic {topic} at {}", self.bootstrap)))
+    }
+
+    /// The ids of `topics`; those without one, of brokers before Kafka 2.8, are left out.
+    ///
+    /// # Errors
+    /// A topic that is not there; brokers that do not answer.
+    pub fn topic_ids<'t>(
+        &self,
+        topics: impl IntoIterator<Item = &'t str>,
+    ) -> Result<BTreeMap<String, String>, CheckpointError> {
+        let topics: BTreeSet<&str> = topics.into_iter().collect();
+        let mut ids = BTreeMap::new();
+        for topic in topics {
+            let failed = CheckpointError::kafka(format!("the topic {topic} of {} cannot be read", self.bootstrap));
+            ids.extend(topic_id(&self.log, topic, ANSWER).map_err(failed)?.map(|id| (topic.to_owned(), id)));
+        }
+        Ok(ids)
     }
 
     /// Every partition that `scope` means and that is there; of [`Scope::Committed`] those of all topics.

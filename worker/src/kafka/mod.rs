@@ -219,6 +219,20 @@ pub(crate) fn told(error: &ClientError) -> String {
     }
 }
 
+/// The id of `topic`; none where the brokers have none (before Kafka 2.8).
+pub(crate) fn topic_id(
+    client: &BaseConsumer<Quiet>,
+    topic: &str,
+    wait: Duration,
+) -> Result<Option<String>, ClientError> {
+    let began = monotonic();
+    match native::describe(client, topic, wait, || monotonic().since(began) > wait) {
+        Ok(found) => Ok(Some(found.id).filter(|id| !id.is_empty())),
+        Err(refusal) if refusal.code == RDKafkaErrorCode::UnsupportedFeature => Ok(None),
+        Err(refusal) => Err(ClientError::MetadataFetch(refusal.code)),
+    }
+}
+
 /// What a topic is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TopicState {
