@@ -5,6 +5,7 @@
 //! wants other settings, starts one with [`Broker::start`].
 
 mod content;
+mod live;
 mod producing;
 mod replay;
 mod secured;
@@ -20,7 +21,8 @@ use rdkafka::config::FromClientConfig;
 use rdkafka::consumer::BaseConsumer;
 use tokio::sync::OnceCell;
 
-pub use content::{Held, Isolation};
+pub use content::{Held, Isolation, inside};
+pub use live::Live;
 pub use producing::{Record, Writer};
 pub use replay::Replay;
 pub use secured::Secured;
