@@ -16,7 +16,7 @@ use super::{Client, KafkaError, Quiet, TooLong};
 /// Records of a batch at the most.
 const BATCH_RECORDS: usize = 8192;
 /// Bytes of a batch, about: a single record may be longer.
-const BATCH_BYTES: usize = 4 << 20;
+pub(crate) const BATCH_BYTES: usize = 4 << 20;
 /// Messages that are waited for at a time.
 const AT_ONCE: usize = 1024;
 /// How long one look for messages takes: a look at the log's end waits for more, however much it has.
@@ -93,7 +93,7 @@ pub(crate) enum Broken {
 }
 
 /// Partitions that a fetcher keeps open: each fetches ahead by itself.
-const OPEN: usize = 4;
+pub(super) const OPEN: usize = 4;
 
 /// Fetches ranges of a topic, one at a time. Where one begins as the last one of its partition ended, what was fetched
 /// ahead is used.

@@ -26,7 +26,8 @@ use tidegate_common::spec::parse_bytes;
 
 pub use self::config::Retention;
 pub use self::error::KafkaError;
-pub(crate) use self::fetch::{Arrived, Broken, Fetcher, Records};
+use self::fetch::OPEN;
+pub(crate) use self::fetch::{Arrived, BATCH_BYTES, Broken, Fetcher, Records};
 pub(crate) use self::heard::{Quiet, TooLong};
 use crate::access::{Access, resolve_secret};
 
@@ -36,8 +37,8 @@ const LISTENED: usize = 16;
 const LONGEST_REST: Duration = Duration::from_secs(2);
 /// How long one question may take.
 const WAIT: Duration = Duration::from_secs(30);
-/// How long the first question may take, whose answer takes a connection: brokers that are there are quicker.
-const FIRST_WAIT: Duration = Duration::from_secs(10);
+/// How long a client that gets no connection goes on trying: brokers may be on their way up.
+const LOST_WAIT: Duration = Duration::from_secs(10);
 /// How long a client that is let in nowhere goes on trying: another broker may have the right certificate.
 const REFUSED_WAIT: Duration = Duration::from_secs(2);
 /// Kibibytes that a client fetches ahead, where the spec says nothing: what is fetched and not read at a range's end is
@@ -166,6 +167,13 @@ impl Cluster {
         }
         config.set_log_level(RDKafkaLogLevel::Info);
         Ok(Self { config, servers })
+    }
+
+    /// The most bytes that a reader of so many partitions has fetched ahead, about.
+    pub(crate) fn ahead_bytes(&self, partitions: usize) -> u64 {
+        let given = self.config.get("queued.max.messages.kbytes").and_then(|given| given.parse().ok());
+        let each: u64 = given.unwrap_or(AHEAD_KIB);
+        each.saturating_mul(1024).saturating_mul(partitions.min(OPEN) as u64)
     }
 
     /// The brokers as the spec names them.
@@ -298,8 +306,13 @@ impl Client {
         let began = monotonic();
         let in_vain = || {
             self.listen();
-            let is_refused = self.consumer.context().trouble().refused.is_some();
-            monotonic().since(began) > if is_refused { REFUSED_WAIT } else { FIRST_WAIT }
+            let trouble = self.consumer.context().trouble();
+            let wait = match (trouble.refused, trouble.lost) {
+                (Some(_), _) => REFUSED_WAIT,
+                (None, Some(_)) => LOST_WAIT,
+                (None, None) => WAIT,
+            };
+            monotonic().since(began) > wait
         };
         match native::describe(&self.consumer, topic, WAIT, in_vain) {
             Ok(found) => {

@@ -150,6 +150,7 @@ struct Reading {
 impl Reading {
     async fn run(&mut self) -> Result<TaskEnd, TaskError> {
         let mut at = self.job.next_unit;
+        self.charge.set(self.source.ahead_bytes());
         while self.unit(at).is_some() {
             self.promise(at, false);
             let Some(watermark) = self.admit(at).await? else { return self.leave(at).await };
@@ -278,7 +279,7 @@ impl Reading {
         }
         let buffered: u64 = self.outputs.iter().map(|output| output.buffered_bytes()).sum();
         let in_hand = u64::try_from(rows.get_array_memory_size()).unwrap_or(u64::MAX);
-        self.charge.set(buffered.saturating_add(in_hand));
+        self.charge.set(buffered.saturating_add(in_hand).saturating_add(self.source.ahead_bytes()));
         Ok(())
     }
 
@@ -321,7 +322,7 @@ impl Reading {
         for output in &mut self.outputs {
             closed.push((output.output(), output.close().await?));
         }
-        self.charge.set(0);
+        self.charge.set(self.source.ahead_bytes());
         self.tally.backpressure += clock.now().since(began);
         let keeper = self.dead_letters.as_ref().map(|kept| kept.output);
         let fresh = Tally::new(end, self.outputs.len(), keeper);

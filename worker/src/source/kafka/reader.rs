@@ -1,5 +1,6 @@
 //! Reads units of a topic: a thread fetches, what it brings is decoded as it comes.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +21,7 @@ use tokio::sync::mpsc;
 
 use super::{PATIENCE, Shared, columns, pin};
 use crate::format::{Decoded, Decoder, NoRow};
-use crate::kafka::{Arrived, Broken, Client, Fetcher, KafkaError, Records, TooLong};
+use crate::kafka::{Arrived, BATCH_BYTES, Broken, Client, Fetcher, KafkaError, Records, TooLong};
 use crate::source::error::{During, SourceError};
 use crate::source::{DeadRecord, NO_EVENT_TIME, RawAs, SourceBatch, UnitReader, check};
 
@@ -162,6 +163,16 @@ impl UnitReader for KafkaReader {
         });
         Ok(checks.over(batches.boxed()))
     }
+
+    fn ahead_bytes(&self) -> u64 {
+        let partitions: BTreeSet<i32> = self.splits.iter().filter_map(partition).collect();
+        self.shared.cluster.ahead_bytes(partitions.len()).saturating_add((AHEAD * BATCH_BYTES) as u64)
+    }
+}
+
+/// The partition that a split is of.
+fn partition(split: &v1::Split) -> Option<i32> {
+    v1::KafkaRange::decode(split.detail.as_ref()).ok().map(|range| range.partition)
 }
 
 /// Fetches what is ordered, until nobody can order any more.

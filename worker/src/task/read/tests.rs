@@ -74,6 +74,24 @@ async fn a_paused_task_that_holds_its_share_of_a_used_up_budget_hands_in_and_wai
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_source_fetches_ahead_counts_and_a_budget_that_is_smaller_holds_nothing_up() {
+    let mut bench = Bench::new(vec![rows(&[1, 2]), rows(&[3]), rows(&[40])]);
+    bench.ahead = bench::BUDGET + 1;
+    bench.gate.send_replace(gate(0, 10));
+    let reading = bench.start(0);
+    let first = bench.accept().await;
+    assert_eq!((first.first_unit, first.end_unit), (0, 1));
+    assert_eq!(bench.budget.used(), bench.ahead, "what was handed in is not held, what was fetched is");
+    let second = bench.accept().await;
+    assert_eq!((second.first_unit, second.end_unit), (1, 2));
+    bench.cursor(Cursor { at: at(40), paused: true }).await;
+    bench.gate.send_replace(gate(40, 10));
+    bench.accept().await;
+    assert_eq!(reading.await.unwrap().unwrap(), TaskEnd::HandedIn);
+    assert_eq!(bench.budget.used(), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_full_file_is_handed_in_at_the_next_unit_boundary() {
     let mut bench = Bench::new(vec![rows(&[1, 2]), rows(&[3]), rows(&[4, 5]), rows(&[6])]);
     bench.full_at = 3;

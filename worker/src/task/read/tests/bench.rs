@@ -56,6 +56,8 @@ pub(super) struct Bench {
     pub(super) doubles: bool,
     /// Whether the second reading of a unit finds nothing.
     pub(super) forgets: bool,
+    /// What the source fetches ahead.
+    pub(super) ahead: u64,
 }
 
 impl Bench {
@@ -95,6 +97,7 @@ impl Bench {
             full_at: usize::MAX,
             doubles: false,
             forgets: false,
+            ahead: 0,
         }
     }
 
@@ -138,6 +141,7 @@ impl Bench {
             gate: self.gate.subscribe(),
             cursor: self.cursor.clone(),
             keeps,
+            ahead: self.ahead,
         };
         let source = Box::new(script(self.begun.clone(), self.units.clone()));
         let again = if self.forgets { Arc::new(vec![Vec::new(); self.units.len()]) } else { self.units.clone() };
@@ -234,6 +238,7 @@ struct Scripted {
     cursor: watch::Receiver<Option<Cursor>>,
     /// Whether dead letters are kept: of the rows without event time, every second is then one before it is a row.
     keeps: bool,
+    ahead: u64,
 }
 
 fn letter(id: i64) -> DeadRecord {
@@ -243,6 +248,10 @@ fn letter(id: i64) -> DeadRecord {
 
 #[async_trait]
 impl UnitReader for Scripted {
+    fn ahead_bytes(&self) -> u64 {
+        self.ahead
+    }
+
     async fn read(
         &mut self,
         unit: &v1::UnitOfWork,
