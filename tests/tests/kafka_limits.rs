@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
+use serde_json::json;
 use tidegate_common::clock::monotonic;
+use tidegate_proto::v1;
 use tidegate_tests::sandbox::kafka::{Isolation, Record, Replay};
 use tidegate_tests::sandbox::{BEGIN, Broker};
 
@@ -66,4 +68,38 @@ async fn given_brokers_that_are_not_there_when_planned_then_it_is_told_soon_why_
     let took = monotonic().since(began);
     ended.saying(&["127.0.0.1:9 does not answer", "Connection refused", "bootstrap.servers"]);
     assert!(took < Duration::from_secs(20), "{took:?}");
+}
+
+#[tokio::test]
+async fn given_a_rate_limit_when_two_workers_read_then_both_wait_for_it_and_together_they_keep_it() {
+    const EACH: i64 = 5_000;
+    const LIMIT: i64 = 2_000;
+    let broker = Broker::shared().await;
+    let topic = Broker::name("limited");
+    broker.create_topic(&topic, 2, &[]).await;
+    // So much that it makes tasks for both.
+    let records =
+        |partition| small(partition, EACH).into_iter().map(|record| record.key([b'k'; 600])).collect::<Vec<_>>();
+    (0..2).for_each(|partition| drop(broker.produce(&topic, &records(partition))));
+    // Little at a time, so that the whole time is spent waiting.
+    let mut replay = Replay::of(broker, &topic)
+        .with("/sources/events/kafka/rate_limit", json!({"records": LIMIT}))
+        .property("queued.min.messages", "1")
+        .property("fetch.message.max.bytes", "50000");
+    replay.world.start_coordinator().await;
+    ["w-1", "w-2"].iter().for_each(|name| replay.world.start_worker(name, 1));
+    let id = replay.world.apply(Replay::SPEC).await;
+
+    let two_read = |backfill: &v1::Backfill| backfill.sources.iter().map(|source| source.running).sum::<u32>() == 2;
+    let both = replay.world.until(&id, "two workers to read", two_read).await;
+    assert!(both.workers.iter().all(|worker| worker.busy == 1), "{:?}", both.workers);
+    let last = replay.world.until_over(&id).await;
+    assert_eq!(last.phase(), v1::Phase::Succeeded, "{:?}", last.failure);
+    let (source, took) = (&last.sources[0], last.ended - last.created);
+    assert!(source.limited_micros > 0, "{source:?}");
+    // A task that ends may owe a tenth of a second's worth.
+    let tasks = i64::try_from(source.tasks_done).unwrap();
+    let (read, allowed) = (2 * EACH, LIMIT * (took + 100_000 * tasks) / 1_000_000);
+    assert!(read <= allowed, "{read} records in {took} µs by {tasks} tasks, and {allowed} are allowed");
+    replay.must_hold(&broker.content(&topic, Isolation::Committed));
 }
