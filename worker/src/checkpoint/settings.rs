@@ -71,15 +71,9 @@ impl Settings {
     }
 
     fn checked(self) -> Result<Self, CheckpointError> {
-        let mechanism = ["sasl.mechanism", "sasl.mechanisms"].iter().find_map(|key| self.values.get(*key));
-        match mechanism.map(|name| name.to_ascii_uppercase()).as_deref() {
-            Some("GSSAPI") => Err(CheckpointError::Settings(
-                "sasl.mechanism GSSAPI needs a binary built with `--features gssapi`".to_owned(),
-            )),
-            Some("OAUTHBEARER") => Err(CheckpointError::Settings(
-                "sasl.mechanism OAUTHBEARER needs a binary built with `--features oidc`".to_owned(),
-            )),
-            _ => Ok(self),
+        match kafka::lacking(&self.values) {
+            Some(lacks) => Err(CheckpointError::Settings(lacks.to_owned())),
+            None => Ok(self),
         }
     }
 
@@ -215,7 +209,9 @@ mod tests {
         let refused = |file: &str| Settings::of_tools("a:1", Some(file)).unwrap_err().to_string();
         assert!(refused("ssl.truststore.location=/a.jks").contains("export it as PEM"));
         assert!(refused("ssl.keystore.type=PKCS12\nssl.keystore.location=/a.p12").contains("PKCS12"));
-        assert!(refused("sasl.mechanism=GSSAPI").contains("--features gssapi"));
+        if !cfg!(feature = "gssapi") {
+            assert!(refused("sasl.mechanism=GSSAPI").contains("--features gssapi"));
+        }
         assert!(refused("sasl.jaas.config=Krb5LoginModule required;").contains("no username"));
     }
 }

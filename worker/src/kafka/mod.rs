@@ -84,18 +84,17 @@ impl std::fmt::Debug for Cluster {
     }
 }
 
-/// Refuses a mechanism that this binary was built without.
-fn built_for(spec: &KafkaSpec) -> Result<(), KafkaError> {
-    let given = ["sasl.mechanism", "sasl.mechanisms"].map(|key| spec.properties.get(key));
-    let is_given = |mechanism: &str| given.iter().flatten().any(|given| given.trim().eq_ignore_ascii_case(mechanism));
-    let lacks = if is_given("GSSAPI") && !cfg!(feature = "gssapi") {
-        "Kerberos needs a binary built with `--features gssapi`"
-    } else if is_given("OAUTHBEARER") && !cfg!(feature = "oidc") {
-        "OAUTHBEARER needs a binary built with `--features oidc`"
+/// What this binary was built without and `given` asks for.
+pub(crate) fn lacking(given: &BTreeMap<String, String>) -> Option<&'static str> {
+    let mechanisms = ["sasl.mechanism", "sasl.mechanisms"].map(|key| given.get(key));
+    let asks = |for_it: &str| mechanisms.iter().flatten().any(|given| given.trim().eq_ignore_ascii_case(for_it));
+    if asks("GSSAPI") && !cfg!(feature = "gssapi") {
+        Some("Kerberos needs a binary built with `--features gssapi`")
+    } else if asks("OAUTHBEARER") && !cfg!(feature = "oidc") {
+        Some("OAUTHBEARER needs a binary built with `--features oidc`")
     } else {
-        return Ok(());
-    };
-    Err(KafkaError::Denied(format!("{lacks}: build this worker so, or use SCRAM-SHA-512 or PLAIN over TLS")))
+        None
+    }
 }
 
 /// How much a client may fetch ahead of each partition: under a rate limit no more than a second's worth.
@@ -131,7 +130,10 @@ pub(crate) fn settings(spec: &KafkaSpec, access: &Access) -> Result<BTreeMap<Str
             return Err(KafkaError::Denied(what));
         }
     }
-    built_for(spec)?;
+    if let Some(lacks) = lacking(&spec.properties) {
+        let what = format!("{lacks}: build this worker so, or use SCRAM-SHA-512 or PLAIN over TLS");
+        return Err(KafkaError::Denied(what));
+    }
     let mut values = spec.properties.clone();
     for (key, secret) in &spec.secrets {
         let value = resolve_secret(secret, access).map_err(|e| KafkaError::Denied(format!("{key}: {e}")))?;
