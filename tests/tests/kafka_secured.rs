@@ -120,3 +120,21 @@ async fn given_no_tls_where_brokers_want_it_when_planned_then_the_setting_to_men
     let plain = plain.property("security.protocol", "SASL_PLAINTEXT");
     refused(plain, 75, Secured::PASSWORD, &[&secured.address(), "security.protocol"]).await;
 }
+
+#[tokio::test]
+async fn given_a_spec_with_secrets_when_its_live_group_is_looked_at_then_they_are_used_and_a_wrong_one_is_not_shown() {
+    let secured = secured().await;
+    let (topic, group) = (topic(&secured.broker).await, Broker::name("group"));
+    secured.broker.commit_offsets(&group, &topic, &[(0, 5), (1, 20)]);
+    let inspect = ["checkpoint", "inspect", "--spec", Replay::SPEC, "--group", &group, "-o", "json"];
+    let right = replay(secured, &topic, "SCRAM-SHA-512", Secured::PASSWORD, &secured.authority());
+    let seen = right.world.run(&inspect).await.with(0);
+    assert_eq!(seen.json()["lag"], 15);
+    must_hide(&right, &seen, Secured::PASSWORD);
+
+    let wrong = "a-password-of-nobody";
+    let stranger = replay(secured, &topic, "SCRAM-SHA-512", wrong, &secured.authority());
+    let refused = stranger.world.run(&inspect).await.with(4);
+    must_hide(&stranger, &refused, wrong);
+    refused.saying(&[&secured.address(), "refuses", "check the credentials"]);
+}

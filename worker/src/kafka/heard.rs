@@ -5,12 +5,16 @@ use std::time::Duration;
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::ConsumerContext;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
 use rdkafka::statistics::{Statistics, Window};
+use tidegate_common::clock::monotonic;
 
-use super::error;
 use super::pace::{Pace, Report};
+use super::{LISTENED, LOST_WAIT, REFUSED_WAIT, WAIT, error};
+
+/// How long is waited for a broker before it is listened to.
+const GLANCE: Duration = Duration::from_millis(100);
 
 /// A client's callbacks: what it says goes to the log of this process, and what the brokers say sets its pace.
 #[derive(Debug, Default)]
@@ -62,6 +66,35 @@ impl Quiet {
 
     fn lock(&self) -> MutexGuard<'_, Trouble> {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Why no broker lets a client in.
+pub(crate) enum Unreached {
+    /// They refuse it; with the way out.
+    Refused(String),
+    /// There is no connection.
+    Lost(String),
+}
+
+/// Waits until the brokers let the client in. Where nothing is heard of them, whoever asks next is told.
+pub(crate) fn reach(client: &BaseConsumer<Quiet>) -> Result<(), Unreached> {
+    let began = monotonic();
+    loop {
+        if client.client().fetch_cluster_id(GLANCE).is_some() {
+            return Ok(());
+        }
+        // Errors come this way, and the callbacks hear them.
+        (0..LISTENED).for_each(|_| drop(client.poll(Duration::ZERO)));
+        let (trouble, waited) = (client.context().trouble(), monotonic().since(began));
+        match (trouble.refused, trouble.lost) {
+            (Some((code, text)), _) if waited > REFUSED_WAIT => {
+                return Err(Unreached::Refused(format!("{text}; {}", error::way_out(code))));
+            }
+            (None, Some(lost)) if waited > LOST_WAIT => return Err(Unreached::Lost(lost)),
+            _ if waited > WAIT => return Ok(()),
+            _ => {}
+        }
     }
 }
 

@@ -28,7 +28,7 @@ pub use self::config::Retention;
 pub use self::error::KafkaError;
 use self::fetch::OPEN;
 pub(crate) use self::fetch::{Arrived, BATCH_BYTES, Broken, Fetcher, Records};
-pub(crate) use self::heard::{Quiet, TooLong};
+pub(crate) use self::heard::{Quiet, TooLong, Unreached, reach};
 use crate::access::{Access, resolve_secret};
 
 /// Reports and errors that are taken in at a time: more come only from many brokers at once.
