@@ -4,7 +4,7 @@
 //! transaction of the group is waited for.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
@@ -28,8 +28,8 @@ pub struct Brokers {
     /// Of no group: what the logs hold.
     pub(super) log: BaseConsumer<Quiet>,
     bootstrap: String,
-    /// Once they have let this client in.
-    reached: OnceLock<()>,
+    /// Whether they have let this client in.
+    reached: AtomicBool,
 }
 
 impl std::fmt::Debug for Brokers {
@@ -64,7 +64,7 @@ impl Brokers {
             ("queued.max.messages.kbytes", "4096"),
         ])?;
         let bootstrap = settings.bootstrap().to_owned();
-        Ok(Self { group_name: group.to_owned(), group: group_client, log, bootstrap, reached: OnceLock::new() })
+        Ok(Self { group_name: group.to_owned(), group: group_client, log, bootstrap, reached: AtomicBool::new(false) })
     }
 
     /// Where they are.
@@ -79,11 +79,14 @@ impl Brokers {
 
     /// Waits for brokers that let this client in, and says soon why none does.
     fn reach(&self) -> Result<(), CheckpointError> {
-        if self.reached.get().is_some() {
+        if self.reached.load(Ordering::Relaxed) {
             return Ok(());
         }
         match kafka::reach(&self.log) {
-            Ok(()) => Ok(*self.reached.get_or_init(|| ())),
+            Ok(()) => {
+                self.reached.store(true, Ordering::Relaxed);
+                Ok(())
+            }
             Err(Unreached::Refused(why)) => Err(CheckpointError::Refused(format!("{} refuses: {why}", self.bootstrap))),
             Err(Unreached::Lost(why)) => {
                 let what = format!("{} does not answer ({why})", self.bootstrap);
