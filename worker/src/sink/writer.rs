@@ -12,6 +12,7 @@ use iceberg::spec::{
     DataFile, FormatVersion, PartitionSpecRef, SchemaRef, Struct, StructType, read_data_files_from_avro,
     write_data_files_to_avro,
 };
+use parquet::file::properties::WriterProperties;
 use tidegate_proto::v1;
 use uuid::Uuid;
 

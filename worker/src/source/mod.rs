@@ -127,6 +127,11 @@ pub trait UnitReader: Send {
         &mut self,
         unit: &v1::UnitOfWork,
     ) -> Result<BoxStream<'static, Result<SourceBatch, SourceError>>, SourceError>;
+
+    /// The most bytes that it holds of what it has fetched and not given yet, about; none where it fetches nothing ahead.
+    fn ahead_bytes(&self) -> u64 {
+        0
+    }
 }
 
 /// Opens the source `name` as `spec` describes it, within what `access` allows.

@@ -149,6 +149,7 @@ struct Reading {
 impl Reading {
     async fn run(&mut self) -> Result<TaskEnd, TaskError> {
         let mut at = self.job.next_unit;
+        self.charge.set(self.source.ahead_bytes());
         while self.unit(at).is_some() {
             self.promise(at, false);
             let Some(watermark) = self.admit(at).await? else { return self.leave(at).await };
@@ -216,7 +217,7 @@ impl Reading {
             let over_share = tokio::select! {
                 gate = self.context.gate.changed() => { gate.map_err(|_| Fenced)?; false }
                 wish = self.context.wish.changed() => { wish.map_err(|_| Fenced)?; false }
-                () = self.charge.until_over_share(), if self.tally.covers(at) => true,
+                () = self.charge.until_over_share(), if self.tally.covers(at) && self.buffered_bytes() > 0 => true,
             };
             if over_share {
                 self.relieve(at).await?;
@@ -295,7 +296,7 @@ impl Reading {
             }
         }
         let in_hand = u64::try_from(rows.get_array_memory_size()).unwrap_or(u64::MAX);
-        self.charge.set(self.buffered_bytes().saturating_add(in_hand));
+        self.charge.set(self.buffered_bytes().saturating_add(in_hand).saturating_add(self.source.ahead_bytes()));
         Ok(())
     }
 
@@ -306,8 +307,9 @@ impl Reading {
             output.relieve().await?;
         }
         self.tally.backpressure += clock.now().since(began);
-        self.charge.set(self.buffered_bytes());
-        match self.charge.over_share() && self.tally.covers(at) {
+        let left = self.buffered_bytes();
+        self.charge.set(left.saturating_add(self.source.ahead_bytes()));
+        match left > 0 && self.charge.over_share() && self.tally.covers(at) {
             true => self.hand_in(at, false).await,
             false => Ok(()),
         }
@@ -356,7 +358,7 @@ impl Reading {
         for output in &mut self.outputs {
             closed.push((output.output(), output.close().await?));
         }
-        self.charge.set(0);
+        self.charge.set(self.source.ahead_bytes());
         self.tally.backpressure += clock.now().since(began);
         let keeper = self.dead_letters.as_ref().map(|kept| kept.output);
         let fresh = Tally::new(end, self.outputs.len(), keeper);

@@ -13,7 +13,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use super::{PATIENCE, Shared, pin};
-use crate::kafka::{Arrived, Broken, Client, Fetcher, KafkaError, Records};
+use crate::kafka::{Arrived, Broken, Client, Fetcher, KafkaError, Records, TooLong};
 use crate::source::error::SourceError;
 
 /// How often a client that is not asked anything is heard.
@@ -21,7 +21,7 @@ const HEARD_EVERY: Duration = Duration::from_secs(1);
 /// How long a thread waits for an order: at the end of a log its client asks the brokers again and again.
 const IDLE: Duration = Duration::from_secs(10);
 /// Batches that are fetched ahead of being decoded.
-const AHEAD: usize = 2;
+pub(super) const AHEAD: usize = 2;
 
 /// What was fetched, batch by batch; it ends behind the last offset that was ordered.
 pub(super) type Arriving = mpsc::Receiver<Result<Records, SourceError>>;
@@ -224,6 +224,14 @@ impl Shared {
                 return self.check_topic(client, PATIENCE).err().unwrap_or_else(|| self.failed(again()));
             }
             Broken::Kafka(e) => return self.failed(e),
+            Broken::TooLong { next, answer: TooLong { bytes, limit } } => {
+                let place = self.place(partition);
+                return input(format!(
+                    "{place}: the batch of records from offset {next} on comes in an answer of {bytes} bytes, and no more than \
+                     {limit} are taken: raise receive.message.max.bytes in kafka.properties (up to 256 MiB), and fetch less at a \
+                     time with fetch.max.bytes"
+                ));
+            }
             Broken::OutOfRange { next } => next,
             Broken::Truncated { end: log_end } => {
                 let place = self.place(partition);

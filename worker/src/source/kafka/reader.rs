@@ -1,5 +1,6 @@
 //! Reads units of a topic: what is fetched is decoded as it comes.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions};
@@ -14,10 +15,10 @@ use prost::Message;
 use tidegate_common::time::Window;
 use tidegate_proto::v1;
 
-use super::fetching::{Fetching, Idle};
+use super::fetching::{AHEAD, Fetching, Idle};
 use super::{Shared, columns};
 use crate::format::{Decoded, Decoder, NoRow};
-use crate::kafka::Records;
+use crate::kafka::{BATCH_BYTES, Records};
 use crate::source::error::{During, SourceError};
 use crate::source::{DeadRecord, NO_EVENT_TIME, RawAs, SourceBatch, UnitReader, check};
 
@@ -125,6 +126,16 @@ impl UnitReader for KafkaReader {
         });
         Ok(checks.over(batches.boxed()))
     }
+
+    fn ahead_bytes(&self) -> u64 {
+        let partitions: BTreeSet<i32> = self.splits.iter().filter_map(partition).collect();
+        self.shared.cluster.ahead_bytes(partitions.len()).saturating_add((AHEAD * BATCH_BYTES) as u64)
+    }
+}
+
+/// The partition that a split is of.
+fn partition(split: &v1::Split) -> Option<i32> {
+    v1::KafkaRange::decode(split.detail.as_ref()).ok().map(|range| range.partition)
 }
 
 /// Turns records into the batches of one unit.

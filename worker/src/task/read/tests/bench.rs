@@ -61,6 +61,8 @@ pub(super) struct Bench {
     pub(super) relieved: Arc<AtomicUsize>,
     /// Whether the second reading of a unit finds nothing.
     pub(super) forgets: bool,
+    /// What the source fetches ahead.
+    pub(super) ahead: u64,
 }
 
 impl Bench {
@@ -102,6 +104,7 @@ impl Bench {
             clings: false,
             relieved: Arc::default(),
             forgets: false,
+            ahead: 0,
         }
     }
 
@@ -145,6 +148,7 @@ impl Bench {
             gate: self.gate.subscribe(),
             cursor: self.cursor.clone(),
             keeps,
+            ahead: self.ahead,
         };
         let source = Box::new(script(self.begun.clone(), self.units.clone()));
         let again = if self.forgets { Arc::new(vec![Vec::new(); self.units.len()]) } else { self.units.clone() };
@@ -242,6 +246,7 @@ struct Scripted {
     cursor: watch::Receiver<Option<Cursor>>,
     /// Whether dead letters are kept: of the rows without event time, every second is then one before it is a row.
     keeps: bool,
+    ahead: u64,
 }
 
 fn letter(id: i64) -> DeadRecord {
@@ -251,6 +256,10 @@ fn letter(id: i64) -> DeadRecord {
 
 #[async_trait]
 impl UnitReader for Scripted {
+    fn ahead_bytes(&self) -> u64 {
+        self.ahead
+    }
+
     async fn read(
         &mut self,
         unit: &v1::UnitOfWork,
