@@ -160,6 +160,11 @@ impl Cluster {
         self.connected(&self.config)
     }
 
+    /// A client that is shown open and aborted transactions, too.
+    pub(crate) fn uncommitted_client(&self) -> Result<Client, KafkaError> {
+        self.connected(self.config.clone().set("isolation.level", "read_uncommitted"))
+    }
+
     fn connected(&self, config: &ClientConfig) -> Result<Client, KafkaError> {
         let consumer = config.create_with_context(Quiet::default()).map_err(|e| KafkaError::Settings(told(&e)))?;
         Ok(Client { consumer, servers: self.servers.clone() })

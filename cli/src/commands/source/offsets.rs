@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::Serialize;
 use tidegate_common::clock;
-use tidegate_common::spec::{ResolvedSource, SourceKind};
+use tidegate_common::spec::ResolvedSource;
 use tidegate_worker::survey::{self, SourceSurvey, TopicRange};
 
 use super::{loaded, means, task_error};
@@ -27,7 +27,7 @@ pub(super) async fn offsets(file: &Path, only: Option<&str>, context: &Context) 
     let spec = loaded(file, only)?;
     let mut progress = context.progress("asking the brokers");
     let wanted = |source: &ResolvedSource| {
-        matches!(source.kind, SourceKind::Kafka(_)) && only.is_none_or(|only| only == source.name)
+        source.kafka().is_some() && only.is_none_or(|only| only == source.name)
     };
     let found = survey::sources(&spec.resolved, &spec.id, wanted, &means(context)).await;
     progress.end();
