@@ -102,3 +102,314 @@ async fn given_a_topic_that_lost_what_its_archive_holds_when_both_are_replayed_t
 
     both.must_give(&expected, 120).await;
 }
+
+/// What the archive alone gave, by the plan.
+async fn planned(both: &Both<'_>) -> Value {
+    let plan = both.replay.world.run(&["plan", Replay::SPEC, "-o", "json"]).await.with(0).json();
+    plan["sources"][0]["archive"].clone()
+}
+
+fn cuts(archive: &Value) -> Vec<i64> {
+    archive["partitions"].as_array().unwrap().iter().map(|part| part["cut"].as_i64().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn given_an_archive_that_overlaps_its_topic_when_planned_then_as_much_as_can_be_is_read_from_the_archive() {
+    let broker = Broker::shared().await;
+    let mut both = Both::of(broker, 3, 40).await;
+    both.archive(&[(0, 0, 25), (2, 0, 30)]).await;
+    both.broker.delete_records(&both.topic, 0, 10).await;
+    let expected = [broker.content(&both.topic, Isolation::Committed), Vec::new()].concat();
+
+    let archive = planned(&both).await;
+    assert_eq!(cuts(&archive), [25, 0, 30], "{archive:#}");
+    assert_eq!((&archive["rows"], &archive["gaps"], &archive["rows_beyond"]), (&55.into(), &0.into(), &0.into()));
+    let said = both.replay.world.run(&["plan", Replay::SPEC]).await.with(0);
+    said.saying(&["55 rows of the archive", "65 offsets of the topic, from 25 in partition 0, 0 in partition 1"]);
+
+    // Behind a stop within the archive, the topic has nothing to give.
+    let scanned = json!({"start": {"offsets": {"0": 12, "2": 0}}, "stop": {"offsets": {"0": 20, "2": 40}}});
+    let both = both.with("live/kafka/scan", scanned);
+    let archive = planned(&both).await;
+    assert_eq!((cuts(&archive), &archive["rows_beyond"]), (vec![20, 30], &5.into()), "{archive:#}");
+    let inside = |held: &&Held| match held.partition {
+        0 => (12..20).contains(&held.offset),
+        partition => partition == 2,
+    };
+    both.must_give(&expected.iter().filter(inside).cloned().collect::<Vec<_>>(), 48).await;
+}
+
+#[tokio::test]
+async fn given_a_hole_between_archive_and_topic_when_planned_then_it_is_refused_unless_a_switch_says_otherwise() {
+    let broker = Broker::shared().await;
+    let mut both = Both::of(broker, 2, 40).await;
+    both.archive(&[(0, 0, 20), (1, 0, 20)]).await;
+    let expected = both.content();
+    both.broker.delete_records(&both.topic, 0, 25).await;
+    both.broker.delete_records(&both.topic, 1, 20).await;
+
+    for command in [&["plan", Replay::SPEC][..], &["run", Replay::SPEC, "--local", "--yes"]] {
+        let refused = both.replay.world.run(command).await.with(4);
+        refused.saying(&["leave a hole", "partition 0", "offsets 20 to 24 (5) are in neither", "{offsets: {0: 25}}"]);
+    }
+    assert!(!both.replay.world.root().join("warehouse/lake/events").exists(), "nothing was made");
+
+    let both = both.with("switch", json!({"offsets": {"0": 24}}));
+    both.replay.run().await.with(4).saying(&["offset 24 is to be read from the topic, which has lost them"]);
+    let both = both.with("switch", json!({"offsets": {"0": 25, "1": 21}}));
+    both.replay.run().await.with(4).saying(&["offset 20 is to be read from the archive, which ends before"]);
+    let both = both.with("switch", json!({"offsets": {"7": 25}}));
+    both.replay.run().await.with(4).saying(&["switch names partition 7"]);
+    let both = both.with("switch", json!({"offsets": {"0": 25}}));
+    assert_eq!(planned(&both).await["gaps"], 5);
+    let there = |held: &&Held| held.partition == 1 || !(20..25).contains(&held.offset);
+    let report = both.must_give(&expected.iter().filter(there).cloned().collect::<Vec<_>>(), 80).await;
+    assert_eq!(report["sources"][0]["rows_gaps"], 5, "{report:#}");
+}
+
+#[tokio::test]
+async fn given_a_partition_that_the_archive_lacks_when_replayed_then_it_comes_from_the_topic_or_is_refused() {
+    let broker = Broker::shared().await;
+    let mut both = Both::of(broker, 2, 30).await;
+    both.archive(&[(0, 0, 30)]).await;
+    let expected = both.content();
+    both.broker.delete_records(&both.topic, 0, 15).await;
+    both.must_give(&expected, 60).await;
+
+    let mut both = Both::of(broker, 2, 30).await;
+    both.archive(&[(0, 0, 30)]).await;
+    both.broker.delete_records(&both.topic, 1, 3).await;
+    let both = both.with("live/kafka/scan", json!({"start": {"offsets": {"0": 0, "1": 1}}}));
+    both.replay.run().await.with(4).saying(&["partition 1", "offsets 1 to 2 (2) are in neither", "begins at 3"]);
+}
+
+#[tokio::test]
+async fn given_an_archive_that_holds_records_twice_when_replayed_then_none_is_there_twice() {
+    let broker = Broker::shared().await;
+    let mut both = Both::of(broker, 1, 40).await;
+    both.archive(&[(0, 0, 20)]).await;
+    both.archive(&[(0, 15, 30)]).await;
+    let expected = both.content();
+    // As long as the topic has them, the archive is believed only so far as it has each once.
+    assert_eq!(cuts(&planned(&both).await), [15]);
+    both.broker.delete_records(&both.topic, 0, 25).await;
+    let refused = both.replay.run().await.with(4);
+    refused.saying(&["holds offset 15 of partition 0 more than once (5 rows too many in this partition)"]);
+    both.with("live/kafka/scan", json!({"start": {"offsets": {"0": 20}}})).must_give(&expected[20..], 20).await;
+}
+
+#[tokio::test]
+async fn given_a_record_that_is_twice_in_one_file_where_statistics_look_sound_when_read_then_the_run_fails() {
+    let broker = Broker::shared().await;
+    let mut both = Both::of(broker, 1, 40).await;
+    // 40 rows of offsets 0 to 39, of which 5 is missing and 4 is there twice.
+    let damaged = ARCHIVED.replace("_kafka.offset AS", "CASE WHEN _kafka.offset = 5 THEN 4 ELSE _kafka.offset END AS");
+    both.archive_as(json!({}), &damaged).await;
+    broker.produce(&both.topic, &records(0, 40..50));
+    both.broker.delete_records(&both.topic, 0, 40).await;
+    both.replay.run().await.with(4).saying(&["holds offset 4 of partition 0 more than once"]);
+    let data = both.replay.world.root().join("warehouse/lake/events/data");
+    assert!(!data.exists() || data.read_dir().unwrap().next().is_none(), "nothing of it was written");
+}
+
+#[tokio::test]
+async fn given_markers_and_aborted_records_in_both_when_replayed_then_they_are_gaps_and_each_record_is_there_once() {
+    let broker = Broker::shared().await;
+    let topic = Broker::name("transactions");
+    broker.create_topic(&topic, 2, &[]).await;
+    let mut writer = broker.writer(&Broker::name("writer"));
+    for round in 0..8 {
+        writer.begin();
+        (0..2).for_each(|partition| drop(writer.produce(&topic, &records(partition, round * 5..round * 5 + 5))));
+        if round % 4 == 1 { writer.abort() } else { writer.commit() }
+    }
+    let mut both = Both::on(broker, topic);
+    // Six offsets a round, the last one a marker.
+    both.archive(&[(0, 0, 30), (1, 0, 47)]).await;
+    let expected = both.content();
+    both.broker.delete_records(&both.topic, 0, 20).await;
+    both.broker.delete_records(&both.topic, 1, 44).await;
+    assert_eq!(cuts(&planned(&both).await), [23, 47], "markers are in the topic, or lie below its start");
+    let report = both.must_give(&expected, 96).await;
+    assert_eq!(report["sources"][0]["rows_gaps"], 96 - 60, "{report:#}");
+}
+
+#[tokio::test]
+async fn given_columns_that_are_not_there_when_planned_then_both_sides_are_named() {
+    let broker = Broker::shared().await;
+    let mut both = Both::of(broker, 1, 10).await;
+    both.archive_as(json!({}), &ARCHIVED.replace(", key, value", ", value, 1 AS extra").replace("_kafka_offset", "at")).await;
+    let refused = |both: &Both<'_>| both.replay.world.command(&["plan", Replay::SPEC]);
+    let says = async |both: &Both<'_>, words: &[&str]| drop(both.replay.world.run_command(refused(both)).await.with(4).saying(words));
+    says(&both, &["lake.archive has no column _kafka_offset", "hybrid.archive.offset"]).await;
+    let both = both.with("archive/offset", "att".into());
+    says(&both, &["no column att", "did you mean at"]).await;
+    let both = both.with("archive/offset", "value".into());
+    says(&both, &["value of lake.archive is Binary, and no integer"]).await;
+    let both = both.with("archive/offset", "at".into());
+    says(&both, &["the topic", &both.topic, "has a column key", "lake.archive has no column key"]).await;
+
+    // A query that needs no more than both have is answered.
+    let sql = "SELECT _kafka.partition AS p, _kafka.offset AS o, CAST(_kafka.timestamp AS BIGINT) AS t, value AS key, value FROM events";
+    both.replay.world.write("narrow.yaml", &narrowed(&both, sql).to_string());
+    both.replay.world.run(&["plan", "narrow.yaml"]).await.with(0);
+    let sql = "SELECT _kafka.headers AS h FROM events";
+    both.replay.world.write("narrow.yaml", &narrowed(&both, sql).to_string());
+    both.replay.world.run(&["plan", "narrow.yaml"]).await.with(3).saying(&["headers"]);
+}
+
+fn narrowed(both: &Both<'_>, sql: &str) -> Value {
+    let text = std::fs::read_to_string(both.replay.world.root().join(Replay::SPEC)).unwrap();
+    let mut spec: Value = serde_json::from_str(&text).unwrap();
+    spec["outputs"]["events"]["sql"] = sql.into();
+    spec
+}
+
+#[tokio::test]
+async fn given_an_archive_of_several_topics_when_replayed_then_only_rows_of_its_own_are_taken() {
+    let broker = Broker::shared().await;
+    let mut both = Both::of(broker, 1, 20).await;
+    let other = Broker::name("other");
+    broker.create_topic(&other, 1, &[]).await;
+    broker.produce(&other, &records(0, 100..130));
+    let sql = ARCHIVED.replacen("SELECT ", "SELECT _kafka.topic AS source_topic, ", 1);
+    both.archive_as(json!({}), &sql).await;
+    let topic = std::mem::replace(&mut both.topic, other);
+    both.archive_as(json!({}), &sql).await;
+    both.topic = topic;
+    let expected = both.content();
+    both.broker.delete_records(&both.topic, 0, 20).await;
+    both.replay.run().await.with(4).saying(&["another topic", "offset 29"]);
+    both.with("archive/topic", "source_topic".into()).must_give(&expected, 20).await;
+}
+
+#[tokio::test]
+async fn given_a_topic_that_was_made_again_when_planned_then_its_archive_is_not_taken_for_its_past() {
+    let broker = Broker::shared().await;
+    let mut both = Both::of(broker, 1, 20).await;
+    both.archive(&[(0, 0, 20)]).await;
+    broker.recreate_topic(&both.topic, 1, &[]).await;
+    broker.produce(&both.topic, &records(0, 0..10));
+    both.replay.run().await.with(4).saying(&["holds offset 19", "never written further than 10", "created again"]);
+}
+
+fn window(from: i64, to: i64) -> Value {
+    let text = |millis: i64| tidegate_common::time::EventTime::from_micros(millis * 1_000).to_string();
+    json!({"from": text(from), "to": text(to)})
+}
+
+#[tokio::test]
+async fn given_a_window_and_alignment_when_both_are_replayed_then_only_it_is_there_and_every_offset_is_accounted_for() {
+    let broker = Broker::shared().await;
+    let mut both = Both::of(broker, 2, 400).await;
+    both.archive(&[(0, 0, 100), (1, 0, 100)]).await;
+    both.archive(&[(0, 100, 200), (1, 100, 250)]).await;
+    let held = both.content();
+    both.broker.delete_records(&both.topic, 0, 150).await;
+    both.broker.delete_records(&both.topic, 1, 250).await;
+    for (from, to) in [(150, 300), (20, 60), (300, 320)] {
+        let (from, to) = (START + from * HOUR, START + to * HOUR);
+        let expected: Vec<Held> =
+            held.iter().filter(|held| held.timestamp.is_some_and(|at| (from..to).contains(&at))).cloned().collect();
+        assert!(!expected.is_empty());
+        let fresh = Both::on(broker, both.topic.clone());
+        // The archive of the first world, in a world of its own for each window.
+        let mut fresh = fresh;
+        fresh.replay = fresh.replay.with("/window", window(from, to));
+        drop(fresh);
+        let replay = std::mem::replace(&mut both.replay, Replay::of(broker, &both.topic));
+        let replay = replay.with("/window", window(from, to)).with("/name", format!("window-{}", from / HOUR).into());
+        let replay = replay.with("/outputs/events/table", format!("lake.w{}", from / HOUR).into());
+        let replay = replay.with("/alignment", json!({"max_drift": "20d"}));
+        both.replay = replay.with("/sources/events/event_time", json!({"out_of_orderness": "1h"}));
+        let report = both.replay.run().await.with(0).json();
+        both.replay.must_balance(&report);
+        both.replay.must_hold_in(&format!("lake.w{}", from / HOUR), &expected);
+        assert_eq!(report["sources"][0]["found"]["rows_in_range"], 800, "{report:#}");
+    }
+}
+
+#[tokio::test]
+async fn given_a_start_by_time_that_only_the_archive_has_when_replayed_then_it_begins_there() {
+    let broker = Broker::shared().await;
+    let mut both = Both::of(broker, 2, 40).await;
+    both.archive(&[(0, 0, 30), (1, 0, 30)]).await;
+    let held = both.content();
+    both.broker.delete_records(&both.topic, 0, 20).await;
+    both.broker.delete_records(&both.topic, 1, 28).await;
+    let at = |hours: i64| window(START + hours * HOUR, START + 999 * HOUR)["from"].clone();
+    let scan = json!({"start": {"timestamp": at(7)}, "stop": {"timestamp": at(25)}});
+    let expected: Vec<Held> = held.iter().filter(|held| (7..25).contains(&held.offset)).cloned().collect();
+    both.with("live/kafka/scan", scan).must_give(&expected, 36).await;
+}
+
+#[tokio::test]
+async fn given_a_range_that_waits_when_archive_and_topic_go_on_then_what_was_planned_is_read() {
+    for record in ["prepared", "planned"] {
+        let broker = Broker::shared().await;
+        let mut both = Both::of(broker, 2, 40).await;
+        both.archive(&[(0, 0, 30), (1, 0, 30)]).await;
+        both.broker.delete_records(&both.topic, 0, 20).await;
+        let expected = [both.archived_part(20), both.content()].concat();
+        both.replay.run_to(record).await;
+        (0..2).for_each(|partition| drop(broker.produce(&both.topic, &records(partition, 40..60))));
+        both.archive(&[(0, 30, 50), (1, 30, 50)]).await;
+        both.broker.delete_records(&both.topic, 0, 30).await;
+        both.must_give(&expected, 80).await;
+    }
+}
+
+impl Both<'_> {
+    /// The first records of partition 0, as they were produced.
+    fn archived_part(&self, below: i64) -> Vec<Held> {
+        let record = |at: i64| Held {
+            partition: 0,
+            offset: at,
+            timestamp: Some(START + at * HOUR),
+            key: Some(at.to_string().into_bytes()),
+            value: Some(format!("value {at}").into_bytes()),
+            headers: Vec::new(),
+        };
+        (0..below).map(record).collect()
+    }
+}
+
+#[tokio::test]
+async fn given_a_saved_plan_when_it_is_applied_later_then_it_reads_what_was_planned_or_fails() {
+    let broker = Broker::shared().await;
+    let mut both = Both::of(broker, 2, 40).await;
+    both.archive(&[(0, 0, 30), (1, 0, 30)]).await;
+    let expected = both.content();
+    both.replay.world.run(&["plan", Replay::SPEC, "--out", "plan.json"]).await.with(0);
+    (0..2).for_each(|partition| drop(broker.produce(&both.topic, &records(partition, 40..60))));
+    both.archive(&[(0, 30, 50), (1, 30, 50)]).await;
+    both.broker.delete_records(&both.topic, 0, 30).await;
+    let report = both.replay.world.run_local("plan.json", &[]).await.with(0).json();
+    both.replay.must_balance(&report);
+    both.replay.must_hold(&expected);
+
+    let both = Both { replay: both.replay.with("/name", "again".into()).with("/outputs/events/table", "lake.again".into()), ..both };
+    both.replay.world.run(&["plan", Replay::SPEC, "--out", "later.json"]).await.with(0);
+    both.broker.delete_records(&both.topic, 1, 55).await;
+    both.replay.world.run_local("later.json", &[]).await.with(4).saying(&["retention has removed", "partition 1"]);
+}
+
+#[tokio::test]
+async fn given_a_topic_that_lost_its_beginning_when_it_is_planned_alone_then_the_plan_names_what_is_gone_and_the_archive() {
+    let broker = Broker::shared().await;
+    let both = Both::of(broker, 2, 40).await;
+    (0..2).for_each(|partition| drop(partition));
+    both.broker.delete_records(&both.topic, 0, 10).await;
+    both.broker.delete_records(&both.topic, 1, 5).await;
+    let replay = Replay::of(broker, &both.topic);
+    let plan = async |replay: &Replay| replay.world.run(&["plan", Replay::SPEC]).await;
+    let at = window(START + 2 * HOUR, START + 30 * HOUR);
+    let replay = replay.with("/window", at.clone());
+    let said = plan(&replay).await.with(0);
+    said.saying(&["the topic begins later", "offset 10", "in partition 0", "offset 5", "in partition 1", "hybrid"]);
+    let replay = replay.scan(json!({"start": {"timestamp": at["from"]}}));
+    plan(&replay).await.with(0).saying(&["the topic begins later", "hybrid"]);
+    let replay = replay.scan(json!({"start": {"offsets": {"0": 2, "1": 4}}}));
+    let refused = plan(&replay).await.with(4);
+    refused.saying(&["partition 0", "8 are missing", "partition 1", "1 are missing", "hybrid: {archive"]);
+}

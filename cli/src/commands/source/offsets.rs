@@ -42,7 +42,7 @@ pub(super) async fn offsets(file: &Path, only: Option<&str>, context: &Context) 
     let now = clock::processing_time_micros();
     let document = |(source, range): &(&SourceSurvey, &TopicRange)| Offsets {
         name: source.name.clone(),
-        range: Topic::of(range, &source.found),
+        range: Topic::of(range, &topic::of_topic(source)),
     };
     let text = match context.format() {
         Format::Table | Format::Wide => {

@@ -251,7 +251,10 @@ fn with_gaps(mut splits: Vec<FoundSplit>, gaps: u64) -> Vec<FoundSplit> {
     let first = units.min_by_key(|(at, unit)| (unit.low, unit.high, path(*at), unit.position));
     let Some((at, position)) = first.map(|(at, unit)| (at, unit.position)) else {
         // Nothing of the archive is read: they go unread with the rest.
-        splits.push(FoundSplit { rows_pruned: gaps, ..FoundSplit::default() });
+        match splits.first_mut() {
+            Some(found) => found.rows_pruned += gaps,
+            None => splits.push(FoundSplit { rows_pruned: gaps, ..FoundSplit::default() }),
+        }
         return splits;
     };
     if let Some(found) = splits.get_mut(at) {
