@@ -348,6 +348,14 @@ impl Client {
         self.ask(topic, &asked, &format!("asking {topic} for the offsets of times"))
     }
 
+    /// Those of `partitions` in which the time index finds no record at all. It is asked segment by segment: while the file of
+    /// one is there of which every record was deleted (`DeleteRecords`), it finds nothing in those behind it either.
+    pub(crate) fn timeless(&self, topic: &str, partitions: &[i32]) -> Result<Vec<i32>, KafkaError> {
+        let asked: Vec<(i32, i64)> = partitions.iter().map(|partition| (*partition, 0)).collect();
+        let found = self.offsets_at(topic, &asked)?;
+        Ok(found.into_iter().filter(|(_, offset)| offset.is_none()).map(|(partition, _)| partition).collect())
+    }
+
     /// The library takes times and edges where offsets stand.
     fn ask(&self, topic: &str, asked: &[(i32, Offset)], doing: &str) -> Result<Vec<(i32, Option<i64>)>, KafkaError> {
         if asked.is_empty() {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tidegate_common::spec::ScanOffset;
 use tidegate_proto::v1;
 
-use crate::kafka::{Client, Cluster, KafkaError};
+use crate::kafka::{Client, Cluster, Fetcher, KafkaError};
 use crate::source::asked::{Asked, AskedRange, Edge};
 use crate::source::error::SourceError;
 
@@ -66,7 +66,7 @@ pub(super) fn ask(cluster: &Cluster, topic: &str, start: &ScanOffset, stop: &Sca
     // The ends first: what comes while the rest is asked lies behind them.
     let ends: BTreeMap<i32, i64> = client.ends(topic, &partitions)?.into_iter().collect();
     let starts: BTreeMap<i32, i64> = client.starts(topic, &partitions)?.into_iter().collect();
-    let edges = Edges { cluster, client: &client, topic, partitions: &partitions, ends: &ends };
+    let edges = Edges { cluster, client: &client, topic, partitions: &partitions, starts: &starts, ends: &ends };
     let (from, to) = (edges.resolve(start, "scan.start")?, edges.resolve(stop, "scan.stop")?);
     let range = |partition: &i32| {
         let (log_start, log_end) = (*starts.get(partition)?, *ends.get(partition)?);
@@ -122,10 +122,32 @@ struct Edges<'a> {
     client: &'a Client,
     topic: &'a str,
     partitions: &'a [i32],
+    starts: &'a BTreeMap<i32, i64>,
     ends: &'a BTreeMap<i32, i64>,
 }
 
 impl Edges<'_> {
+    /// Refuses to take it for the end of a log that its time index finds nothing, where it holds a record with a time.
+    fn must_tell_times(&self, key: &str, found: &[(i32, Option<i64>)]) -> Result<(), PinError> {
+        let nothing: Vec<i32> = found.iter().filter(|(_, at)| at.is_none()).map(|(partition, _)| *partition).collect();
+        if nothing.is_empty() {
+            return Ok(());
+        }
+        let mut fetcher = Fetcher::looking(self.client, self.topic);
+        for partition in self.client.timeless(self.topic, &nothing)? {
+            let edge = |of: &BTreeMap<i32, i64>| of.get(&partition).copied().unwrap_or(0);
+            let first = fetcher.first_time(partition, edge(self.starts), edge(self.ends));
+            if let Ok(Some((offset, _))) = first {
+                return Err(PinError::Input(format!(
+                    "{key}: the brokers find no time in partition {partition} of {}, and its record at {offset} has one: so it \
+                     is while the file of deleted records is still there; try again in some minutes, or give `offsets`",
+                    self.topic
+                )));
+            }
+        }
+        Ok(())
+    }
+
     fn resolve(&self, offset: &ScanOffset, key: &str) -> Result<BTreeMap<i32, Edge>, PinError> {
         let end = |partition: i32| self.ends.get(&partition).copied().unwrap_or(0);
         match offset {
@@ -151,6 +173,7 @@ impl Edges<'_> {
                 let millis = micros.div_euclid(1_000) + i64::from(micros.rem_euclid(1_000) > 0);
                 let asked: Vec<(i32, i64)> = self.partitions.iter().map(|partition| (*partition, millis)).collect();
                 let found = self.client.offsets_at(self.topic, &asked)?;
+                self.must_tell_times(key, &found)?;
                 // No record is that late: nothing is read from the end on, never all from the beginning.
                 let within = |(partition, offset): (i32, Option<i64>)| {
                     let found = offset.unwrap_or_else(|| end(partition)).min(end(partition));
