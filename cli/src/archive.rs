@@ -85,7 +85,8 @@ mod tests {
 
     #[test]
     fn an_archive_says_what_it_gives_and_where_it_ends() {
-        let part = |partition, gaps| ArchivedPart { partition, start: 0, cut: 10, end: 15, rows: 10 - gaps, gaps, beyond: 2 };
+        let part =
+            |partition, gaps| ArchivedPart { partition, start: 0, cut: 10, end: 15, rows: 10 - gaps, gaps, beyond: 2 };
         let range = |many: i32, gaps| ArchiveRange {
             table: "lake.a".to_owned(),
             partitions: (0..many).map(|partition| part(partition, gaps)).collect(),

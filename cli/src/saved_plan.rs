@@ -285,11 +285,7 @@ fn kafka_ranges(saved: &[OffsetRange]) -> Result<Vec<v1::KafkaRange>, Damage> {
     if !saved.iter().all(|range| seen.insert(range.partition) && 0 <= range.start && range.start <= range.end) {
         return Err(Damage::Edited("a range of offsets"));
     }
-    let range = |range: &OffsetRange| v1::KafkaRange {
-        partition: range.partition,
-        start: range.start,
-        end: range.end,
-    };
+    let range = |range: &OffsetRange| v1::KafkaRange { partition: range.partition, start: range.start, end: range.end };
     Ok(saved.iter().map(range).collect())
 }
 
@@ -330,7 +326,8 @@ fn expected_source(source: &SavedSource) -> Result<v1::ExpectedSource, Damage> {
     let mut pin = v1::SourcePin { source: source.name.clone(), ..Default::default() };
     if let Some(state) = &source.state {
         let snapshot = state.snapshot.as_ref().map(|text| text.parse().map_err(|_| Damage::Snapshot(text.clone())));
-        (pin.table_uuid, pin.snapshot, pin.schema_id) = (state.table_uuid.clone(), snapshot.transpose()?, state.schema_id);
+        (pin.table_uuid, pin.snapshot, pin.schema_id) =
+            (state.table_uuid.clone(), snapshot.transpose()?, state.schema_id);
     }
     pin.kafka = source.range.as_ref().map(|range| kafka_pin(&source.name, range)).transpose()?;
     pin.archive = kafka_ranges(&source.archive)?;

@@ -3,8 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use serde_json::{Value, json};
+use tidegate_proto::v1;
 use tidegate_tests::sandbox::kafka::{Held, Isolation, Record, Replay};
-use tidegate_tests::sandbox::{BEGIN, Broker, read_table};
+use tidegate_tests::sandbox::{BEGIN, Broker, Signal, read_table};
 
 /// [`BEGIN`] in milliseconds.
 const START: i64 = BEGIN / 1_000;
@@ -60,6 +61,16 @@ impl<'b> Both<'b> {
         let file = format!("{name}.yaml");
         self.replay.world.write(&file, &spec.to_string());
         self.replay.world.run_local_with(&file, &["--allow-existing"], &[]).await.with(0);
+    }
+
+    /// Backfills all into the archive, by `sql`; rows without event time, too.
+    async fn archive_json(&mut self, format: &Value, sql: &str) {
+        let mut kafka = Self::topic_spec(self.broker, &self.topic);
+        kafka["format"] = format.clone();
+        let spec = json!({"version": 1, "kind": "backfill", "name": "archive", "sources": {"events": {"kafka": kafka}},
+                          "outputs": {"archive": {"table": "lake.archive", "sql": sql}}});
+        self.replay.world.write("archive.yaml", &spec.to_string());
+        self.replay.world.run_local("archive.yaml", &[]).await.with(0);
     }
 
     /// Backfills offsets `[from, to)` of each partition into the archive.
@@ -237,9 +248,12 @@ async fn given_markers_and_aborted_records_in_both_when_replayed_then_they_are_g
 async fn given_columns_that_are_not_there_when_planned_then_both_sides_are_named() {
     let broker = Broker::shared().await;
     let mut both = Both::of(broker, 1, 10).await;
-    both.archive_as(json!({}), &ARCHIVED.replace(", key, value", ", value, 1 AS extra").replace("_kafka_offset", "at")).await;
+    both.archive_as(json!({}), &ARCHIVED.replace(", key, value", ", value, 1 AS extra").replace("_kafka_offset", "at"))
+        .await;
     let refused = |both: &Both<'_>| both.replay.world.command(&["plan", Replay::SPEC]);
-    let says = async |both: &Both<'_>, words: &[&str]| drop(both.replay.world.run_command(refused(both)).await.with(4).saying(words));
+    let says = async |both: &Both<'_>, words: &[&str]| {
+        drop(both.replay.world.run_command(refused(both)).await.with(4).saying(words))
+    };
     says(&both, &["lake.archive has no column _kafka_offset", "hybrid.archive.offset"]).await;
     let both = both.with("archive/offset", "att".into());
     says(&both, &["no column att", "did you mean at"]).await;
@@ -382,14 +396,18 @@ async fn given_a_saved_plan_when_it_is_applied_later_then_it_reads_what_was_plan
     both.replay.must_balance(&report);
     both.replay.must_hold(&expected);
 
-    let both = Both { replay: both.replay.with("/name", "again".into()).with("/outputs/events/table", "lake.again".into()), ..both };
+    let both = Both {
+        replay: both.replay.with("/name", "again".into()).with("/outputs/events/table", "lake.again".into()),
+        ..both
+    };
     both.replay.world.run(&["plan", Replay::SPEC, "--out", "later.json"]).await.with(0);
     both.broker.delete_records(&both.topic, 1, 55).await;
     both.replay.world.run_local("later.json", &[]).await.with(4).saying(&["retention has removed", "partition 1"]);
 }
 
 #[tokio::test]
-async fn given_a_topic_that_lost_its_beginning_when_it_is_planned_alone_then_the_plan_names_what_is_gone_and_the_archive() {
+async fn given_a_topic_that_lost_its_beginning_when_it_is_planned_alone_then_the_plan_names_what_is_gone_and_the_archive()
+ {
     let broker = Broker::shared().await;
     let both = Both::of(broker, 2, 40).await;
     both.broker.delete_records(&both.topic, 0, 10).await;
@@ -405,4 +423,110 @@ async fn given_a_topic_that_lost_its_beginning_when_it_is_planned_alone_then_the
     let replay = replay.scan(json!({"start": {"offsets": {"0": 2, "1": 4}}}));
     let refused = plan(&replay).await.with(4);
     refused.saying(&["partition 0", "8 are missing", "partition 1", "1 are missing", "hybrid: {archive"]);
+}
+
+#[tokio::test]
+async fn given_workers_that_are_killed_while_both_are_read_then_every_record_is_there_once_and_the_journal_is_in_order()
+{
+    const WORKERS: [&str; 3] = ["w-1", "w-2", "w-3"];
+    const PARTITIONS: i32 = 8;
+    let broker = Broker::shared().await;
+    let mut both = Both::of(broker, PARTITIONS, 3_000).await;
+    // Of 16 days each: no wider than the drift.
+    for from in [0, 400, 800, 1_200, 1_600] {
+        both.archive(&(0..PARTITIONS).map(|partition| (partition, from, from + 400)).collect::<Vec<_>>()).await;
+    }
+    let expected = both.content();
+    for partition in 0..PARTITIONS {
+        both.broker.delete_records(&both.topic, partition, 1_000 + i64::from(partition) * 100).await;
+    }
+    let properties =
+        json!({"bootstrap.servers": broker.bootstrap(), "queued.min.messages": "1", "fetch.message.max.bytes": "1000"});
+    let mut both = both.with("live/kafka/properties", properties);
+    both.replay = both
+        .replay
+        .with("/alignment", json!({"max_drift": "20d"}))
+        .with("/sources/events/event_time", json!({"out_of_orderness": "1h"}))
+        .with("/outputs/events/commit/every", "200ms".into());
+    both.replay.world.start_coordinator().await;
+    WORKERS.iter().for_each(|name| both.replay.world.start_worker(name, 1));
+    let id = both.replay.world.apply(Replay::SPEC).await;
+    let read = |backfill: &v1::Backfill| backfill.sources.iter().map(|source| source.rows_read).sum::<u64>();
+    let mut killed = Vec::new();
+    for (mark, name) in [(1, "w-1"), (6_000, "w-2"), (12_000, "w-3"), (18_000, "w-1")] {
+        let reached = |backfill: &v1::Backfill| backfill.ended != 0 || read(backfill) >= mark;
+        let seen = both.replay.world.until(&id, &format!("{mark} rows"), reached).await;
+        if seen.ended != 0 {
+            break;
+        }
+        let world = &mut both.replay.world;
+        world.signal_worker(name, Signal::Kill);
+        world.kill_worker(name);
+        world.start_worker(name, 1);
+        killed.push((read(&seen), name));
+    }
+    let last = both.replay.world.until_over(&id).await;
+    assert_eq!(last.phase(), v1::Phase::Succeeded, "{:?}", last.failure);
+    assert!(killed.len() >= 2, "the run was over before it could be disturbed: {killed:?}");
+    assert_eq!(last.imbalances, [""; 0]);
+    assert_eq!(last.sources[0].found.as_ref().map(|found| found.rows_in_range), Some(24_000));
+    both.replay.must_hold(&expected);
+    both.replay
+        .world
+        .run(&["verify", &id])
+        .await
+        .with(0)
+        .saying(&["24,000 in range = 24,000 read + 0 pruned + 0 gaps"]);
+    let told = both.replay.world.run(&["handoff", &id, "--out", "handoff.json"]).await.with(0);
+    let told: Value = serde_json::from_slice(&std::fs::read(both.replay.world.root().join("handoff.json")).unwrap())
+        .unwrap_or_else(|bad| panic!("{bad}: {told:?}"));
+    assert!(told.to_string().contains("\"next\":3000"), "{told}");
+}
+
+#[tokio::test]
+async fn given_rows_of_either_side_without_event_time_when_replayed_then_they_are_dead_letters_and_all_is_accounted_for()
+ {
+    let broker = Broker::shared().await;
+    let topic = Broker::name("json");
+    broker.create_topic(&topic, 1, &[]).await;
+    let record = |at: i64| {
+        let time = if at % 10 == 3 { "null".to_owned() } else { format!("\"2024-01-01T00:00:{at:02}Z\"") };
+        Record::to(0).value(format!("{{\"id\": {at}, \"ts\": {time}}}")).at(START + at)
+    };
+    broker.produce(&topic, &(0..40).map(record).collect::<Vec<_>>());
+    let mut both = Both::on(broker, topic);
+    let schema = json!([{"name": "id", "type": "bigint"}, {"name": "ts", "type": "timestamptz"}]);
+    let format = json!({"type": "json", "schema": schema});
+    let sql = "SELECT _kafka.partition AS source_partition, _kafka.offset AS source_offset, _kafka.timestamp AS source_time, \
+               CAST(id AS INT) AS id, ts FROM events";
+    both.archive_json(&format, sql).await;
+    both.broker.produce(&both.topic, &(40..60).map(record).collect::<Vec<_>>());
+    both.broker.delete_records(&both.topic, 0, 35).await;
+
+    let mut both = both
+        .with("archive/partition", "source_partition".into())
+        .with("archive/offset", "source_offset".into())
+        .with("archive/timestamp", "source_time".into())
+        .with("live/kafka/format", format);
+    both.replay = both
+        .replay
+        .with("/sources/events/event_time", json!({"column": "ts"}))
+        .with("/sources/events/on_error", "dead_letter".into())
+        .with("/sources/events/dead_letter", json!({"limit": "50%"}))
+        .with("/outputs/events/sql", "SELECT id, ts, _kafka.offset AS o FROM events".into());
+    let report = both.replay.run().await.with(0).json();
+    both.replay.must_balance(&report);
+    assert_eq!(report["sources"][0]["found"]["rows_in_range"], 60, "{report:#}");
+    let catalog = both.replay.world.catalog();
+    let mut rows: Vec<(i64, i64)> = read_table(&catalog, Replay::TABLE)
+        .iter()
+        .map(|row| (row["o"].as_i64().unwrap(), row["id"].as_i64().unwrap()))
+        .collect();
+    rows.sort_unstable();
+    assert_eq!(rows, (0..60).filter(|at| at % 10 != 3).map(|at| (at, at)).collect::<Vec<_>>());
+    let letters = read_table(&catalog, "lake.events__dead_letter");
+    let of_topic = |row: &&Value| row["file"].as_str().unwrap().starts_with("kafka:");
+    let mut live: Vec<i64> = letters.iter().filter(of_topic).map(|row| row["position"].as_i64().unwrap()).collect();
+    live.sort_unstable();
+    assert_eq!((letters.len(), live), (6, vec![43, 53]), "{letters:#?}");
 }

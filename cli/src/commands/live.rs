@@ -1,7 +1,7 @@
 //! The live job of a spec: whose group it is, and whether it runs.
 
-use tidegate_common::spec::model::LiveSpec;
 use tidegate_common::spec::Resolved;
+use tidegate_common::spec::model::LiveSpec;
 use tidegate_worker::access::Access;
 use tidegate_worker::checkpoint::{Activity, Brokers, Scope, Settings, TopicScope};
 

@@ -14,10 +14,10 @@ use tidegate_worker::survey::{self, Means, SourceSurvey};
 
 use super::Context;
 use super::plan::task_error;
+use crate::archive::{self, Archive};
 use crate::args::SourceCommand;
 use crate::exit::{Error, Exit, Outcome};
 use crate::figures::{bytes, plural};
-use crate::archive::{self, Archive};
 use crate::output::{self, Document, Format};
 use crate::spec_file::{self, CheckedSpec};
 use crate::style::plain;

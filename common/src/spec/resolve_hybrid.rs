@@ -15,9 +15,9 @@ pub(super) fn hybrid(spec: &mut HybridSpec, now_micros: i64, findings: &mut Find
     // What is left out and what is given as it would be anyway is one meaning, and has one id.
     spec.switch.take_if(|switch| *switch == SwitchSpec::Auto);
     let switch = match &mut spec.switch {
-        Some(SwitchSpec::Offsets(given)) => Some(findings.within("switch", |findings| {
-            findings.within("offsets", |findings| offsets(given, findings))
-        })?),
+        Some(SwitchSpec::Offsets(given)) => Some(
+            findings.within("switch", |findings| findings.within("offsets", |findings| offsets(given, findings)))?,
+        ),
         Some(SwitchSpec::Auto) | None => None,
     };
     Some(SourceKind::Hybrid(Box::new(Hybrid { table: table?, archive: spec.archive.clone(), live: live?, switch })))

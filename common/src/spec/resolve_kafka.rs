@@ -105,7 +105,9 @@ fn scan_offset(spec: &mut OffsetSpec, now_micros: i64, findings: &mut Findings) 
             findings.keep("group", check_group(group))?;
             ScanOffset::Group(group.clone())
         }
-        OffsetSpec::Offsets(given) => ScanOffset::Offsets(findings.within("offsets", |findings| offsets(given, findings))?),
+        OffsetSpec::Offsets(given) => {
+            ScanOffset::Offsets(findings.within("offsets", |findings| offsets(given, findings))?)
+        }
     })
 }
 

@@ -7,7 +7,9 @@ use jiff::tz::TimeZone;
 
 use super::dead_letter::DeadLetters;
 use super::error::SpecError;
-use super::model::{ArchiveSpec, BoundsSpec, FilesSpec, KafkaSpec, LiveSpec, Mode, OnError, Publish, Spec, TimeUnitSpec};
+use super::model::{
+    ArchiveSpec, BoundsSpec, FilesSpec, KafkaSpec, LiveSpec, Mode, OnError, Publish, Spec, TimeUnitSpec,
+};
 use super::names::TableName;
 use super::partition::PartitionField;
 use crate::ids::{OutputIx, SourceIx};

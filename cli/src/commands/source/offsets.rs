@@ -26,9 +26,7 @@ struct Offsets {
 pub(super) async fn offsets(file: &Path, only: Option<&str>, context: &Context) -> Outcome {
     let spec = loaded(file, only)?;
     let mut progress = context.progress("asking the brokers");
-    let wanted = |source: &ResolvedSource| {
-        source.kafka().is_some() && only.is_none_or(|only| only == source.name)
-    };
+    let wanted = |source: &ResolvedSource| source.kafka().is_some() && only.is_none_or(|only| only == source.name);
     let found = survey::sources(&spec.resolved, &spec.id, wanted, &means(context)).await;
     progress.end();
     let found = found.map_err(|failed| task_error(&failed))?;

@@ -82,7 +82,8 @@ impl Archive {
         let splits = self.found(Window::ALL).await?;
         let asking: Vec<_> = splits.iter().map(|found| self.spans(found).boxed()).collect();
         let spans: Vec<Vec<Option<Span>>> = futures::stream::iter(asking).buffered(AT_A_TIME).try_collect().await?;
-        let of = |(at, found): (usize, &FoundSplit)| found.units.iter().map(move |unit| (at, *unit)).collect::<Vec<_>>();
+        let of =
+            |(at, found): (usize, &FoundSplit)| found.units.iter().map(move |unit| (at, *unit)).collect::<Vec<_>>();
         let units = splits.iter().enumerate().flat_map(of).collect();
         let listed = Listed { units, splits };
         let (mut holding, unknown) = Holding::of(&spans.concat());
@@ -229,7 +230,8 @@ impl Archive {
                 _ => {}
             }
             let is_known = partitions.is_valid(row) && offsets.is_valid(row);
-            let partition = i32::try_from(partitions.value(row)).ok().filter(|partition| is_known && *partition >= 0)?;
+            let partition =
+                i32::try_from(partitions.value(row)).ok().filter(|partition| is_known && *partition >= 0)?;
             let offset = offsets.value(row);
             (0..i64::MAX).contains(&offset).then_some(Some((partition, offset)))
         };

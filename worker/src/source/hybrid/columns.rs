@@ -202,7 +202,9 @@ impl Joined {
     ) -> Result<Vec<ArrayRef>, ArrowError> {
         let column = |at: usize| {
             let place = held.iter().position(|held| *held == at);
-            place.map(|place| rows.column(place)).ok_or_else(|| ArrowError::SchemaError(format!("column {at} is not read")))
+            place
+                .map(|place| rows.column(place))
+                .ok_or_else(|| ArrowError::SchemaError(format!("column {at} is not read")))
         };
         let made = |at: &usize| -> Result<ArrayRef, ArrowError> {
             let field = self.schema.fields().get(*at);
@@ -233,7 +235,8 @@ impl Joined {
             (Some(DataType::Struct(kept)), Some(whole)) if matches!(self.from.get(at), Some(From::Known(_))) => {
                 let parts: Option<Vec<ArrayRef>> =
                     kept.iter().map(|field| whole.column_by_name(field.name()).cloned()).collect();
-                let made = parts.and_then(|parts| StructArray::try_new(kept.clone(), parts, whole.nulls().cloned()).ok());
+                let made =
+                    parts.and_then(|parts| StructArray::try_new(kept.clone(), parts, whole.nulls().cloned()).ok());
                 made.map_or_else(|| column.clone(), |made| Arc::new(made) as ArrayRef)
             }
             _ => column.clone(),
@@ -321,8 +324,8 @@ pub(super) fn millis(column: &ArrayRef) -> Result<Int64Array, ArrowError> {
 /// Whether every `from` is a `to`.
 fn is_carried(from: &DataType, to: &DataType) -> bool {
     use DataType::{
-        Binary, Decimal128, FixedSizeBinary, Float32, Float64, Int8, Int16, Int32, Int64, List, Struct, Timestamp, UInt8,
-        UInt16, UInt32, Utf8,
+        Binary, Decimal128, FixedSizeBinary, Float32, Float64, Int8, Int16, Int32, Int64, List, Struct, Timestamp,
+        UInt8, UInt16, UInt32, Utf8,
     };
     match (from, to) {
         (Int8, Int16 | Int32 | Int64 | Float64) | (Int16, Int32 | Int64 | Float64) | (Int32, Int64 | Float64) => true,

@@ -69,7 +69,11 @@ mod tests {
         let archive = |detail| Side::Archive(ArchiveSplit { detail, units: units.clone() });
         let split = |detail: &'static [u8]| v1::Split { file: None, detail: detail.into() };
         for (own, made, fixture) in [
-            (&b"x"[..], wrapped(split(b"x"), archive), &b"\x08\x01\x12\x0d\x0a\x01x\x12\x08\x08\x01\x10\x09\x18\x07\x20\x02"[..]),
+            (
+                &b"x"[..],
+                wrapped(split(b"x"), archive),
+                &b"\x08\x01\x12\x0d\x0a\x01x\x12\x08\x08\x01\x10\x09\x18\x07\x20\x02"[..],
+            ),
             (b"k", wrapped(split(b"k"), Side::Live), b"\x08\x01\x1a\x01k"),
         ] {
             assert_eq!(made, split(fixture), "{own:?}");

@@ -151,7 +151,11 @@ impl Holding {
                 // What was only believed lies on one side of either end: else it would have been read.
                 let whole = (from, to) == (piece.from, piece.to);
                 let here = if whole { piece.rows } else { length(from, to) };
-                beyond += if piece.from >= cut.cut { piece.rows } else { length(piece.from.max(cut.cut), piece.to.max(cut.cut)) };
+                beyond += if piece.from >= cut.cut {
+                    piece.rows
+                } else {
+                    length(piece.from.max(cut.cut), piece.to.max(cut.cut))
+                };
                 if here == 0 {
                     continue;
                 }

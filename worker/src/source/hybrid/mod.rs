@@ -99,7 +99,8 @@ impl Archive {
             )));
         }
         let mut switches = switch.into_iter().flat_map(BTreeMap::keys);
-        if let Some(unread) = switches.find(|partition| asked.ranges.iter().all(|range| range.partition != **partition)) {
+        if let Some(unread) = switches.find(|partition| asked.ranges.iter().all(|range| range.partition != **partition))
+        {
             return Err(self.input(format!("switch names partition {unread} of {}, which is not read", self.topic)));
         }
         let mut times = BTreeMap::new();
@@ -139,7 +140,11 @@ impl Archive {
             let more = holes.len().saturating_sub(NAMED);
             holes.truncate(NAMED);
             let more = if more > 0 { format!("; and {more} more partitions") } else { String::new() };
-            return Err(self.input(format!("the archive {} and the topic leave a hole: {}{more}", self.table, holes.join("; "))));
+            return Err(self.input(format!(
+                "the archive {} and the topic leave a hole: {}{more}",
+                self.table,
+                holes.join("; ")
+            )));
         }
         let account = holding.account(&cuts).map_err(|twice| self.doubled(&listed, twice))?;
         Ok(Decided { cuts, looked: Some(Looked { listed, account }) })

@@ -33,7 +33,8 @@ pub(super) struct HybridReader {
     live: Vec<v1::Split>,
     /// The columns that are read of the archive, those that tell a record's place first.
     held: Vec<usize>,
-    readers: (Option<Box<dyn UnitReader>>, Option<Box<dyn UnitReader>>),
+    of_archive: Option<Box<dyn UnitReader>>,
+    of_live: Option<Box<dyn UnitReader>>,
 }
 
 enum Place {
@@ -77,16 +78,16 @@ impl HybridReader {
             }
         }
         let (columns, schema) = (columns.to_vec(), Arc::new(schema));
-        Ok(Self { shared, columns, schema, window, sides, archive, live, held, readers: (None, None) })
+        Ok(Self { shared, columns, schema, window, sides, archive, live, held, of_archive: None, of_live: None })
     }
 
     async fn read_archive(&mut self, unit: &v1::UnitOfWork, planned: ArchiveUnit) -> Result<Batches, SourceError> {
         let shared = self.shared.clone();
-        if self.readers.0.is_none() {
+        if self.of_archive.is_none() {
             let source = &shared.archive.source;
-            self.readers.0 = Some(source.reader(&self.archive, &self.held, self.window).await?);
+            self.of_archive = Some(source.reader(&self.archive, &self.held, self.window).await?);
         }
-        let Some(reader) = &mut self.readers.0 else { return Err(SourceError::Abandoned) };
+        let Some(reader) = &mut self.of_archive else { return Err(SourceError::Abandoned) };
         let file = usize::try_from(unit.split).ok().and_then(|at| self.archive.get(at));
         let file = file.and_then(|split| split.file.as_ref()).map(|file| file.path.clone()).unwrap_or_default();
         let batches = reader.read(&v1::UnitOfWork { rows: planned.rows, ..*unit }).await?;
@@ -106,10 +107,10 @@ impl HybridReader {
 
     async fn read_live(&mut self, unit: &v1::UnitOfWork) -> Result<Batches, SourceError> {
         let shared = self.shared.clone();
-        if self.readers.1.is_none() {
-            self.readers.1 = Some(shared.live.reader(&self.live, &self.columns, self.window).await?);
+        if self.of_live.is_none() {
+            self.of_live = Some(shared.live.reader(&self.live, &self.columns, self.window).await?);
         }
-        let Some(reader) = &mut self.readers.1 else { return Err(SourceError::Abandoned) };
+        let Some(reader) = &mut self.of_live else { return Err(SourceError::Abandoned) };
         let batches = reader.read(unit).await?;
         let (columns, schema) = (self.columns.clone(), self.schema.clone());
         let batches = batches.map(move |batch| {
@@ -212,7 +213,11 @@ impl Taking {
             let (planned, found) = (self.planned.taken, self.taken);
             return Err(SourceError::Rows { file: self.file.clone(), place, planned, found });
         }
-        let none = SourceBatch::of(RecordBatch::new_empty(self.schema.clone()), Int64Array::from(Vec::<i64>::new()), Vec::new());
+        let none = SourceBatch::of(
+            RecordBatch::new_empty(self.schema.clone()),
+            Int64Array::from(Vec::<i64>::new()),
+            Vec::new(),
+        );
         Ok(SourceBatch { gaps: self.planned.gaps, is_archived: true, ..none })
     }
 }

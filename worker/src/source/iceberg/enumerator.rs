@@ -16,10 +16,10 @@ use tokio::sync::mpsc;
 use super::Shared;
 use super::columns::Places;
 use super::detail::Detail;
-use crate::source::{FoundSplit, UnitSpans};
 use crate::source::bounds::KnownBounds;
 use crate::source::error::{During, SourceError};
 use crate::source::parquet::{self, ParquetFile};
+use crate::source::{FoundSplit, UnitSpans};
 
 /// Footers that are read at a time.
 const FOOTERS_AT_A_TIME: usize = 16;

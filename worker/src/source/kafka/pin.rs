@@ -200,10 +200,16 @@ fn check(
     };
     let (mut early, mut late) = (Vec::new(), Vec::new());
     for range in ranges {
-        let (offset, start, end, partition) = (in_log(range, edge(range)), range.log_start, range.log_end, range.partition);
-        let place = || format!("{what} {offset} of partition {partition} of {topic} lies outside its log [{start}, {end}]");
+        let (offset, start, end, partition) =
+            (in_log(range, edge(range)), range.log_start, range.log_end, range.partition);
+        let place =
+            || format!("{what} {offset} of partition {partition} of {topic} lies outside its log [{start}, {end}]");
         if offset < start {
-            early.push(format!("{}: retention has removed those before {start}: {} are missing", place(), start - offset));
+            early.push(format!(
+                "{}: retention has removed those before {start}: {} are missing",
+                place(),
+                start - offset
+            ));
         } else if offset > end {
             late.push(format!("{}: nothing is there yet", place()));
         }
@@ -220,7 +226,8 @@ fn check(
 }
 
 /// What to do where the topic has lost what is asked for.
-const ARCHIVED: &str = "; where a table keeps them, read both as one source: `hybrid: {archive: {iceberg: …}, live: {kafka: …}}`";
+const ARCHIVED: &str =
+    "; where a table keeps them, read both as one source: `hybrid: {archive: {iceberg: …}, live: {kafka: …}}`";
 
 /// Refuses ranges whose beginning retention has eaten since they were pinned.
 pub(super) fn check_starts(client: &Client, topic: &str, ranges: &[v1::KafkaRange]) -> Result<(), PinError> {

@@ -92,8 +92,8 @@ pub(in crate::source) fn of_integers(
     }
     let read = || {
         let name = schema.field(column).name();
-        let converter = StatisticsConverter::try_new(name, schema, file.parquet_schema())?
-            .with_missing_null_counts_as_zero(false);
+        let converter =
+            StatisticsConverter::try_new(name, schema, file.parquet_schema())?.with_missing_null_counts_as_zero(false);
         let (lows, highs) = (converter.row_group_mins(groups)?, converter.row_group_maxes(groups)?);
         let (lows, highs) = (cast(&lows, &DataType::Int64)?, cast(&highs, &DataType::Int64)?);
         Ok((lows, highs, converter.row_group_null_counts(groups)?))
@@ -101,8 +101,10 @@ pub(in crate::source) fn of_integers(
     let (lows, highs, nulls) = caught(read).map_err(|e| file.corrupt("statistics", During::Plan, e))?;
     let numbers = |of: &ArrayRef| of.as_any().downcast_ref::<Int64Array>().cloned();
     let Some((lows, highs)) = numbers(&lows).zip(numbers(&highs)) else { return Ok(vec![None; groups.len()]) };
-    let has_none = |at: usize| if nulls.is_null(at) { !schema.field(column).is_nullable() } else { nulls.value(at) == 0 };
-    let known = |at: usize| lows.is_valid(at) && highs.is_valid(at) && has_none(at) && lows.value(at) <= highs.value(at);
+    let has_none =
+        |at: usize| if nulls.is_null(at) { !schema.field(column).is_nullable() } else { nulls.value(at) == 0 };
+    let known =
+        |at: usize| lows.is_valid(at) && highs.is_valid(at) && has_none(at) && lows.value(at) <= highs.value(at);
     Ok((0..groups.len()).map(|at| known(at).then(|| (lows.value(at), highs.value(at)))).collect())
 }
 

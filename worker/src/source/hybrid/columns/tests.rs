@@ -44,7 +44,10 @@ fn what_both_have_is_had_and_what_is_lacking_says_so_by_both_names() {
     let joined = joined(&archive, serde_json::json!({})).unwrap();
     assert_eq!(joined.lacks(&[0, 3]), None);
     let said = joined.lacks(&[0, 1]).unwrap();
-    assert!(said.contains("at is Timestamp") && said.contains("topic events") && said.contains("lake.archive"), "{said}");
+    assert!(
+        said.contains("at is Timestamp") && said.contains("topic events") && said.contains("lake.archive"),
+        "{said}"
+    );
     let said = joined.lacks(&[2]).unwrap();
     assert!(said.contains("topic events has a column note") && said.contains("no column note"), "{said}");
     let DataType::Struct(known) = joined.schema.field(3).data_type() else { panic!("{:?}", joined.schema) };
@@ -71,7 +74,10 @@ fn event_times_come_from_the_column_of_the_same_name_or_of_the_timestamps() {
     let archive = schema(&[&PLACES[..], &[("_kafka_metadata_timestamp", DataType::Int64), ("at", utc())]].concat());
     let columns = Columns::of("s", &spec(serde_json::json!({})), &archive).unwrap();
     let by_record = columns.event_time("s", true, None, &archive).unwrap();
-    assert_eq!((by_record.column.as_deref(), by_record.unit), (Some("_kafka_metadata_timestamp"), Some(TimeUnitSpec::Millis)));
+    assert_eq!(
+        (by_record.column.as_deref(), by_record.unit),
+        (Some("_kafka_metadata_timestamp"), Some(TimeUnitSpec::Millis))
+    );
     let given: EventTimeSpec = serde_json::from_value(serde_json::json!({"column": "at", "unit": "seconds"})).unwrap();
     let by_column = columns.event_time("s", false, Some(&given), &archive).unwrap();
     assert_eq!((by_column.column.as_deref(), by_column.unit), (Some("at"), None), "a time in the archive has no unit");
