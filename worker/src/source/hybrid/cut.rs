@@ -61,7 +61,9 @@ impl Hole {
                 "the archive holds offset {offset}, and the topic was never written further than {written}: it is of another \
                  topic, or of one that was deleted and created again"
             ),
-            Self::Beyond { end, log_end } => format!("the range ends at {end}, and the topic at {log_end}"),
+            Self::Beyond { end, log_end } => {
+                format!("the range ends at {end}, and the topic at {log_end}: nothing is there yet")
+            }
             Self::SwitchedTooLow { missing } => {
                 format!("{} to be read from the topic, which has lost them; switch at {}", of(missing), missing.end)
             }
@@ -93,11 +95,11 @@ pub(super) fn cut(asked: &AskedRange, range: &Range<i64>, held: &[Piece], switch
     if let Some(last) = last.filter(|last| *last > asked.written) {
         return Err(Hole::Foreign { offset: last - 1, written: asked.written });
     }
+    if start > asked.log_end || end > asked.log_end {
+        return Err(Hole::Beyond { end, log_end: asked.log_end });
+    }
     if start == end {
         return of(start);
-    }
-    if end > asked.log_end {
-        return Err(Hole::Beyond { end, log_end: asked.log_end });
     }
     // From here on the topic holds what it ever held of the range.
     let kept = asked.log_start.clamp(start, end);

@@ -19,6 +19,13 @@ pub(super) struct Piece {
     pub(super) unit: usize,
 }
 
+impl Piece {
+    /// Whether some of it lies before `at` and some from there on.
+    pub(super) fn is_around(&self, at: i64) -> bool {
+        self.from < at && at < self.to
+    }
+}
+
 /// What statistics say of a unit: closed bounds, and its rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Span {

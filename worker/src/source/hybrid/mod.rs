@@ -8,12 +8,15 @@
 mod archive;
 mod columns;
 mod cut;
+mod decide;
 mod detail;
 mod holding;
 mod reader;
 mod runs;
+#[cfg(test)]
+mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
@@ -23,18 +26,14 @@ use tidegate_proto::v1;
 use tokio::sync::{OnceCell, mpsc};
 
 pub(crate) use self::archive::Archive;
-use self::archive::Listed;
 pub(crate) use self::columns::Columns;
 use self::columns::Joined;
 use self::cut::Cut;
+pub(crate) use self::decide::Decided;
+use self::decide::Looked;
 use self::detail::{ArchiveSplit, ArchiveUnit, Side};
-use self::holding::{Account, Twice};
-use super::asked::{Asked, Edge};
 use super::error::SourceError;
 use super::{ArchiveRange, ArchivedPart, FoundSplit, Source, TopicRange, UnitReader};
-
-/// Partitions that are named at most where several cannot be read as one.
-const NAMED: usize = 5;
 
 /// An archive and its topic.
 pub(crate) struct HybridSource {
@@ -49,125 +48,6 @@ struct Shared {
     joined: Joined,
     cuts: BTreeMap<i32, Cut>,
     looked: OnceCell<Looked>,
-}
-
-/// What an archive gives.
-struct Looked {
-    listed: Listed,
-    account: Account,
-}
-
-/// Where each partition is cut; what was found on the way comes with it.
-pub(crate) struct Decided {
-    cuts: Vec<Cut>,
-    looked: Option<Looked>,
-}
-
-impl Decided {
-    /// What `pin` says.
-    pub(crate) fn pinned(pin: &v1::SourcePin) -> Self {
-        let live = |partition| pin.kafka.as_ref()?.ranges.iter().find(|range| range.partition == partition);
-        let cut = |range: &v1::KafkaRange| {
-            let end = live(range.partition).map_or(range.end, |live| live.end);
-            Cut { partition: range.partition, start: range.start, cut: range.end, end }
-        };
-        Self { cuts: pin.archive.iter().map(cut).collect(), looked: None }
-    }
-
-    /// What is read of the topic.
-    pub(crate) fn live(&self) -> Vec<v1::KafkaRange> {
-        let range = |cut: &Cut| v1::KafkaRange { partition: cut.partition, start: cut.cut, end: cut.end };
-        self.cuts.iter().map(range).collect()
-    }
-}
-
-impl Archive {
-    /// Decides where each partition of what is `asked` for is cut; at `switch` where it is given.
-    pub(crate) async fn decide(
-        &self,
-        asked: &Asked,
-        switch: Option<&BTreeMap<i32, i64>>,
-    ) -> Result<Decided, SourceError> {
-        let (listed, mut holding) = self.look().await?;
-        let pieces = holding.pieces();
-        let of_topic = |partition: &i32| u32::try_from(*partition).is_ok_and(|partition| partition < asked.partitions);
-        if let Some(partition) = pieces.keys().find(|partition| !of_topic(partition)) {
-            let (table, topic, partitions) = (&self.table, &self.topic, asked.partitions);
-            return Err(self.input(format!(
-                "the archive {table} holds partition {partition}, and the topic {topic} has {partitions}: it is of another \
-                 topic, or of one that was deleted and created again"
-            )));
-        }
-        let mut switches = switch.into_iter().flat_map(BTreeMap::keys);
-        if let Some(unread) = switches.find(|partition| asked.ranges.iter().all(|range| range.partition != **partition))
-        {
-            return Err(self.input(format!("switch names partition {unread} of {}, which is not read", self.topic)));
-        }
-        let mut times = BTreeMap::new();
-        let edges = asked.ranges.iter().flat_map(|range| [range.start, range.stop]);
-        let millis = edges.filter_map(|edge| if let Edge::Time { millis, .. } = edge { Some(millis) } else { None });
-        for millis in millis.collect::<BTreeSet<i64>>() {
-            times.insert(millis, self.first_at(&listed, millis).await?);
-        }
-        let ranges: Vec<_> = asked
-            .ranges
-            .iter()
-            .map(|one| {
-                let first = pieces.get(&one.partition).and_then(|pieces| pieces.first()).map(|piece| piece.from);
-                let at = |millis: i64| times.get(&millis)?.get(&one.partition).copied();
-                (one, cut::range(one, first, at), switch.and_then(|switch| switch.get(&one.partition).copied()))
-            })
-            .collect();
-        // What the topic holds, too, and what lies around an end, is counted row by row.
-        self.settle(&listed, &mut holding, |partition, piece| {
-            let of = ranges.iter().find(|(one, ..)| one.partition == partition);
-            of.is_some_and(|(one, range, switch)| {
-                let ends = [Some(range.start), Some(range.end), *switch];
-                piece.to > one.log_start || ends.into_iter().flatten().any(|at| piece.from < at && at < piece.to)
-            })
-        })
-        .await?;
-        let pieces = holding.pieces();
-        let (mut cuts, mut holes) = (Vec::new(), Vec::new());
-        for (one, range, switch) in &ranges {
-            let held = pieces.get(&one.partition).map(Vec::as_slice).unwrap_or_default();
-            match cut::cut(one, range, held, *switch) {
-                Ok(cut) => cuts.push(cut),
-                Err(hole) => holes.push(hole.said(one.partition, &self.topic)),
-            }
-        }
-        if !holes.is_empty() {
-            let more = holes.len().saturating_sub(NAMED);
-            holes.truncate(NAMED);
-            let more = if more > 0 { format!("; and {more} more partitions") } else { String::new() };
-            return Err(self.input(format!(
-                "the archive {} and the topic leave a hole: {}{more}",
-                self.table,
-                holes.join("; ")
-            )));
-        }
-        let account = holding.account(&cuts).map_err(|twice| self.doubled(&listed, twice))?;
-        Ok(Decided { cuts, looked: Some(Looked { listed, account }) })
-    }
-
-    /// What of the archive lies below the cuts.
-    async fn looked(&self, cuts: &BTreeMap<i32, Cut>) -> Result<Looked, SourceError> {
-        let (listed, mut holding) = self.look().await?;
-        let around = |partition: i32, piece: &holding::Piece| {
-            let cut = cuts.get(&partition);
-            cut.is_some_and(|cut| [cut.start, cut.cut].iter().any(|at| piece.from < *at && *at < piece.to))
-        };
-        self.settle(&listed, &mut holding, around).await?;
-        let cuts: Vec<Cut> = cuts.values().copied().collect();
-        let account = holding.account(&cuts).map_err(|twice| self.doubled(&listed, twice))?;
-        Ok(Looked { listed, account })
-    }
-
-    fn doubled(&self, listed: &Listed, twice: Twice) -> SourceError {
-        let (one, other) = (listed.file(twice.units.0), listed.file(twice.units.1));
-        let files = if one == other { one.to_owned() } else { format!("{one} and {other}") };
-        self.input(reader::doubled(&self.table, twice.partition, twice.offset, twice.rows, &files))
-    }
 }
 
 impl HybridSource {
