@@ -138,6 +138,17 @@ async fn given_an_archive_that_overlaps_its_topic_when_planned_then_as_much_as_c
     let said = both.replay.world.run(&["plan", Replay::SPEC]).await.with(0);
     said.saying(&["55 rows of the archive", "65 offsets of the topic, from 25 in partition 0, 0 in partition 1"]);
 
+    let looks: [(&[&str], &[&str]); 3] = [
+        (
+            &["source", "describe", Replay::SPEC],
+            &["iceberg lake.archive @ snapshot", "55 rows of the archive", "1 file, 3 partitions"],
+        ),
+        (&["source", "offsets", Replay::SPEC], &[&both.topic, "RANGE START", "65"]),
+        (&["source", "sample", Replay::SPEC, "--limit", "60"], &["_kafka", &both.topic]),
+    ];
+    for (command, words) in looks {
+        both.replay.world.run(command).await.with(0).saying(words);
+    }
     // Behind a stop within the archive, the topic has nothing to give.
     let scanned = json!({"start": {"offsets": {"0": 12, "2": 0}}, "stop": {"offsets": {"0": 20, "2": 40}}});
     let both = both.with("live/kafka/scan", scanned);
