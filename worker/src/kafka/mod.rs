@@ -348,8 +348,8 @@ impl Client {
         self.ask(topic, &asked, &format!("asking {topic} for the offsets of times"))
     }
 
-    /// Those of `partitions` in which the time index finds no record at all. It is asked segment by segment: while the file of
-    /// one is there of which every record was deleted (`DeleteRecords`), it finds nothing in those behind it either.
+    /// Those of `partitions` in which the time index finds no record at all. That says nothing: while deleted records
+    /// (`DeleteRecords`) are still in their files, it stops at them and finds nothing behind them either.
     pub(crate) fn timeless(&self, topic: &str, partitions: &[i32]) -> Result<Vec<i32>, KafkaError> {
         let asked: Vec<(i32, i64)> = partitions.iter().map(|partition| (*partition, 0)).collect();
         let found = self.offsets_at(topic, &asked)?;

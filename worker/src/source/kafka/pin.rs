@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tidegate_common::spec::ScanOffset;
 use tidegate_proto::v1;
 
-use crate::kafka::{Client, Cluster, Fetcher, KafkaError};
+use crate::kafka::{Broken, Client, Cluster, Fetcher, KafkaError};
 use crate::source::asked::{Asked, AskedRange, Edge};
 use crate::source::error::SourceError;
 
@@ -136,14 +136,17 @@ impl Edges<'_> {
         let mut fetcher = Fetcher::looking(self.client, self.topic);
         for partition in self.client.timeless(self.topic, &nothing)? {
             let edge = |of: &BTreeMap<i32, i64>| of.get(&partition).copied().unwrap_or(0);
-            let first = fetcher.first_time(partition, edge(self.starts), edge(self.ends));
-            if let Ok(Some((offset, _))) = first {
-                return Err(PinError::Input(format!(
-                    "{key}: the brokers find no time in partition {partition} of {}, and its record at {offset} has one: so it \
-                     is while the file of deleted records is still there; try again in some minutes, or give `offsets`",
-                    self.topic
-                )));
-            }
+            let first = match fetcher.first_time(partition, edge(self.starts), edge(self.ends)) {
+                Ok(None) => continue,
+                Ok(Some((offset, _))) => format!("its record at {offset} has one"),
+                Err(Broken::Kafka(error)) => return Err(error.into()),
+                Err(Broken::OutOfRange { .. } | Broken::Truncated { .. }) => "its log changes just now".to_owned(),
+            };
+            return Err(PinError::Input(format!(
+                "{key}: the brokers find no time in partition {partition} of {}, and {first}: so it is while deleted records \
+                 are still in their files; try again in some minutes, or give `offsets`",
+                self.topic
+            )));
         }
         Ok(())
     }
