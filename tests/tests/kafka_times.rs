@@ -206,3 +206,36 @@ async fn given_records_with_all_they_can_have_when_replayed_as_json_then_columns
     rows.sort_by_key(by_place);
     assert_eq!(rows, wanted.collect::<Vec<_>>());
 }
+
+#[tokio::test]
+async fn given_records_that_were_deleted_just_now_when_a_time_is_asked_for_then_it_is_no_empty_range() {
+    let broker = Broker::shared().await;
+    let topic = Broker::name("deleted");
+    broker.create_topic(&topic, 1, &[]).await;
+    // A batch each; the brokers' time index stops at those that are deleted, for as long as they are in their file.
+    for day in 0..8 {
+        broker.produce(
+            &topic,
+            &[Record::to(0).value("v").at(START + day * DAY), Record::to(0).value("v").at(START + day * DAY)],
+        );
+    }
+    broker.delete_records(&topic, 0, 8).await;
+    let held = broker.content(&topic, Isolation::Committed);
+    assert_eq!(held.len(), 8);
+    let from = window(START, START + DAY)["from"].clone();
+    let replay = Replay::of(broker, &topic).scan(json!({"start": {"timestamp": from}}));
+    let mut refused = 0;
+    loop {
+        let ended = replay.run().await;
+        if ended.code == Some(4) && refused < 50 {
+            ended.saying(&["find no time", "partition 0", "try again"]);
+            refused += 1;
+            continue;
+        }
+        replay.must_balance(&ended.with(0).json());
+        break;
+    }
+    replay.must_hold(&held);
+    let promising = json!({"out_of_orderness": "1h"});
+    Replay::of(broker, &topic).with("/sources/events/event_time", promising).must_give(&held).await;
+}

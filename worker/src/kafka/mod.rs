@@ -189,6 +189,11 @@ impl Cluster {
         self.connected(&self.config)
     }
 
+    /// A client that is shown open and aborted transactions, too.
+    pub(crate) fn uncommitted_client(&self) -> Result<Client, KafkaError> {
+        self.connected(self.config.clone().set("isolation.level", "read_uncommitted"))
+    }
+
     fn connected(&self, config: &ClientConfig) -> Result<Client, KafkaError> {
         let consumer = config.create_with_context(Quiet::default()).map_err(|e| KafkaError::Settings(told(&e)))?;
         Ok(Client { consumer, servers: self.servers.clone() })
@@ -370,6 +375,14 @@ impl Client {
         let asked: Vec<(i32, Offset)> =
             at.iter().map(|(partition, at)| (*partition, Offset::Offset((*at).max(0)))).collect();
         self.ask(topic, &asked, &format!("asking {topic} for the offsets of times"))
+    }
+
+    /// Those of `partitions` in which the time index finds no record at all. That says nothing: while deleted records
+    /// (`DeleteRecords`) are still in their files, it stops at them and finds nothing behind them either.
+    pub(crate) fn timeless(&self, topic: &str, partitions: &[i32]) -> Result<Vec<i32>, KafkaError> {
+        let asked: Vec<(i32, i64)> = partitions.iter().map(|partition| (*partition, 0)).collect();
+        let found = self.offsets_at(topic, &asked)?;
+        Ok(found.into_iter().filter(|(_, offset)| offset.is_none()).map(|(partition, _)| partition).collect())
     }
 
     /// The library takes times and edges where offsets stand.

@@ -241,7 +241,7 @@ impl Reading {
         while let Some(batch) = batches.next().await {
             self.context.lease.check()?;
             let mut batch = batch?;
-            let (dead, bytes) = (std::mem::take(&mut batch.dead), batch.bytes);
+            let (dead, bytes, is_archived) = (std::mem::take(&mut batch.dead), batch.bytes, batch.is_archived);
             let mut beside = Beside { void: batch.void, gaps: batch.gaps, dead: 0 };
             let place = || place(&self.job.task, &unit);
             let sifted = sift::sift(batch, self.job.window, bounds)
@@ -259,7 +259,9 @@ impl Reading {
             self.tally.batch(&sifted, &beside, watermark);
             self.bury(&unit, &dead).await?;
             self.pass_on(sifted.kept).await?;
-            self.keep_to_limit(sifted.rows + beside.dead + beside.void, bytes).await?;
+            if !is_archived {
+                self.keep_to_limit(sifted.rows + beside.dead + beside.void, bytes).await?;
+            }
         }
         drop(batches);
         if without_time > 0 {
