@@ -7,7 +7,7 @@ use protox::prost_reflect::prost::Message as _;
 use protox::prost_reflect::{DescriptorPool, DynamicMessage, Value as Field};
 use serde_json::{Value, json};
 use tidegate_tests::sandbox::kafka::{Record, Replay};
-use tidegate_tests::sandbox::{BEGIN, Broker, Registry, read_table, wait_until};
+use tidegate_tests::sandbox::{BEGIN, Broker, Registry, Signal, read_table, wait_until};
 
 /// [`BEGIN`] in milliseconds.
 const START: i64 = BEGIN / 1_000;
@@ -201,8 +201,11 @@ async fn given_a_registry_that_is_down_when_a_range_is_read_then_it_is_tried_aga
         said.contains("does not answer").then_some(())
     })
     .await;
+    // Nobody asks until it has its schema again: what it did not know in between would be a dead letter.
+    running.signal(Signal::Stop);
     registry.start_again().await;
     assert_eq!(registry.register(&subject, "AVRO", &visits(1), &[]), id, "the schema has its id again");
+    running.signal(Signal::Cont);
     let ended = running.ended(PATIENCE).await;
     assert!(ended.success(), "{}", running.said());
     let ids: Vec<i64> = rows(&replay).iter().map(|row| row["id"].as_i64().unwrap()).collect();
