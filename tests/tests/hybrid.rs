@@ -143,7 +143,7 @@ async fn given_an_archive_that_overlaps_its_topic_when_planned_then_as_much_as_c
             &["source", "describe", Replay::SPEC],
             &["iceberg lake.archive @ snapshot", "55 rows of the archive", "1 file, 3 partitions"],
         ),
-        (&["source", "offsets", Replay::SPEC], &[&both.topic, "RANGE START", "65"]),
+        (&["source", "offsets", Replay::SPEC], &[&both.topic, "RANGE START", "10         25           40"]),
         (&["source", "sample", Replay::SPEC, "--limit", "60"], &["_kafka", &both.topic]),
     ];
     for (command, words) in looks {

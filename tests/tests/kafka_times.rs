@@ -212,18 +212,21 @@ async fn given_records_that_were_deleted_just_now_when_a_time_is_asked_for_then_
     let broker = Broker::shared().await;
     let topic = Broker::name("deleted");
     broker.create_topic(&topic, 1, &[]).await;
-    // A batch each; the brokers' time index stops at those that are deleted, for as long as they are in their file.
-    for day in 0..8 {
-        broker.produce(
-            &topic,
-            &[Record::to(0).value("v").at(START + day * DAY), Record::to(0).value("v").at(START + day * DAY)],
-        );
+    // The log then begins within a transaction; for a while the brokers find none of its times, though its records are there.
+    let mut writer = broker.writer(&Broker::name("writer"));
+    for round in 0..8 {
+        writer.begin();
+        let record = |at: i64| Record::to(0).value("v").at(START + (round * 5 + at) * HOUR);
+        writer.produce(&topic, &(0..5).map(record).collect::<Vec<_>>());
+        if round % 4 == 1 { writer.abort() } else { writer.commit() }
     }
-    broker.delete_records(&topic, 0, 8).await;
-    let held = broker.content(&topic, Isolation::Committed);
-    assert_eq!(held.len(), 8);
+    let held: Vec<Held> =
+        broker.content(&topic, Isolation::Committed).into_iter().filter(|held| held.offset >= 20).collect();
+    assert_eq!(held.len(), 18);
     let from = window(START, START + DAY)["from"].clone();
     let replay = Replay::of(broker, &topic).scan(json!({"start": {"timestamp": from}}));
+    replay.world.run(&["validate", Replay::SPEC]).await.with(0); // what is slow the first time is done
+    broker.delete_records(&topic, 0, 20).await;
     let mut refused = 0;
     loop {
         let ended = replay.run().await;
