@@ -347,9 +347,12 @@ proptest! {
             Err(refused) => {
                 let said = refused.to_string();
                 let is_twice = world.all().any(|(place, (_, held))| held.len() > 1 && !is_kept(&place));
+                // It holds something below the log's start, and nothing on either side of it.
                 let ends_early = (0..2).any(|partition| {
-                    let held = || world.all().filter(move |(place, (_, held))| place.0 == partition && !held.is_empty());
-                    held().next().is_some() && !held().any(|(place, _)| place.1 + 1 >= world.log_starts[partition as usize])
+                    let held = world.all().filter(move |(place, (_, held))| place.0 == partition && !held.is_empty());
+                    let held: Vec<i64> = held.map(|(place, _)| place.1).collect();
+                    let start = world.log_starts[partition as usize];
+                    held.iter().any(|at| *at < start) && !held.iter().any(|at| (start - 1..=start).contains(at))
                 });
                 let is_right = (said.contains("more than once") && is_twice) || (said.contains("in neither") && ends_early);
                 prop_assert!(is_right, "{said} of {world:?}");
