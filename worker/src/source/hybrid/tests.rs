@@ -32,6 +32,8 @@ struct Side {
     ranges: Option<Vec<v1::KafkaRange>>,
     /// Files of which rows were deleted: how many are left only reading tells.
     deleted: BTreeSet<usize>,
+    /// Of an archive, what its column of topics says.
+    named: Option<&'static str>,
 }
 
 impl Side {
@@ -50,13 +52,16 @@ fn known_type() -> DataType {
     DataType::Struct(fields.into())
 }
 
-fn columns(is_topic: bool, places: &[Place]) -> Vec<(&'static str, ArrayRef)> {
+fn columns(side: &Side, places: &[Place]) -> Vec<(&'static str, ArrayRef)> {
     let offsets: ArrayRef = Arc::new(places.iter().map(|place| place.1).collect::<Int64Array>());
     let values: ArrayRef =
         Arc::new(places.iter().map(|place| place.1 * 7 + i64::from(place.0)).collect::<Int64Array>());
     let partitions = places.iter().map(|place| place.0).collect::<Int32Array>();
-    if !is_topic {
-        return vec![("value", values), ("_kafka_offset", offsets), ("_kafka_partition", Arc::new(partitions))];
+    if side.ranges.is_none() {
+        let own: Vec<(&str, ArrayRef)> =
+            vec![("value", values), ("_kafka_offset", offsets), ("_kafka_partition", Arc::new(partitions))];
+        let named = side.named.map(|topic| Arc::new(StringArray::from(vec![topic; places.len()])) as ArrayRef);
+        return own.into_iter().chain(named.map(|topics| ("_kafka_topic", topics))).collect();
     }
     let DataType::Struct(fields) = known_type() else { panic!("it is one") };
     let topics: ArrayRef = Arc::new(StringArray::from(vec!["t"; places.len()]));
@@ -67,7 +72,7 @@ fn columns(is_topic: bool, places: &[Place]) -> Vec<(&'static str, ArrayRef)> {
 #[async_trait]
 impl Source for Arc<Side> {
     fn schema(&self) -> SchemaRef {
-        let columns = columns(self.ranges.is_some(), &[]);
+        let columns = columns(self, &[]);
         let fields = columns.iter().map(|(name, column)| Field::new(*name, column.data_type().clone(), true));
         Arc::new(Schema::new(fields.collect::<Vec<_>>()))
     }
@@ -150,7 +155,7 @@ impl UnitReader for SideReader {
         let at = usize::try_from(unit.position).unwrap();
         let places = &self.side.records[split][at];
         let batch = |places: &[Place]| {
-            let all = RecordBatch::try_from_iter(columns(self.side.ranges.is_some(), places)).unwrap();
+            let all = RecordBatch::try_from_iter(columns(&self.side, places)).unwrap();
             let times = places.iter().map(time).collect::<Int64Array>();
             Ok(SourceBatch::of(all.project(&self.columns).unwrap(), times, Vec::new()))
         };
@@ -225,7 +230,7 @@ impl World {
             held.iter().for_each(|unit| units[usize::from(*unit) % UNITS].push(place));
         }
         let records = units.chunks(2).map(<[Vec<Place>]>::to_vec).collect();
-        Side { records, ranges: None, deleted: self.deleted.clone() }
+        Side { records, ranges: None, deleted: self.deleted.clone(), named: None }
     }
 
     fn asked(&self) -> Asked {
@@ -245,15 +250,50 @@ impl World {
             let inside = |place: &Place| place.0 == range.partition && (range.start..range.end).contains(&place.1);
             vec![self.all().filter(|(place, (exists, _))| *exists && inside(place)).map(|(place, _)| place).collect()]
         };
-        Side { records: ranges.iter().map(of).collect(), ranges: Some(ranges), deleted: BTreeSet::new() }
+        Side { records: ranges.iter().map(of).collect(), ranges: Some(ranges), deleted: BTreeSet::new(), named: None }
     }
 
     fn open_archive(&self) -> Archive {
-        let source = Arc::new(Arc::new(self.archive()));
+        Self::opened(self.archive())
+    }
+
+    fn opened(archive: Side) -> Archive {
+        let source = Arc::new(Arc::new(archive));
         let spec = serde_json::from_value(serde_json::json!({"iceberg": {"table": "ns.a"}})).unwrap();
         let columns = Columns::of("s", &spec, &source.schema()).unwrap();
         Archive::new("s", "t", "ns.a", source, columns)
     }
+}
+
+/// Every other record of ten is archived in one unit, of a topic that has all of them.
+fn sparse() -> World {
+    let records = |held: usize| (0..10).map(|at| (true, if at % 2 == held { vec![0] } else { Vec::new() })).collect();
+    let window = Window::ALL;
+    World { records: [records(0), records(1)], log_starts: [0, 0], deleted: BTreeSet::new(), window }
+}
+
+#[tokio::test]
+async fn an_archive_of_which_no_row_is_of_the_topic_is_refused_by_the_name_of_another() {
+    let decided = async |named| {
+        let archive = World::opened(Side { named: Some(named), ..sparse().archive() });
+        archive.decide(&sparse().asked(), None).await.map(|decided| decided.cuts.len()).map_err(|e| e.to_string())
+    };
+    assert_eq!(decided("t").await, Ok(2));
+    let said = decided("other").await.unwrap_err();
+    assert!(said.contains("none of the topic t") && said.contains("_kafka_topic names other"), "{said}");
+    let empty = World::opened(Side { records: Vec::new(), named: Some("other"), ..sparse().archive() });
+    assert_eq!(empty.decide(&sparse().asked(), None).await.unwrap().cuts.len(), 2, "an empty one is one");
+}
+
+#[tokio::test]
+async fn an_archive_of_more_pieces_than_may_be_held_is_refused_while_it_is_read() {
+    let decided = async |most| {
+        let archive = sparse().open_archive().with_max_pieces(most);
+        archive.decide(&sparse().asked(), None).await.map(|decided| decided.cuts.len()).map_err(|e| e.to_string())
+    };
+    assert_eq!(decided(10).await, Ok(2));
+    let said = decided(9).await.unwrap_err();
+    assert!(said.contains("more than 9 pieces"), "{said}");
 }
 
 /// What reading gives: each place as often as it came, and the counts of the ledger.

@@ -18,7 +18,9 @@ fn archive(offsets: &[i64]) -> Holding {
     let (mut holding, unknown) = Holding::of(&vec![None; units.len()]);
     let read = |unit: usize| {
         let mut runs = Runs::default();
-        units[unit].iter().for_each(|offset| runs.push(*offset));
+        for offset in units[unit] {
+            runs.push(*offset);
+        }
         (unit, BTreeMap::from([(0, runs)]))
     };
     holding.read(unknown.into_iter().map(read).collect());
@@ -26,7 +28,7 @@ fn archive(offsets: &[i64]) -> Holding {
 }
 
 fn held(offsets: &[i64]) -> Vec<Piece> {
-    archive(offsets).pieces().remove(&0).unwrap_or_default()
+    archive(offsets).pieces().get(&0).cloned().unwrap_or_default()
 }
 
 fn decided(asked: &AskedRange, offsets: &[i64], switch: Option<i64>) -> Result<Cut, Hole> {
