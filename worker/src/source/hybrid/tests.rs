@@ -1,5 +1,7 @@
 //! Both sides in memory: whatever lies where, what is read is every record that either still holds, once.
 
+mod sparse;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use arrow::array::{ArrayRef, Int32Array, Int64Array, RecordBatch, StringArray, StructArray};
@@ -34,6 +36,8 @@ struct Side {
     deleted: BTreeSet<usize>,
     /// Of an archive, what its column of topics says.
     named: Option<&'static str>,
+    /// The offsets whose records have no event time.
+    timeless: BTreeSet<i64>,
 }
 
 impl Side {
@@ -156,7 +160,8 @@ impl UnitReader for SideReader {
         let places = &self.side.records[split][at];
         let batch = |places: &[Place]| {
             let all = RecordBatch::try_from_iter(columns(&self.side, places)).unwrap();
-            let times = places.iter().map(time).collect::<Int64Array>();
+            let is_timed = |place: &Place| !self.side.timeless.contains(&place.1);
+            let times = places.iter().map(|place| is_timed(place).then(|| time(place))).collect::<Int64Array>();
             Ok(SourceBatch::of(all.project(&self.columns).unwrap(), times, Vec::new()))
         };
         let mut batches: Vec<Result<SourceBatch, SourceError>> = places.chunks(3).map(batch).collect();
@@ -230,7 +235,7 @@ impl World {
             held.iter().for_each(|unit| units[usize::from(*unit) % UNITS].push(place));
         }
         let records = units.chunks(2).map(<[Vec<Place>]>::to_vec).collect();
-        Side { records, ranges: None, deleted: self.deleted.clone(), named: None }
+        Side { records, ranges: None, deleted: self.deleted.clone(), named: None, timeless: BTreeSet::new() }
     }
 
     fn asked(&self) -> Asked {
@@ -250,7 +255,13 @@ impl World {
             let inside = |place: &Place| place.0 == range.partition && (range.start..range.end).contains(&place.1);
             vec![self.all().filter(|(place, (exists, _))| *exists && inside(place)).map(|(place, _)| place).collect()]
         };
-        Side { records: ranges.iter().map(of).collect(), ranges: Some(ranges), deleted: BTreeSet::new(), named: None }
+        Side {
+            records: ranges.iter().map(of).collect(),
+            ranges: Some(ranges),
+            deleted: BTreeSet::new(),
+            named: None,
+            timeless: BTreeSet::new(),
+        }
     }
 
     fn open_archive(&self) -> Archive {
@@ -263,37 +274,6 @@ impl World {
         let columns = Columns::of("s", &spec, &source.schema()).unwrap();
         Archive::new("s", "t", "ns.a", source, columns)
     }
-}
-
-/// Every other record of ten is archived in one unit, of a topic that has all of them.
-fn sparse() -> World {
-    let records = |held: usize| (0..10).map(|at| (true, if at % 2 == held { vec![0] } else { Vec::new() })).collect();
-    let window = Window::ALL;
-    World { records: [records(0), records(1)], log_starts: [0, 0], deleted: BTreeSet::new(), window }
-}
-
-#[tokio::test]
-async fn an_archive_of_which_no_row_is_of_the_topic_is_refused_by_the_name_of_another() {
-    let decided = async |named| {
-        let archive = World::opened(Side { named: Some(named), ..sparse().archive() });
-        archive.decide(&sparse().asked(), None).await.map(|decided| decided.cuts.len()).map_err(|e| e.to_string())
-    };
-    assert_eq!(decided("t").await, Ok(2));
-    let said = decided("other").await.unwrap_err();
-    assert!(said.contains("none of the topic t") && said.contains("_kafka_topic names other"), "{said}");
-    let empty = World::opened(Side { records: Vec::new(), named: Some("other"), ..sparse().archive() });
-    assert_eq!(empty.decide(&sparse().asked(), None).await.unwrap().cuts.len(), 2, "an empty one is one");
-}
-
-#[tokio::test]
-async fn an_archive_of_more_pieces_than_may_be_held_is_refused_while_it_is_read() {
-    let decided = async |most| {
-        let archive = sparse().open_archive().with_max_pieces(most);
-        archive.decide(&sparse().asked(), None).await.map(|decided| decided.cuts.len()).map_err(|e| e.to_string())
-    };
-    assert_eq!(decided(10).await, Ok(2));
-    let said = decided(9).await.unwrap_err();
-    assert!(said.contains("more than 9 pieces"), "{said}");
 }
 
 /// What reading gives: each place as often as it came, and the counts of the ledger.
