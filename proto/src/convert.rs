@@ -97,6 +97,14 @@ impl v1::Gate {
     }
 }
 
+impl v1::SourcePin {
+    /// How many offsets are in range, on both sides of a cut; none where no topic is read.
+    pub fn offsets(&self) -> Option<u64> {
+        let ranges = self.kafka.as_ref()?.ranges.iter().chain(&self.archive);
+        Some(ranges.map(|range| u64::try_from(range.end.saturating_sub(range.start)).unwrap_or(0)).sum())
+    }
+}
+
 impl v1::Record {
     /// A record of `kind` that became true at processing time `at` (microseconds).
     pub fn new(at: i64, kind: v1::record::Kind) -> Self {
