@@ -283,7 +283,8 @@ pub(crate) async fn open_hybrid(
     let time = columns.event_time(name, by_record, spec.event_time.as_ref(), &schema)?;
     let opened = self::iceberg::IcebergSource::open(name, &hybrid.archive.iceberg, Some(&time), access, table, pin)?;
     let title = &hybrid.archive.iceberg.table;
-    let archive = self::hybrid::Archive::new(name, &kafka.spec.topic, title, Arc::new(opened), columns);
+    let archive =
+        self::hybrid::Archive::new(name, &kafka.spec.topic, title, Arc::new(opened), columns).by_record(by_record);
     let (decided, live) = match pin.and_then(|pin| Some((pin, pin.kafka.as_ref()?))) {
         Some((pin, topic)) => {
             let live = KafkaSource::open(name, spec, live, access, Offsets::Pinned(topic)).await?;

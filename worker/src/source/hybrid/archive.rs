@@ -14,7 +14,7 @@ use tidegate_common::time::Window;
 use tidegate_proto::v1;
 use tokio::sync::mpsc;
 
-use super::columns::{Columns, integers, millis};
+use super::columns::{Columns, NO_TIME, integers, millis};
 use super::holding::{Holding, Piece, Read, Span};
 use crate::source::error::{During, SourceError};
 use crate::source::{FoundSplit, Source};
@@ -35,6 +35,8 @@ pub(crate) struct Archive {
     pub(super) source: Arc<dyn Source>,
     pub(super) columns: Columns,
     max_pieces: usize,
+    /// Whether event times are the records' timestamps.
+    is_by_record: bool,
 }
 
 /// The units of an archive.
@@ -57,7 +59,17 @@ impl Archive {
     /// The table `table`, read by `source`, with the topic's partitions and offsets at `columns`.
     pub(crate) fn new(name: &str, topic: &str, table: &str, source: Arc<dyn Source>, columns: Columns) -> Self {
         let (name, topic, table) = (name.to_owned(), topic.to_owned(), table.to_owned());
-        Self { name, topic, table, source, columns, max_pieces: MAX_PIECES }
+        Self { name, topic, table, source, columns, max_pieces: MAX_PIECES, is_by_record: false }
+    }
+
+    /// With event times that are the records' timestamps, or not.
+    pub(crate) fn by_record(self, is_by_record: bool) -> Self {
+        Self { is_by_record, ..self }
+    }
+
+    /// An event time of the archive, in microseconds; none where it is of a record that has none.
+    pub(super) fn timed(&self, micros: Option<i64>) -> Option<i64> {
+        micros.filter(|micros| !self.is_by_record || *micros != NO_TIME * 1_000)
     }
 
     /// With so many pieces at the most.

@@ -14,7 +14,7 @@ use crate::source::event_time::unknown_column;
 /// What Kafka knows of a record, in the topic's columns.
 const KNOWN: &str = "_kafka";
 /// The timestamp of a record that has none, in milliseconds, as Kafka has it.
-const NO_TIME: i64 = -1;
+pub(super) const NO_TIME: i64 = -1;
 /// How such columns are called in an archive unless the spec says so; the second is what Iceberg's sink for Kafka Connect writes.
 const NAMES: [&str; 2] = ["_kafka_", "_kafka_metadata_"];
 

@@ -47,8 +47,8 @@ impl Hole {
         };
         let what = match self {
             Self::Gone { missing, log_start } => format!(
-                "the archive holds nothing from {} to where the topic's log begins, {log_start}: {} in neither; if no record \
-                 was there, or none is missed, say so by switch: {{offsets: {{{partition}: {}}}}}",
+                "the topic's log begins at {log_start}, and the archive holds nothing from {} to there: {} in neither; if no \
+                 record was there, or none is missed, say so by switch: {{offsets: {{{partition}: {}}}}}",
                 missing.start,
                 of(missing),
                 missing.end

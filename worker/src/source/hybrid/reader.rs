@@ -205,7 +205,7 @@ impl Taking {
         let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
         let made = RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)?;
         let times = batch.event_time.iter().zip(mask.values().iter()).filter(|(_, taken)| *taken).map(|(at, _)| at);
-        let times = times.collect::<Int64Array>();
+        let times = times.map(|at| self.shared.archive.timed(at)).collect::<Int64Array>();
         // Only rows without event time are asked for by their place.
         let is_asked = times.null_count() > 0;
         let places =

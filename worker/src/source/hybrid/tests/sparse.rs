@@ -60,3 +60,11 @@ async fn rows_without_event_time_are_named_by_their_place_in_the_unit_whatever_i
     }
     assert_eq!(named, [5, 8], "the unit's first row is offset 0, and 3 is the first one taken");
 }
+
+#[test]
+fn an_event_time_of_a_record_without_a_timestamp_is_none() {
+    let archive = sparse().open_archive();
+    assert_eq!(archive.timed(Some(-1_000)), Some(-1_000), "of a column it is a time like any other");
+    let archive = archive.by_record(true);
+    assert_eq!([Some(-1_000), Some(-1), None].map(|at| archive.timed(at)), [None, Some(-1), None]);
+}
