@@ -227,7 +227,7 @@ impl Core {
             return;
         }
         if backfill.wish == v1::Wish::Cancel {
-            if !backfill.has_remains() {
+            if !backfill.has_remains() && !backfill.is_littered() {
                 self.end(id, v1::Phase::Cancelled, None, out);
             }
             return;
@@ -239,6 +239,8 @@ impl Core {
             return self.end(id, v1::Phase::Partial, None, out);
         }
         match backfill.imbalances() {
+            // Nothing needs the shuffle store any more: it goes before anybody hears of the end.
+            wrong if wrong.is_empty() && backfill.is_littered() => {}
             wrong if wrong.is_empty() && backfill.is_unpublished() => {
                 let staged = record::PhaseChanged { phase: v1::Phase::Staged.into(), evidence: None };
                 self.record(id, record::Kind::Phase(staged), out);

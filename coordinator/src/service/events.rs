@@ -1,6 +1,7 @@
 //! A journal record as an event that operators read.
 
-use tidegate_common::time::EventTime;
+use tidegate_common::ids::TaskId;
+use tidegate_common::time::{EventTime, Span};
 use tidegate_proto::convert;
 use tidegate_proto::v1::{self, record::Kind};
 
@@ -12,6 +13,7 @@ pub(super) fn operator_event((number, record): (u64, &v1::Record)) -> v1::Backfi
         Some(Kind::Prepared(prepared)) => ("prepared", prepared_text(prepared)),
         Some(Kind::Planned(planned)) => ("planned", planned_text(planned)),
         Some(Kind::HandIn(accepted)) => ("hand_in", hand_in_text(accepted)),
+        Some(Kind::Sliced(sliced)) => ("sliced", sliced_text(sliced)),
         Some(Kind::Sealed(intent)) => ("sealed", intent_text(intent)),
         Some(Kind::Ended(ended)) => ("ended", ended_text(ended)),
         Some(Kind::Parked(parked)) => ("parked", parked_text(parked)),
@@ -79,9 +81,23 @@ fn planned_text(planned: &v1::record::SourcePlanned) -> String {
     )
 }
 
+fn sliced_text(sliced: &v1::record::Sliced) -> String {
+    let (width, buckets) = (Span::from_micros(sliced.slice), sliced.buckets);
+    format!("output {} is joined in slices of {width} and {buckets} buckets", sliced.output)
+}
+
 fn hand_in_text(accepted: &v1::record::HandInAccepted) -> String {
     let Some(hand_in) = &accepted.hand_in else { return String::new() };
     let files: usize = hand_in.outputs.iter().map(|part| part.files.len()).sum();
+    if let Ok(TaskId::Join(..)) = convert::task_id(accepted.task) {
+        return format!(
+            "{} slices [{},{}): {} anchors joined, {files} files",
+            task_text(accepted.task),
+            hand_in.first_unit,
+            hand_in.end_unit,
+            hand_in.rows_read
+        );
+    }
     format!(
         "{} units [{},{}) of {}: {} rows read, {files} files",
         task_text(accepted.task),

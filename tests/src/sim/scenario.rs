@@ -139,6 +139,8 @@ fn output(chance: &mut Chance, at: u64) -> CoreOutput {
         staged: chance.one_in(4),
         replaces: chance.one_in(5),
         dead_letters: None,
+        slice: None,
+        buckets: None,
     }
 }
 
