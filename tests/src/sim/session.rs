@@ -209,7 +209,7 @@ impl World {
             Some(Work::Commit(v1::CommitWork { intent: Some(intent), cancel })) => {
                 Body::Commit(Box::new(Committing::new(intent, cancel)))
             }
-            Some(Work::Read(v1::ReadWork { task: Some(task), next_unit, gate })) => {
+            Some(Work::Read(v1::ReadWork { task: Some(task), next_unit, gate, .. })) => {
                 if let Some(gate) = gate {
                     self.gate_moved(at, &grant.id, gate.value());
                 }

@@ -193,7 +193,7 @@ impl World {
         for (run, task) in runs {
             match task {
                 TaskId::Read(..) => self.ask_to_leave(at, run),
-                TaskId::Commit(..) => {}
+                TaskId::Commit(..) | TaskId::Join(..) | TaskId::Clean => {}
                 TaskId::Prepare | TaskId::Enumerate(_) => self.give_back(at, run),
             }
         }

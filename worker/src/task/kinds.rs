@@ -47,6 +47,7 @@ impl TaskBody for Kinds {
             Work::Enumerate(work) => self.enumerate(&opened, &context, &work).await,
             Work::Read(work) => self.read(&opened, context, work).await,
             Work::Commit(work) => self.commit(&opened, &context, work).await,
+            Work::Join(_) | Work::Clean(_) => Err(another_kind()),
         }
     }
 }

@@ -93,6 +93,6 @@ impl OutputPort for IcebergPort {
 
     async fn close(&mut self) -> Result<Closed, TaskError> {
         let closed = self.writer.close().await?;
-        Ok(Closed { files: closed.files, iceberg: closed.iceberg })
+        Ok(Closed { files: closed.files, iceberg: closed.iceberg, shuffled: None })
     }
 }

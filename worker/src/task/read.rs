@@ -76,6 +76,8 @@ pub struct Closed {
     pub files: Vec<v1::DataFile>,
     /// Their Iceberg metadata; only the sink decodes it.
     pub iceberg: Bytes,
+    /// Of an output that joins: its rows, which wait for that in the shuffle store.
+    pub shuffled: Option<v1::ShuffleObject>,
 }
 
 /// What to read, and how.

@@ -189,7 +189,7 @@ impl Account {
             }
             Some(Kind::Phase(changed)) => self.phase = changed.phase(),
             Some(Kind::Retried(_)) => self.phase = v1::Phase::Running,
-            Some(Kind::Term(_) | Kind::Parked(_) | Kind::Wish(_)) | None => {}
+            Some(Kind::Term(_) | Kind::Parked(_) | Kind::Wish(_) | Kind::Sliced(_)) | None => {}
         }
         Ok(())
     }

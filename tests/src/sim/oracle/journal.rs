@@ -20,7 +20,7 @@ impl Oracle {
             Some(Kind::Created(_)) => self.books[ix].created = true,
             Some(Kind::Term(raised)) => self.term_raised(ix, raised.term),
             Some(Kind::Prepared(_)) => self.books[ix].phase = v1::Phase::Enumerating,
-            Some(Kind::Planned(_)) => {}
+            Some(Kind::Planned(_) | Kind::Sliced(_)) => {}
             Some(Kind::HandIn(accepted)) => self.hand_in(ix, accepted),
             Some(Kind::Sealed(intent)) => self.sealed(ix, intent),
             Some(Kind::Publishing(publishing)) => self.publishing(ix, publishing),

@@ -350,6 +350,6 @@ impl OutputPort for Memory {
         let rows = self.held.len() as u64;
         let iceberg: Vec<u8> = self.held.drain(..).flat_map(i64::to_le_bytes).collect();
         let file = v1::DataFile { path: "memory".to_owned(), rows, bytes: rows * 8 };
-        Ok(Closed { files: vec![file], iceberg: iceberg.into() })
+        Ok(Closed { files: vec![file], iceberg: iceberg.into(), shuffled: None })
     }
 }
