@@ -72,8 +72,8 @@ fn output(passed: u64, committed: u64) -> v1::OutputState {
             branch_marker: String::new(),
             time_column: String::new(),
             head_before: 0,
-                inputs: Vec::new(),
-            }),
+            inputs: Vec::new(),
+        }),
         rows_read: passed + 76,
         rows_passed: passed,
         rows_filtered: 76,
@@ -93,9 +93,9 @@ fn output(passed: u64, committed: u64) -> v1::OutputState {
         staged_snapshot: 0,
         replaces: false,
         dead_letters_expected: None,
-    }
         join: None,
     }
+}
 
 /// One that goes on.
 pub(crate) fn running() -> v1::Backfill {
