@@ -1,8 +1,9 @@
 //! Slices: the grid on event time by which several sources are joined.
 //!
 //! A window is cut into slices of one width; each row of a join's result belongs to the slice that holds its anchor's
-//! event time. The same grid goes on beyond both ends of the window, where its pieces are *cells*: rows are kept by the
-//! cell of their own event time, and a slice needs the cells that its sources reach into.
+//! event time. Beyond both ends of the window go on pieces of the same width; all of them are *cells*: rows are kept by the
+//! cell of their own event time, and a slice needs the cells that its sources reach into. The cell of a slice holds that
+//! slice and nothing else.
 
 use std::ops::{Range, RangeInclusive};
 
@@ -80,7 +81,21 @@ impl Slices {
 
     /// The cell of an event time: that of slice `n` is `n`; those before the window are negative.
     pub fn cell_of(self, at: EventTime) -> i64 {
-        at.as_micros().saturating_sub(self.window.from().as_micros()).div_euclid(self.width)
+        let of = |origin: EventTime| at.as_micros().saturating_sub(origin.as_micros()).div_euclid(self.width);
+        match at < self.window.to() {
+            true => of(self.window.from()),
+            false => i64::from(self.count()).saturating_add(of(self.window.to())),
+        }
+    }
+
+    /// Where a cell begins.
+    fn start_of(self, cell: i64) -> i64 {
+        let count = i64::from(self.count());
+        let (origin, steps) = match cell < count {
+            true => (self.window.from(), cell),
+            false => (self.window.to(), cell - count),
+        };
+        origin.as_micros().saturating_add(self.width.saturating_mul(steps))
     }
 
     /// The cells that hold what an anchor in `[first, end)` meets of a source of that reach.
@@ -91,11 +106,10 @@ impl Slices {
 
     /// The slices that need something of the cells `[first, last]` of a source of that reach.
     pub fn needing(self, cells: RangeInclusive<i64>, reach: Reach) -> Range<u32> {
-        let from = self.window.from().as_micros();
-        let start = |cell: i64| from.saturating_add(self.width.saturating_mul(cell));
         // An anchor at t meets [t + low, t + high]: it is needed by those in [start - high, end - low).
-        let lowest = start(*cells.start()).saturating_sub(reach.high.as_micros());
-        let behind = start(cells.end().saturating_add(1)).saturating_sub(1).saturating_sub(reach.low.as_micros());
+        let lowest = self.start_of(*cells.start()).saturating_sub(reach.high.as_micros());
+        let end = self.start_of(cells.end().saturating_add(1));
+        let behind = end.saturating_sub(1).saturating_sub(reach.low.as_micros());
         let slice = |at: i64| self.cell_of(EventTime::from_micros(at));
         let clamped = |slice: i64| u32::try_from(slice.clamp(0, i64::from(self.count()))).unwrap_or(0);
         let (first, end) = (clamped(slice(lowest)), clamped(slice(behind).saturating_add(1)));

@@ -339,8 +339,7 @@ impl Backfill {
                     };
                     wrong.extend(input.account.imbalances(&spec.name, name, &source.account));
                 }
-                let anchors = join.inputs.first().map_or(0, |anchor| anchor.account.shuffled);
-                wrong.extend(output.account.join_imbalances(&spec.name, anchors, staged));
+                wrong.extend(output.account.join_imbalances(&spec.name, join.anchors, staged));
             } else if let Some(source) = output.source.and_then(|at| self.sources.get(at.get() as usize)) {
                 wrong.extend(output.account.imbalances(&spec.name, &source.account, staged));
                 wrong.extend(spec.dead_letters.and_then(|_| output.account.unkept(&spec.name, &source.account)));

@@ -46,6 +46,8 @@ pub(super) struct Join {
     slices: Option<Slices>,
     buckets: u32,
     objects: BTreeMap<u64, Object>,
+    /// Rows of the anchor that are to be joined.
+    pub(super) anchors: u64,
     accepted: u64,
     accepted_bytes: u64,
     live_bytes: u64,
@@ -66,6 +68,7 @@ impl Join {
             slices: None,
             buckets: 0,
             objects: BTreeMap::new(),
+            anchors: 0,
             accepted: 0,
             accepted_bytes: 0,
             live_bytes: 0,
@@ -104,6 +107,9 @@ impl Join {
         if object.first_cell > object.last_cell {
             return Some(format!("it shuffled cells {} to {}", object.first_cell, object.last_cell));
         }
+        if object.anchors > if input == 0 { object.rows } else { 0 } {
+            return Some(format!("{} anchors among {} rows", object.anchors, object.rows));
+        }
         let needing = self.needing(input, object);
         let begun = self.running.iter().map(|(first, end)| *first..*end).chain(self.joined.iter().cloned());
         let late = begun.into_iter().find(|begun| begun.start < needing.end && needing.start < begun.end)?;
@@ -130,6 +136,7 @@ impl Join {
             input.account.book(part);
         }
         let Some(object) = &part.shuffled else { return };
+        self.anchors += if at == 0 { object.anchors } else { 0 };
         let slices = self.needing(at, object);
         self.accepted_bytes += object.bytes;
         if slices.is_empty() {
@@ -288,6 +295,7 @@ impl Join {
             buckets: self.buckets,
             live_bytes: self.live_bytes,
             peak_bytes: self.peak_bytes,
+            anchors: self.anchors,
             running: lengths(&mut self.running.iter().map(|(first, end)| *first..*end)),
         }
     }

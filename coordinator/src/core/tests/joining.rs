@@ -43,6 +43,7 @@ fn shuffled(source: &str, number: u64, first: u32, end: u32) -> v1::HandIn {
         rows,
         first_cell: i64::from(first) / 2,
         last_cell: i64::from(end - 1) / 2,
+        anchors: if source == "s0" { rows } else { 0 },
         ..Default::default()
     };
     let part = v1::OutputPart { rows_read: rows, rows_passed: rows, shuffled: Some(object), ..Default::default() };
