@@ -1,0 +1,1 @@
+//! The shuffle store against plain vectors.
