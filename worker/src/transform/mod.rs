@@ -10,6 +10,7 @@
 mod catalog;
 mod closed_list;
 mod error;
+mod joined;
 mod limits;
 mod program;
 mod query;
