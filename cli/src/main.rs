@@ -3,6 +3,7 @@
 //! It is thin: it reads the command line and the configuration, calls the room that does the work, shows what came of
 //! it and ends with the exit code of the contract. It refuses to decide anything about a backfill.
 
+mod archive;
 mod args;
 mod client;
 mod commands;

@@ -64,6 +64,9 @@ struct SavedSource {
     /// Of a Kafka topic.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     range: Option<TopicRange>,
+    /// Of a hybrid source: what of each partition is read from the archive; `range` is what comes from the topic.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    archive: Vec<OffsetRange>,
     pins: Vec<Pin>,
 }
 
@@ -256,39 +259,43 @@ fn source(source: &SourceSurvey) -> SavedSource {
         files: source.found.files,
         rows: source.found.rows_in_range,
         bytes: source.found.bytes_in_range,
-        state: source.state.as_ref().filter(|state| state.kafka.is_none()).map(state),
+        state: source.state.as_ref().filter(|state| !state.table_uuid.is_empty()).map(state),
         range: source.state.as_ref().and_then(|state| state.kafka.as_ref()).map(range),
+        archive: source.state.iter().flat_map(|state| &state.archive).map(offsets).collect(),
         pins: source.pins.iter().map(pin).collect(),
     }
 }
 
 fn range(pin: &v1::KafkaPin) -> TopicRange {
-    let offsets =
-        pin.ranges.iter().map(|range| OffsetRange { partition: range.partition, start: range.start, end: range.end });
     TopicRange {
         topic_id: pin.topic_id.clone(),
         partitions: pin.partitions,
-        offsets: offsets.collect(),
+        offsets: pin.ranges.iter().map(offsets).collect(),
         format: pin.format.iter().map(|byte| format!("{byte:02x}")).collect(),
     }
+}
+
+fn offsets(range: &v1::KafkaRange) -> OffsetRange {
+    OffsetRange { partition: range.partition, start: range.start, end: range.end }
+}
+
+/// The ranges that are saved: of each partition one, and that a range.
+fn kafka_ranges(saved: &[OffsetRange]) -> Result<Vec<v1::KafkaRange>, Damage> {
+    let mut seen = std::collections::BTreeSet::new();
+    if !saved.iter().all(|range| seen.insert(range.partition) && 0 <= range.start && range.start <= range.end) {
+        return Err(Damage::Edited("a range of offsets"));
+    }
+    let range = |range: &OffsetRange| v1::KafkaRange { partition: range.partition, start: range.start, end: range.end };
+    Ok(saved.iter().map(range).collect())
 }
 
 fn kafka_pin(source: &str, range: &TopicRange) -> Result<v1::KafkaPin, Damage> {
     let digits =
         range.format.as_bytes().chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok());
     let format: Option<Vec<u8>> = digits.collect();
-    let ranges = range.offsets.iter().map(|range| v1::KafkaRange {
-        partition: range.partition,
-        start: range.start,
-        end: range.end,
-    });
-    let mut seen = std::collections::BTreeSet::new();
-    if !range.offsets.iter().all(|range| seen.insert(range.partition) && 0 <= range.start && range.start <= range.end) {
-        return Err(Damage::Edited("a range of offsets"));
-    }
     Ok(v1::KafkaPin {
         topic_id: range.topic_id.clone(),
-        ranges: ranges.collect(),
+        ranges: kafka_ranges(&range.offsets)?,
         format: format.ok_or_else(|| Damage::Format(source.to_owned()))?.into(),
         partitions: range.partitions,
     })
@@ -316,16 +323,14 @@ fn output(output: &OutputSurvey) -> SavedOutput {
 }
 
 fn expected_source(source: &SavedSource) -> Result<v1::ExpectedSource, Damage> {
-    let state = source.state.as_ref().map(|state| -> Result<_, Damage> {
+    let mut pin = v1::SourcePin { source: source.name.clone(), ..Default::default() };
+    if let Some(state) = &source.state {
         let snapshot = state.snapshot.as_ref().map(|text| text.parse().map_err(|_| Damage::Snapshot(text.clone())));
-        let (name, table_uuid) = (source.name.clone(), state.table_uuid.clone());
-        let (snapshot, schema_id) = (snapshot.transpose()?, state.schema_id);
-        Ok(v1::SourcePin { source: name, table_uuid, snapshot, schema_id, kafka: None })
-    });
-    let range = source.range.as_ref().map(|range| -> Result<_, Damage> {
-        let kafka = Some(kafka_pin(&source.name, range)?);
-        Ok(v1::SourcePin { source: source.name.clone(), kafka, ..Default::default() })
-    });
+        (pin.table_uuid, pin.snapshot, pin.schema_id) =
+            (state.table_uuid.clone(), snapshot.transpose()?, state.schema_id);
+    }
+    pin.kafka = source.range.as_ref().map(|range| kafka_pin(&source.name, range)).transpose()?;
+    pin.archive = kafka_ranges(&source.archive)?;
     Ok(v1::ExpectedSource {
         name: source.name.clone(),
         digest: source.digest.clone(),
@@ -333,7 +338,7 @@ fn expected_source(source: &SavedSource) -> Result<v1::ExpectedSource, Damage> {
         rows: source.rows,
         bytes: source.bytes,
         pins: source.pins.iter().map(file_pin).collect::<Result<_, _>>()?,
-        state: state.or(range).transpose()?,
+        state: (source.state.is_some() || source.range.is_some()).then_some(pin),
     })
 }
 

@@ -210,6 +210,7 @@ impl Summary {
                 SourceKind::Iceberg { table, snapshot: None } => ("iceberg", table.to_string()),
                 SourceKind::Iceberg { table, snapshot: Some(at) } => ("iceberg", format!("{table} @ snapshot {at}")),
                 SourceKind::Kafka(kafka) => ("kafka", kafka.spec.topic.clone()),
+                SourceKind::Hybrid(both) => ("hybrid", format!("{}, then {}", both.table, both.live.spec.topic)),
                 SourceKind::Generate(made) => ("generate", crate::figures::plural(made.rows, "row")),
             };
             SummarySource { name: source.name.clone(), kind, from }

@@ -10,6 +10,8 @@ use crate::output;
 
 /// Microseconds of a thousand years: no unit is wider whose records have bounds.
 const UNBOUNDED: i64 = 365_250 * 86_400_000_000;
+/// Partitions that are named one by one.
+const NAMED: usize = 5;
 
 /// A pinned range of a topic, beside its log.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -94,7 +96,14 @@ fn partition(range: &PartitionRange) -> Partition {
 /// What a source consists of, counted: files and rows, or partitions and records.
 pub(crate) fn counted(source: &SourceSurvey) -> (String, String) {
     let (parts, rows) = if source.topic.is_some() { ("partition", "record") } else { ("file", "row") };
-    (plural(source.found.files, parts), plural(source.found.rows_in_range, rows))
+    let rows = plural(source.found.rows_in_range, rows);
+    match &source.archive {
+        Some(archive) => {
+            let parts = plural(source.found.files.saturating_sub(archive.files), parts);
+            (format!("{}, {parts}", plural(archive.files, "file")), rows)
+        }
+        None => (plural(source.found.files, parts), rows),
+    }
 }
 
 /// How wide a unit is, in microseconds; one that nothing bounds is as wide as all of time.
@@ -105,11 +114,25 @@ pub(crate) fn width(micros: i64) -> String {
 /// From when to when a source's rows are: by the bounds of its units, or of a topic by its first and last timestamps. None
 /// where there is nothing to read.
 pub(crate) fn times(source: &SourceSurvey) -> Option<String> {
-    let (low, high) = match &source.topic {
-        Some(range) => range.times()?,
-        None => Some((source.found.low, source.found.high)).filter(|(low, high)| low <= high)?,
+    let archived = source.archive.as_ref().and_then(|archive| archive.times);
+    let own = match &source.topic {
+        Some(range) => range.times(),
+        None => Some((source.found.low, source.found.high)).filter(|(low, high)| low <= high),
     };
+    let both = archived.into_iter().chain(own);
+    let (low, high) = both.reduce(|(low, high), (from, to)| (low.min(from), high.max(to)))?;
     Some(format!("{} to {}", second(low), second(high)))
+}
+
+/// What was found of a source, less what comes from its archive.
+pub(crate) fn of_topic(source: &SourceSurvey) -> v1::Enumerated {
+    let Some(archive) = &source.archive else { return source.found.clone() };
+    let (rows, gaps, _) = archive.counted();
+    v1::Enumerated {
+        rows_in_range: source.found.rows_in_range.saturating_sub(rows + gaps),
+        rows_pruned: source.found.rows_pruned.saturating_sub(archive.rows_pruned),
+        ..source.found.clone()
+    }
 }
 
 fn to_read(found: &v1::Enumerated) -> u64 {
@@ -150,6 +173,30 @@ pub(crate) fn reading(range: &TopicRange, found: &v1::Enumerated) -> Option<Stri
         }
         (Some(_), None) => format!("{offsets}, and the window holds none of them by the time index"),
         (None, _) => format!("{offsets}, whatever the window: event_time.out_of_orderness would narrow them"),
+    })
+}
+
+/// What the topic has lost of what is asked for from `from` on, in microseconds, where it begins later: by its first records'
+/// timestamps.
+pub(crate) fn short(range: &TopicRange, from: i64) -> Option<String> {
+    let begins_later = |part: &&PartitionRange| {
+        part.log_start > 0 && part.start == part.log_start && part.first.is_none_or(|first| first > from)
+    };
+    let late: Vec<&PartitionRange> = range.partitions.iter().filter(begins_later).collect();
+    let said = |part: &&PartitionRange| {
+        let first = part.first.map_or_else(String::new, |first| format!(", {}", second(first)));
+        format!("offset {}{first} in partition {}", part.log_start, part.partition)
+    };
+    let named: Vec<String> = late.iter().take(NAMED).map(said).collect();
+    let more = late.len().saturating_sub(NAMED);
+    let more = if more > 0 { format!(" and so {} more", plural(more as u64, "partition")) } else { String::new() };
+    (!late.is_empty()).then(|| {
+        format!(
+            "{} is asked for, and the topic begins later: with {}{more}; what was before is gone from it. Where a table keeps \
+             it, read both as one source: `hybrid: {{archive: {{iceberg: …}}, live: {{kafka: …}}}}`",
+            second(from),
+            named.join("; ")
+        )
     })
 }
 
@@ -228,6 +275,21 @@ mod tests {
         eaten.partitions[0].log_start = 15;
         assert_eq!(headroom(&eaten, 0), "3 offsets are gone already");
         assert_eq!(headroom(&TopicRange::default(), 0), "nothing to keep");
+    }
+
+    #[test]
+    fn a_topic_that_begins_later_than_what_is_asked_for_says_so_and_what_to_do() {
+        let mut range = range(None);
+        range.partitions[0].start = 10;
+        let said = short(&range, 4 * HOUR).unwrap();
+        assert!(said.contains("with offset 10, 1970-01-01T05:00:00Z in partition 3;"), "{said}");
+        assert!(said.starts_with("1970-01-01T04:00:00Z is asked for") && said.contains("`hybrid: {archive"), "{said}");
+        assert_eq!(short(&range, 5 * HOUR), None, "it reaches back so far");
+        range.partitions[0].log_start = 0;
+        range.partitions[0].start = 0;
+        assert_eq!(short(&range, 0), None, "nothing was ever before");
+        (range.partitions[0].log_start, range.partitions[0].start) = (10, 12);
+        assert_eq!(short(&range, 0), None, "nothing before it is asked for");
     }
 
     #[test]

@@ -5,7 +5,6 @@ use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
-const WEATHER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/flights/weather/weather.parquet");
 const SPEC: &str = "\
 version: 1
 kind: backfill
@@ -18,6 +17,12 @@ outputs:
   weather: {table: air.weather, sql: 'SELECT time_hour, origin, temp FROM weather'}
 ";
 
+/// Of the clone that cargo runs this in.
+fn weather() -> PathBuf {
+    let own = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    Path::new(&own).join("../examples/flights/weather/weather.parquet")
+}
+
 /// A folder of its own, with weather in it, and what is run there.
 struct World {
     folder: tempfile::TempDir,
@@ -28,7 +33,7 @@ impl World {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("spec.yaml"), SPEC).unwrap();
-        std::fs::copy(WEATHER, folder.path().join("weather.parquet")).unwrap();
+        std::fs::copy(weather(), folder.path().join("weather.parquet")).unwrap();
         Self { folder, coordinator: "http://127.0.0.1:9".to_owned() }
     }
 

@@ -54,7 +54,8 @@ impl v1::ExpectedSource {
         if now == self.state.as_ref() {
             return None;
         }
-        if now.is_some_and(|now| now.kafka.is_some()) {
+        let same_table = now.map(|now| now.snapshot) == self.state.as_ref().map(|state| state.snapshot);
+        if now.is_some_and(|now| now.kafka.is_some()) && same_table {
             return Some("another range of the topic was pinned".to_owned());
         }
         let said = |pin: Option<&v1::SourcePin>| match pin.map(|pin| pin.snapshot) {

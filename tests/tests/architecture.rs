@@ -6,6 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use tidegate_tests::sandbox::root;
+
 /// The most lines of a file before its tests.
 const MAX_LINES: usize = 450;
 /// Which rooms each room may see.
@@ -35,10 +37,6 @@ const STRANGERS: [(&str, &[&str]); 6] = [
     ("worker/src/storage", &["session", "sink", "source", "task", "transform"]),
     ("worker/src/access", &["session", "sink", "source", "storage", "task", "transform"]),
 ];
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap()
-}
 
 fn metadata() -> serde_json::Value {
     let output = Command::new(env!("CARGO"))

@@ -11,11 +11,12 @@ use arrow::datatypes::{DataType, Int32Type, TimeUnit, TimestampMicrosecondType};
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReaderBuilder};
 use parquet::basic::Compression;
 use parquet::file::statistics::Statistics;
+use tidegate_tests::sandbox::root;
 
 const HOUR: i64 = 3_600_000_000;
 
 fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/flights")
+    root().join("examples/flights")
 }
 
 fn months() -> Vec<PathBuf> {

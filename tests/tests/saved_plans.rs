@@ -3,7 +3,8 @@
 
 use std::path::Path;
 
-use tidegate_tests::sandbox::{Ended, Scenario, World, must_be_exact};
+use tidegate_tests::sandbox::kafka::{Isolation, Record, Replay};
+use tidegate_tests::sandbox::{BEGIN, Broker, Ended, Scenario, World, must_be_exact};
 
 const PLAN: &str = "plan.json";
 
@@ -105,4 +106,54 @@ async fn given_a_plan_that_was_edited_when_it_is_applied_then_it_is_refused_and_
     refused.saying(&["plan.json was damaged or edited", "make it again"]);
     scenario.world.write(PLAN, &saved[..saved.len() / 2]);
     scenario.world.run(&["apply", PLAN, "--yes"]).await.with(4).saying(&["plan.json was damaged or edited"]);
+}
+
+/// A topic of two partitions with `count` records each.
+async fn topic(broker: &Broker, count: i64) -> String {
+    let topic = Broker::name("planned");
+    broker.create_topic(&topic, 2, &[]).await;
+    produce(broker, &topic, count);
+    topic
+}
+
+fn produce(broker: &Broker, topic: &str, count: i64) {
+    let record = |at: i64| Record::to((at % 2).try_into().unwrap()).value(format!("{at}")).at(BEGIN / 1_000 + at);
+    broker.produce(topic, &(0..2 * count).map(record).collect::<Vec<_>>());
+}
+
+/// The replay of a topic by a saved plan, with those who carry it out.
+async fn planned(broker: &Broker, topic: &str) -> Replay {
+    let mut replay = Replay::of(broker, topic);
+    let planned = replay.world.run(&["plan", Replay::SPEC, "--out", PLAN, "--detailed-exitcode"]).await.with(10);
+    planned.saying(&["saved to plan.json"]);
+    replay.world.start_coordinator().await;
+    replay.world.start_worker("w-1", 2);
+    replay
+}
+
+#[tokio::test]
+async fn given_records_that_came_when_the_plan_of_a_topic_is_applied_then_exactly_its_offsets_are_read() {
+    let broker = Broker::shared().await;
+    let topic = topic(broker, 50).await;
+    let expected = broker.content(&topic, Isolation::Committed);
+    let replay = planned(broker, &topic).await;
+    produce(broker, &topic, 30);
+
+    replay.world.run(&["apply", PLAN, "--yes"]).await.with(0).saying(&["SUCCEEDED"]);
+    replay.must_hold(&expected);
+    replay.world.run(&["apply", PLAN, "--yes"]).await.with(0).saying(&["nothing to do"]);
+    replay.must_hold(&expected);
+}
+
+#[tokio::test]
+async fn given_a_topic_that_was_made_again_when_its_plan_is_applied_then_nothing_is_made_and_it_is_named() {
+    let broker = Broker::shared().await;
+    let topic = topic(broker, 50).await;
+    let replay = planned(broker, &topic).await;
+    // As many records at the same offsets: only its id tells that it is another topic.
+    broker.recreate_topic(&topic, 2, &[]).await;
+    produce(broker, &topic, 50);
+
+    replay.world.run(&["apply", PLAN, "--yes"]).await.with(4).saying(&[&topic, "created again"]);
+    nothing_was_made(&replay.world);
 }

@@ -1,10 +1,11 @@
-//! The python environment that the tests check tables with.
+//! The python environments that the tests check tables with and the bench runs Spark in.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use crate::maven;
 use crate::shelf::{self, at, root};
 use crate::steps::{self, Failed, Step};
 
@@ -16,17 +17,34 @@ pub(crate) fn python() -> Result<PathBuf, Failed> {
     let requirements = root().join(REQUIREMENTS);
     let wanted = fs::read(&requirements).map_err(|error| at(&requirements, &error))?;
     let version = python_version()?;
-    let folder = shelf::on("tidegate-venv", &[version.as_bytes(), &wanted], |environment| {
-        steps::run([
-            Step::new("python environment", "python3").arg("-m").arg("venv").arg("--clear").arg(environment).aside(),
-            ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input", "--requirement"]
-                .into_iter()
-                .fold(Step::new("python packages", environment.join("bin/python")), Step::arg)
-                .arg(&requirements)
-                .aside(),
-        ])
-    })?;
+    let folder =
+        shelf::on("tidegate-venv", &[version.as_bytes(), &wanted], |environment| make(environment, &requirements))?;
     Ok(folder.join("bin/python"))
+}
+
+/// The folder of what the bench holds Tidegate's reading of Kafka against: Spark's environment (`venv`) and its jars
+/// (`jars`).
+pub(crate) fn spark() -> Result<PathBuf, Failed> {
+    maven::jdk()?;
+    let (requirements, pinned) =
+        (maven::ingredient("bench/kafka/spark.txt")?, maven::ingredient("bench/kafka/spark.xml")?);
+    let version = python_version()?;
+    shelf::on("tidegate-spark", &[version.as_bytes(), &requirements.content, &pinned.content], |folder| {
+        make(&folder.join("venv"), &requirements.path)?;
+        maven::fetch("artifacts of Spark", &pinned, &folder.join("jars"))
+    })
+}
+
+/// Makes an environment that has all that the file `requirements` names.
+fn make(environment: &Path, requirements: &Path) -> Result<(), Failed> {
+    steps::run([
+        Step::new("python environment", "python3").arg("-m").arg("venv").arg("--clear").arg(environment).aside(),
+        ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input", "--requirement"]
+            .into_iter()
+            .fold(Step::new("python packages", environment.join("bin/python")), Step::arg)
+            .arg(requirements)
+            .aside(),
+    ])
 }
 
 fn python_version() -> Result<String, Failed> {

@@ -35,18 +35,23 @@ pub(crate) fn jdk() -> Result<Vec<u8>, Failed> {
 
 /// Puts the artifacts that `pinned` names, and all that they need to run, into `jars`.
 pub(crate) fn fetch(name: &'static str, pinned: &Ingredient, jars: &Path) -> Result<(), Failed> {
+    dependencies("dependency:copy-dependencies", name, pinned, jars)
+}
+
+/// Puts what the archives that `pinned` names hold into `folder`.
+pub(crate) fn unpack(name: &'static str, pinned: &Ingredient, folder: &Path) -> Result<(), Failed> {
+    dependencies("dependency:unpack-dependencies", name, pinned, folder)
+}
+
+fn dependencies(goal: &str, name: &'static str, pinned: &Ingredient, folder: &Path) -> Result<(), Failed> {
     asked("mvn", "--version")?;
-    let output = format!("-DoutputDirectory={}", jars.display());
-    let copy = [
-        "--batch-mode",
-        "--quiet",
-        "-Dstyle.color=never",
-        "dependency:copy-dependencies",
-        "-DincludeScope=runtime",
-        "--file",
-    ];
+    let output = format!("-DoutputDirectory={}", folder.display());
+    // Where Maven notes what it has unpacked: beside it, and not in the clone.
+    let markers = format!("-DmarkersDirectory={}", folder.join("markers").display());
+    let words = ["--batch-mode", "--quiet", "-Dstyle.color=never", goal, "-DincludeScope=runtime", "--file"];
     // Maven ends with the codes of a terminal on stdout, even when it is quiet.
-    steps::run([copy.into_iter().fold(Step::new(name, "mvn").aside(), Step::arg).arg(&pinned.path).arg(output)])
+    let maven = words.into_iter().fold(Step::new(name, "mvn").aside(), Step::arg).arg(&pinned.path);
+    steps::run([maven.arg(output).arg(markers)])
 }
 
 fn asked(program: &str, argument: &str) -> Result<Vec<u8>, Failed> {
@@ -57,7 +62,7 @@ fn asked(program: &str, argument: &str) -> Result<Vec<u8>, Failed> {
 
 fn needed(what: &str) -> Failed {
     Failed::new(format!(
-        "{what}: the tests run a REST catalog and a Kafka broker in Java and need a JDK, {JAVA} or newer, and Maven; \
+        "{what}: the tests run a REST catalog, a Kafka broker and a schema registry in Java and need a JDK, {JAVA} or newer, and Maven; \
          install them (Debian: openjdk-{JAVA}-jdk-headless and maven)"
     ))
 }
@@ -74,7 +79,7 @@ mod tests {
 
     #[test]
     fn every_artifact_is_pinned() {
-        for file in ["tests/java/pom.xml", "tests/java/kafka.xml"] {
+        for file in ["tests/java/pom.xml", "tests/java/kafka.xml", "tests/java/registry.xml", "bench/kafka/spark.xml"] {
             let artifacts = String::from_utf8(ingredient(file).unwrap().content).unwrap();
             let of = |tag: &str| artifacts.matches(tag).count();
             assert_eq!(

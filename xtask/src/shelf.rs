@@ -30,9 +30,10 @@ pub(crate) fn on(
     Ok(folder)
 }
 
-/// The clone.
+/// The clone: the one that cargo runs this in, for another one that shares the target folder may have compiled it.
 pub(crate) fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+    let own = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    Path::new(&own).join("..")
 }
 
 /// A failure at a file.

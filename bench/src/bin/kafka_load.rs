@@ -6,12 +6,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
-use rdkafka::Message;
-use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tidegate_common::clock::monotonic;
+use tidegate_worker::kafka::drain::{self, Drained};
 
 type Failed = Box<dyn std::error::Error>;
 
@@ -37,12 +35,6 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-fn partitions(consumer: &impl Consumer, topic: &str) -> Result<i32, Failed> {
-    let metadata = consumer.fetch_metadata(Some(topic), Duration::from_secs(30))?;
-    let found = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
-    Ok(i32::try_from(found)?)
 }
 
 fn fill(servers: &str, topic: &str, avro: bool, events: i64) -> Result<(), Failed> {
@@ -136,34 +128,14 @@ fn write_long(out: &mut Vec<u8>, number: i64) {
     out.push(left.to_le_bytes()[0]);
 }
 
-/// Reads every record of the topic and counts its bytes, with the settings that a replay has.
+/// Takes every record of the topic by the bulk call and counts its bytes, with librdkafka's own settings but for those
+/// that hold up a topic which nobody writes to.
 fn drain(servers: &str, topic: &str) -> Result<(), Failed> {
-    let consumer: BaseConsumer = ClientConfig::new()
-        .set("bootstrap.servers", servers)
-        .set("group.id", "drain")
-        .set("enable.auto.commit", "false")
-        .set("enable.partition.eof", "true")
-        .set("fetch.queue.backoff.ms", "2")
-        .set("queued.min.messages", "1000000")
-        .create()?;
-    let mut wanted = TopicPartitionList::new();
-    for partition in 0..partitions(&consumer, topic)? {
-        wanted.add_partition_offset(topic, partition, Offset::Beginning)?;
-    }
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", servers).set("fetch.queue.backoff.ms", "2").set("fetch.wait.max.ms", "10");
+    config.set("queued.min.messages", "1000000");
     let began = monotonic();
-    consumer.assign(&wanted)?;
-    let (mut open, mut records, mut bytes) = (wanted.count(), 0_u64, 0_usize);
-    while open > 0 {
-        match consumer.poll(Duration::from_secs(30)) {
-            Some(Ok(message)) => {
-                records += 1;
-                bytes += message.payload().map_or(0, <[u8]>::len);
-            }
-            Some(Err(KafkaError::PartitionEOF(_))) => open -= 1,
-            Some(Err(error)) => return Err(error.into()),
-            None => return Err("nothing came for 30 s".into()),
-        }
-    }
+    let Drained { records, bytes } = drain::drain(&config, topic)?;
     let seconds = monotonic().since(began).as_secs_f64();
     println!("{{\"records\": {records}, \"bytes\": {bytes}, \"seconds\": {seconds:.3}}}");
     Ok(())

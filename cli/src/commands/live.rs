@@ -1,7 +1,7 @@
 //! The live job of a spec: whose group it is, and whether it runs.
 
+use tidegate_common::spec::Resolved;
 use tidegate_common::spec::model::LiveSpec;
-use tidegate_common::spec::{Resolved, SourceKind};
 use tidegate_worker::access::Access;
 use tidegate_worker::checkpoint::{Activity, Brokers, Scope, Settings, TopicScope};
 
@@ -36,7 +36,7 @@ impl LiveGroup {
 pub(super) fn groups(spec: &Resolved, live: &LiveSpec) -> Result<Vec<LiveGroup>, Error> {
     let mut clusters: Vec<(Settings, Vec<TopicScope>)> = Vec::new();
     for source in &spec.sources {
-        let SourceKind::Kafka(kafka) = &source.kind else { continue };
+        let Some(kafka) = source.kafka() else { continue };
         let settings = Settings::of_spec(&kafka.spec, &Access::local()).map_err(failed)?;
         let topic = TopicScope { topic: kafka.spec.topic.clone(), partitions: None };
         match clusters.iter_mut().find(|(held, _)| held.bootstrap() == settings.bootstrap()) {

@@ -14,6 +14,7 @@ use tidegate_worker::survey::{self, Means, SourceSurvey};
 
 use super::Context;
 use super::plan::task_error;
+use crate::archive::{self, Archive};
 use crate::args::SourceCommand;
 use crate::exit::{Error, Exit, Outcome};
 use crate::figures::{bytes, plural};
@@ -33,6 +34,9 @@ struct Source {
     /// Of a Kafka topic alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     topic: Option<Topic>,
+    /// Of a hybrid source alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    archive: Option<Archive>,
 }
 
 /// Looks at sources.
@@ -96,7 +100,8 @@ fn document(source: &SourceSurvey) -> Source {
         event_time: source.event_time.clone(),
         columns: source.columns.clone(),
         found: found(&source.found),
-        topic: source.topic.as_ref().map(|range| Topic::of(range, &source.found)),
+        topic: source.topic.as_ref().map(|range| Topic::of(range, &topic::of_topic(source))),
+        archive: source.archive.as_ref().map(Archive::of),
     }
 }
 
@@ -110,6 +115,9 @@ fn text(source: &SourceSurvey) -> String {
     let widest = topic::width(found.widest_unit);
     let units = plural(found.units, "unit");
     let _ = writeln!(text, "  is read as  {units}, the widest {widest}, at most {} at one time", found.overlap_depth);
+    for said in source.archive.iter().flat_map(archive::said) {
+        let _ = writeln!(text, "  reads       {}", plain(&said));
+    }
     if let Some(range) = &source.topic {
         let _ = writeln!(text, "  retention   {}", topic::headroom(range, clock::processing_time_micros()));
         topic::table(range).lines().for_each(|line| text.push_str(&format!("    {line}\n")));

@@ -19,6 +19,7 @@ fn saved() -> Value {
         rows: 5,
         bytes: 50,
         range: None,
+        archive: Vec::new(),
         state: Some(State { table_uuid: "u".to_owned(), snapshot: Some(i64::MAX.to_string()), schema_id: 1 }),
         pins: vec![pin(&v1::FilePin { path: "/f".to_owned(), size: 50, etag: String::new(), modified: 1_000_001 })],
     };

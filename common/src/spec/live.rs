@@ -17,7 +17,7 @@ pub(super) fn take(spec: &mut Spec, findings: &mut Findings) -> Option<LiveSpec>
             findings.keep(key, check_command(command));
         }
     }
-    if spec.sources.values().all(|source| source.kafka.is_none()) {
+    if spec.sources.values().all(|source| source.topic().is_none()) {
         let error = SpecError::new("it names a consumer group, and no source reads Kafka");
         findings.here(error.hint("take `live` away, or read the topic of that group"));
     }

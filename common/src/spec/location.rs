@@ -25,7 +25,10 @@ pub(super) fn absolutise_all(spec: &mut Spec, folder: &str) -> Result<(), Vec<Sp
     let mut found = Vec::new();
     for (name, source) in &mut spec.sources {
         if let Some(kafka) = &mut source.kafka {
-            found.extend(absolutise_kafka(name, kafka, folder));
+            found.extend(absolutise_kafka(&[name, "kafka"], kafka, folder));
+        }
+        if let Some(hybrid) = &mut source.hybrid {
+            found.extend(absolutise_kafka(&[name, "hybrid", "live", "kafka"], &mut hybrid.live.kafka, folder));
         }
         let Some(files) = &mut source.files else { continue };
         let path = |keys: &[&str]| {
@@ -54,7 +57,7 @@ pub(super) fn absolutise_all(spec: &mut Spec, folder: &str) -> Result<(), Vec<Sp
 }
 
 /// The files that a Kafka source names: of secrets and schemas.
-fn absolutise_kafka(name: &str, kafka: &mut KafkaSpec, folder: &str) -> Vec<SpecError> {
+fn absolutise_kafka(place: &[&str], kafka: &mut KafkaSpec, folder: &str) -> Vec<SpecError> {
     let mut files: Vec<(Vec<&str>, &mut String)> = Vec::new();
     for (key, secret) in &mut kafka.secrets {
         files.extend(secret.from_file.as_mut().map(|file| (vec!["secrets", key, "from_file"], file)));
@@ -74,7 +77,7 @@ fn absolutise_kafka(name: &str, kafka: &mut KafkaSpec, folder: &str) -> Vec<Spec
         match below(folder, file) {
             Ok(absolute) => *file = absolute,
             Err(error) => {
-                let path = ["sources", name, "kafka"].into_iter().chain(keys).map(str::to_owned);
+                let path = ["sources"].into_iter().chain(place.iter().copied()).chain(keys).map(str::to_owned);
                 found.push(error.of(path.collect()));
             }
         }

@@ -22,6 +22,7 @@ mod partition;
 mod quantity;
 mod reader;
 mod resolve;
+mod resolve_hybrid;
 mod resolve_kafka;
 mod resolve_output;
 mod resolve_source;
@@ -44,7 +45,7 @@ pub use partition::{PartitionField, Transform};
 pub use quantity::{parse_bytes, parse_span};
 pub use resolve::{MAX_OUTPUTS, MAX_SOURCES, resolve};
 pub use resolved::{
-    EventTimeBounds, EventTimeOf, Generate, Kafka, RateLimit, Resolved, ResolvedEventTime, ResolvedOutput,
+    EventTimeBounds, EventTimeOf, Generate, Hybrid, Kafka, RateLimit, Resolved, ResolvedEventTime, ResolvedOutput,
     ResolvedSource, ScanOffset, SourceKind,
 };
 pub use time_of::{parse_event_time, zone};

@@ -8,12 +8,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::event_time::{BoundsSpec, EventTimeSpec, OnDisorder, TimeUnitSpec};
+pub use self::hybrid::{ArchiveSpec, HybridSpec, LiveTopicSpec, SwitchSpec};
 pub use self::kafka::{
     ChangesSpec, DeletesSpec, KafkaSpec, OffsetSpec, RateLimitSpec, RecordFormat, RecordFormatSpec, RegistrySpec,
     ScanSpec, UpdatesSpec,
 };
 
 mod event_time;
+mod hybrid;
 mod kafka;
 
 /// A backfill: one request to replay a window of history.
@@ -102,6 +104,9 @@ pub struct SourceSpec {
     /// A range of a Kafka topic.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kafka: Option<KafkaSpec>,
+    /// An Iceberg archive of a Kafka topic, and the topic.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hybrid: Option<HybridSpec>,
     /// Rows made up from a seed, for tests and load tests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generate: Option<GenerateSpec>,
@@ -114,6 +119,13 @@ pub struct SourceSpec {
     /// Where such records are kept, with `on_error: dead_letter`, and how many are expected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dead_letter: Option<DeadLetterSpec>,
+}
+
+impl SourceSpec {
+    /// The topic that it reads, alone or behind an archive.
+    pub fn topic(&self) -> Option<&KafkaSpec> {
+        self.kafka.as_ref().or(self.hybrid.as_ref().map(|hybrid| &hybrid.live.kafka))
+    }
 }
 
 /// Where the records of a source that cannot be used are kept, and how many are expected.

@@ -90,6 +90,21 @@ fn kafka() -> BoxedStrategy<KafkaSpec> {
         .boxed()
 }
 
+fn hybrid() -> BoxedStrategy<HybridSpec> {
+    let iceberg = (text(), any::<Option<i64>>()).prop_map(|(table, snapshot)| IcebergSpec { table, snapshot });
+    let switch = of(prop_oneof![
+        Just(SwitchSpec::Auto),
+        btree_map("[0-9]{1,3}", any::<i64>(), 0..3).prop_map(SwitchSpec::Offsets)
+    ]);
+    (iceberg, of(text()), of(text()), of(text()), kafka(), switch)
+        .prop_map(|(iceberg, partition, offset, timestamp, kafka, switch)| HybridSpec {
+            archive: ArchiveSpec { iceberg, partition, offset, topic: None, timestamp, key: None, headers: None },
+            live: LiveTopicSpec { kafka },
+            switch,
+        })
+        .boxed()
+}
+
 fn source() -> BoxedStrategy<SourceSpec> {
     let format = of(prop_oneof![Just(Format::Parquet), Just(Format::Csv), Just(Format::Json)]);
     let columns = of(vec((text(), text()).prop_map(|(name, r#type)| ColumnSpec { name, r#type }), 0..3));
@@ -125,11 +140,12 @@ fn source() -> BoxedStrategy<SourceSpec> {
     });
     let on_error = of(prop_oneof![Just(OnError::Fail), Just(OnError::DeadLetter)]);
     let dead_letter = of((of(text()), of(text())).prop_map(|(table, limit)| DeadLetterSpec { table, limit }));
-    (of(files), of(iceberg), of(kafka()), of(generate), of(event_time), on_error, dead_letter)
-        .prop_map(|(files, iceberg, kafka, generate, event_time, on_error, dead_letter)| SourceSpec {
+    (of(files), of(iceberg), of(kafka()), of(hybrid()), of(generate), of(event_time), on_error, dead_letter)
+        .prop_map(|(files, iceberg, kafka, hybrid, generate, event_time, on_error, dead_letter)| SourceSpec {
             files,
             iceberg,
             kafka,
+            hybrid,
             generate,
             event_time,
             on_error,

@@ -99,7 +99,7 @@ fn sources(spec: &mut Spec, now_micros: i64, findings: &mut Findings) -> Vec<Res
 fn outputs(spec: &mut Spec, findings: &mut Findings) -> Vec<ResolvedOutput> {
     count(&spec.outputs, MAX_OUTPUTS, "output", findings);
     let sources: Vec<(&str, bool)> =
-        spec.sources.iter().map(|(name, source)| (name.as_str(), source.kafka.is_some())).collect();
+        spec.sources.iter().map(|(name, source)| (name.as_str(), source.topic().is_some())).collect();
     let has_window = spec.window.is_some();
     let mut resolved = Vec::new();
     for (name, output) in spec.outputs.iter_mut().take(MAX_OUTPUTS) {

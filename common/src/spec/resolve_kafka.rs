@@ -9,13 +9,13 @@ use super::model::{KafkaSpec, OffsetSpec, RateLimitSpec, RecordFormat, RecordFor
 use super::quantity::{canonical_bytes, parse_bytes};
 use super::resolve::Findings;
 use super::resolve_source::{check_columns, check_csv, check_secret};
-use super::resolved::{Kafka, RateLimit, ScanOffset, SourceKind};
+use super::resolved::{Kafka, RateLimit, ScanOffset};
 use super::time_of::parse_event_time;
 
 /// The most partitions that `{offsets: …}` may name.
 const MAX_PARTITIONS: usize = 100_000;
 
-pub(super) fn kafka(spec: &mut KafkaSpec, now_micros: i64, findings: &mut Findings) -> Option<SourceKind> {
+pub(super) fn kafka(spec: &mut KafkaSpec, now_micros: i64, findings: &mut Findings) -> Option<Kafka> {
     findings.keep("topic", check_topic(&spec.topic));
     findings.within("properties", |findings| properties(&mut spec.properties, findings));
     findings.within("secrets", |findings| {
@@ -29,7 +29,7 @@ pub(super) fn kafka(spec: &mut KafkaSpec, now_micros: i64, findings: &mut Findin
     let (start, stop) = findings.within("scan", |findings| scan(&mut spec.scan, now_micros, findings))?;
     findings.within("format", |findings| format(&spec.format, findings));
     let rate_limit = findings.within("rate_limit", |findings| rate_limit(&mut spec.rate_limit, findings))?;
-    Some(SourceKind::Kafka(Box::new(Kafka { start, stop, rate_limit, spec: spec.clone() })))
+    Some(Kafka { start, stop, rate_limit, spec: spec.clone() })
 }
 
 /// Kafka's own rule for the names of topics.
@@ -105,11 +105,14 @@ fn scan_offset(spec: &mut OffsetSpec, now_micros: i64, findings: &mut Findings) 
             findings.keep("group", check_group(group))?;
             ScanOffset::Group(group.clone())
         }
-        OffsetSpec::Offsets(given) => findings.within("offsets", |findings| offsets(given, findings))?,
+        OffsetSpec::Offsets(given) => {
+            ScanOffset::Offsets(findings.within("offsets", |findings| offsets(given, findings))?)
+        }
     })
 }
 
-fn offsets(given: &mut BTreeMap<String, i64>, findings: &mut Findings) -> Option<ScanOffset> {
+/// Offsets by partition, in their normal form.
+pub(super) fn offsets(given: &mut BTreeMap<String, i64>, findings: &mut Findings) -> Option<BTreeMap<i32, i64>> {
     if given.is_empty() || given.len() > MAX_PARTITIONS {
         findings.here(SpecError::new(format!("it names 1 to {MAX_PARTITIONS} partitions")));
         return None;
@@ -130,7 +133,7 @@ fn offsets(given: &mut BTreeMap<String, i64>, findings: &mut Findings) -> Option
         }
     }
     *given = offsets.iter().map(|(partition, offset)| (partition.to_string(), *offset)).collect();
-    Some(ScanOffset::Offsets(offsets))
+    Some(offsets)
 }
 
 fn rate_limit(given: &mut Option<RateLimitSpec>, findings: &mut Findings) -> Option<RateLimit> {

@@ -14,6 +14,7 @@ use super::model::{
 use super::names::{TableName, check_column};
 use super::quantity::{canonical_span, parse_span};
 use super::resolve::Findings;
+use super::resolve_hybrid::hybrid;
 use super::resolve_kafka::kafka;
 use super::resolved::{EventTimeBounds, EventTimeOf, Generate, ResolvedEventTime, ResolvedSource, SourceKind};
 use super::time_of::{parse_event_time, zone};
@@ -30,18 +31,24 @@ pub(super) fn source(
     now_micros: i64,
     findings: &mut Findings,
 ) -> Option<ResolvedSource> {
-    let kind = match (&mut spec.files, &mut spec.iceberg, &mut spec.kafka, &mut spec.generate) {
-        (Some(given), None, None, None) => findings.within("files", |findings| files(given, findings)),
-        (None, Some(given), None, None) => findings.within("iceberg", |findings| {
+    let kind = match (&mut spec.files, &mut spec.iceberg, &mut spec.kafka, &mut spec.hybrid, &mut spec.generate) {
+        (Some(given), None, None, None, None) => findings.within("files", |findings| files(given, findings)),
+        (None, Some(given), None, None, None) => findings.within("iceberg", |findings| {
             let table: TableName = findings.keep("table", given.table.trim().parse())?;
             given.table = table.to_string();
             Some(SourceKind::Iceberg { table, snapshot: given.snapshot })
         }),
-        (None, None, Some(given), None) => findings.within("kafka", |findings| kafka(given, now_micros, findings)),
-        (None, None, None, Some(given)) => findings.within("generate", |findings| generate(given, findings)),
+        (None, None, Some(given), None, None) => {
+            let kafka = findings.within("kafka", |findings| kafka(given, now_micros, findings));
+            kafka.map(|kafka| SourceKind::Kafka(Box::new(kafka)))
+        }
+        (None, None, None, Some(given), None) => {
+            findings.within("hybrid", |findings| hybrid(given, now_micros, findings))
+        }
+        (None, None, None, None, Some(given)) => findings.within("generate", |findings| generate(given, findings)),
         _ => {
             findings.here(SpecError::new(
-                "exactly one of `files`, `iceberg`, `kafka` and `generate` says what a source reads",
+                "exactly one of `files`, `iceberg`, `kafka`, `hybrid` and `generate` says what a source reads",
             ));
             return None;
         }
@@ -53,7 +60,7 @@ pub(super) fn source(
 
 /// Where event times come from; nothing in it for generated rows.
 fn event_time_of(spec: &mut SourceSpec, findings: &mut Findings) -> Option<Option<ResolvedEventTime>> {
-    let reader = match (&spec.files, &spec.kafka) {
+    let reader = match (&spec.files, spec.topic()) {
         (Some(_), _) => Reader::Files,
         (_, Some(_)) => Reader::Kafka,
         _ => Reader::Table,

@@ -7,7 +7,9 @@ use jiff::tz::TimeZone;
 
 use super::dead_letter::DeadLetters;
 use super::error::SpecError;
-use super::model::{BoundsSpec, FilesSpec, KafkaSpec, LiveSpec, Mode, OnError, Publish, Spec, TimeUnitSpec};
+use super::model::{
+    ArchiveSpec, BoundsSpec, FilesSpec, KafkaSpec, LiveSpec, Mode, OnError, Publish, Spec, TimeUnitSpec,
+};
 use super::names::TableName;
 use super::partition::PartitionField;
 use crate::ids::{OutputIx, SourceIx};
@@ -62,6 +64,17 @@ pub struct ResolvedSource {
     pub on_error: OnError,
 }
 
+impl ResolvedSource {
+    /// The range of a topic that it reads, alone or behind an archive.
+    pub fn kafka(&self) -> Option<&Kafka> {
+        match &self.kind {
+            SourceKind::Kafka(kafka) => Some(kafka),
+            SourceKind::Hybrid(hybrid) => Some(&hybrid.live),
+            SourceKind::Files(_) | SourceKind::Iceberg { .. } | SourceKind::Generate(_) => None,
+        }
+    }
+}
+
 /// What a source reads.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SourceKind {
@@ -76,6 +89,8 @@ pub enum SourceKind {
     },
     /// A range of a Kafka topic.
     Kafka(Box<Kafka>),
+    /// An archive of a Kafka topic, and the topic.
+    Hybrid(Box<Hybrid>),
     /// Rows made up from a seed.
     Generate(Generate),
 }
@@ -92,6 +107,20 @@ pub struct Kafka {
     pub rate_limit: RateLimit,
     /// All the rest: the topic, the client's settings, the format.
     pub spec: KafkaSpec,
+}
+
+/// An archive of a Kafka topic, and the topic.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Hybrid {
+    /// The archive's table.
+    pub table: TableName,
+    /// The archive: its snapshot, and the columns that the spec names.
+    pub archive: ArchiveSpec,
+    /// The topic.
+    pub live: Kafka,
+    /// The first offset of each partition that is read from the topic; `None` is for the plan to find.
+    pub switch: Option<BTreeMap<i32, i64>>,
 }
 
 /// An offset in every partition, before anybody has asked the brokers.

@@ -1,6 +1,7 @@
 //! What a spec may say, what it may not, and what a user then reads.
 
 mod dead_letters;
+mod hybrid;
 mod kafka;
 
 use super::model::*;
@@ -105,7 +106,7 @@ fn the_example_of_the_manual_resolves() {
 #[test]
 fn errors_of_form_name_place_and_way_out() {
     insta::assert_snapshot!(bad("window:", "windw:"), @"spec.yaml:4:1: unknown key `windw`; did you mean `window`?");
-    insta::assert_snapshot!(bad("files: {path: flights", "kinesis: {path: flights"), @"spec.yaml:8:5: sources.flights: unknown key `kinesis`; expected one of files, iceberg, kafka, generate, event_time, on_error, dead_letter");
+    insta::assert_snapshot!(bad("files: {path: flights", "kinesis: {path: flights"), @"spec.yaml:8:5: sources.flights: unknown key `kinesis`; expected one of files, iceberg, kafka, hybrid, generate, event_time, on_error, dead_letter");
     insta::assert_snapshot!(bad("version: 1", "version: 2"), @"spec.yaml:1:10: the version is `2`, and this release reads version 1; write `version: 1`");
     insta::assert_snapshot!(bad("version: 1\n", ""), @"spec.yaml:1:1: `version` is missing; begin with `version: 1`");
     insta::assert_snapshot!(bad("name: flights-weather-2013\n", ""), @"spec.yaml:1:1: the key `name` is missing");
@@ -156,7 +157,7 @@ fn errors_of_meaning_name_place_and_way_out() {
     ");
     insta::assert_snapshot!(bad("    event_time: {column: time_hour}\n", ""), @"spec.yaml:7:3: sources.flights: the key `event_time` is missing; say where event times come from: `event_time: {column: …}`");
     insta::assert_snapshot!(bad("event_time: {column: time_hour}", "event_time: {path: \"day=%d\"}"), @"spec.yaml:9:24: sources.flights.event_time.path: `day=%d` is not the form of a path: it names no year (`%Y`); write date parts from the year down: `dt=%Y-%m-%d/hour=%H`");
-    insta::assert_snapshot!(bad("files: {path: flights/*.parquet}", "iceberg: {table: a.b}\n    files: {path: x}"), @"spec.yaml:7:3: sources.flights: exactly one of `files`, `iceberg`, `kafka` and `generate` says what a source reads");
+    insta::assert_snapshot!(bad("files: {path: flights/*.parquet}", "iceberg: {table: a.b}\n    files: {path: x}"), @"spec.yaml:7:3: sources.flights: exactly one of `files`, `iceberg`, `kafka`, `hybrid` and `generate` says what a source reads");
     insta::assert_snapshot!(bad("lake.air.late_flights", "air.flights_weather"), @"spec.yaml:23:12: outputs.late_flights.table: the outputs `flights_weather` and `late_flights` both write it; name another table, or make one query of both");
     insta::assert_snapshot!(bad("lake.air.late_flights", "air.flights_weather__late"), @"spec.yaml:23:12: outputs.late_flights.table: it is kept for rows that `flights_weather` cannot write; name another table");
     insta::assert_snapshot!(bad("lake.air.late_flights", "\"air.a\\u202eb\""), @r"spec.yaml:23:12: outputs.late_flights.table: `air.a\u{202e}b` is not the name of a table: it holds `\u{202e}`; write `namespace.table` or `catalog.namespace.table`");

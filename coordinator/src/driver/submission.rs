@@ -2,7 +2,7 @@
 
 use tidegate_common::clock;
 use tidegate_common::spec::model::{Mode, Publish};
-use tidegate_common::spec::{self, RateLimit, Resolved, ResolvedSource, SourceKind, SpecErrors};
+use tidegate_common::spec::{self, RateLimit, Resolved, ResolvedSource, SpecErrors};
 
 use crate::core::{CoreOutput, CoreSpec};
 
@@ -23,7 +23,7 @@ pub fn resolve(json: &str) -> Result<Resolved, BadSpec> {
 }
 
 fn is_limited(source: &ResolvedSource) -> bool {
-    matches!(&source.kind, SourceKind::Kafka(kafka) if kafka.rate_limit != RateLimit::default())
+    source.kafka().is_some_and(|kafka| kafka.rate_limit != RateLimit::default())
 }
 
 /// What the core needs to know of a spec.

@@ -27,6 +27,9 @@ pub struct GroupBackup {
     pub bootstrap_servers: String,
     /// The group.
     pub group: String,
+    /// The ids of the topics, where the brokers told them: a topic that is made again has another one.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub topic_ids: BTreeMap<String, String>,
     /// Its positions, by topic and partition.
     pub positions: Vec<BackedUp>,
 }
@@ -62,6 +65,7 @@ impl GroupBackup {
         (group, bootstrap, cluster_id): (&str, &str, Option<String>),
         committed: &BTreeMap<Partition, Committed>,
         facts: &[PartitionFacts],
+        topic_ids: BTreeMap<String, String>,
         now_micros: i64,
     ) -> Self {
         let logs: BTreeMap<&Partition, &PartitionFacts> = facts.iter().map(|one| (&one.partition, one)).collect();
@@ -80,6 +84,7 @@ impl GroupBackup {
             cluster_id,
             bootstrap_servers: bootstrap.to_owned(),
             group: group.to_owned(),
+            topic_ids,
             positions: positions.collect(),
         }
     }
@@ -160,6 +165,9 @@ mod tests {
         let backup = GroupBackup::read(FIXTURE, "a.json").unwrap();
         assert_eq!(backup.text(), FIXTURE);
         assert_eq!(backup.positions[0].partition().to_string(), "orders-0");
+        let ids = "  \"topic_ids\": {\n    \"orders\": \"c2hlIHNlbGxzIHNlYXM\"\n  },\n  \"positions\"";
+        let with_ids = FIXTURE.replace("  \"positions\"", ids);
+        assert_eq!(GroupBackup::read(&with_ids, "a.json").unwrap().text(), with_ids);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! transaction of the group is waited for.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
@@ -14,7 +15,7 @@ use super::error::CheckpointError;
 use super::group::GroupFacts;
 use super::partition::{Committed, Partition, Scope};
 use super::settings::Settings;
-use crate::kafka::{Quiet, told};
+use crate::kafka::{self, Quiet, Unreached, told, topic_id};
 
 /// How long an answer may take.
 pub(super) const ANSWER: Duration = Duration::from_secs(15);
@@ -27,6 +28,8 @@ pub struct Brokers {
     /// Of no group: what the logs hold.
     pub(super) log: BaseConsumer<Quiet>,
     bootstrap: String,
+    /// Whether they have let this client in.
+    reached: AtomicBool,
 }
 
 impl std::fmt::Debug for Brokers {
@@ -61,7 +64,7 @@ impl Brokers {
             ("queued.max.messages.kbytes", "4096"),
         ])?;
         let bootstrap = settings.bootstrap().to_owned();
-        Ok(Self { group_name: group.to_owned(), group: group_client, log, bootstrap })
+        Ok(Self { group_name: group.to_owned(), group: group_client, log, bootstrap, reached: AtomicBool::new(false) })
     }
 
     /// Where they are.
@@ -72,6 +75,24 @@ impl Brokers {
     /// The group's name.
     pub fn group_name(&self) -> &str {
         &self.group_name
+    }
+
+    /// Waits for brokers that let this client in, and says soon why none does.
+    fn reach(&self) -> Result<(), CheckpointError> {
+        if self.reached.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        match kafka::reach(&self.log) {
+            Ok(()) => {
+                self.reached.store(true, Ordering::Relaxed);
+                Ok(())
+            }
+            Err(Unreached::Refused(why)) => Err(CheckpointError::Refused(format!("{} refuses: {why}", self.bootstrap))),
+            Err(Unreached::Lost(why)) => {
+                let what = format!("{} does not answer ({why})", self.bootstrap);
+                Err(CheckpointError::kafka(what)(KafkaError::MetadataFetch(RDKafkaErrorCode::AllBrokersDown)))
+            }
+        }
     }
 
     /// What the cluster calls itself; none where the brokers do not tell it.
@@ -85,6 +106,7 @@ impl Brokers {
     /// Brokers that do not answer.
     pub fn topics(&self) -> Result<BTreeMap<String, Vec<i32>>, CheckpointError> {
         let failed = CheckpointError::kafka(format!("the topics of {} cannot be read", self.bootstrap));
+        self.reach()?;
         let metadata = self.log.fetch_metadata(None, ANSWER).map_err(failed)?;
         let own = metadata.topics().iter().filter(|topic| !topic.name().starts_with("__"));
         Ok(own.map(|topic| (topic.name().to_owned(), numbers(topic))).collect())
@@ -96,10 +118,28 @@ impl Brokers {
     /// A topic that is not there; brokers that do not answer.
     pub fn partitions(&self, topic: &str) -> Result<Vec<i32>, CheckpointError> {
         let failed = CheckpointError::kafka(format!("the topic {topic} of {} cannot be read", self.bootstrap));
+        self.reach()?;
         let metadata = self.log.fetch_metadata(Some(topic), ANSWER).map_err(failed)?;
         let found = metadata.topics().iter().find(|found| found.name() == topic && found.error().is_none());
         let numbers = found.map(numbers).filter(|numbers| !numbers.is_empty());
         numbers.ok_or_else(|| CheckpointError::Missing(format!("there is no topic {topic} at {}", self.bootstrap)))
+    }
+
+    /// The ids of `topics`; those without one, of brokers before Kafka 2.8, are left out.
+    ///
+    /// # Errors
+    /// A topic that is not there; brokers that do not answer.
+    pub fn topic_ids<'t>(
+        &self,
+        topics: impl IntoIterator<Item = &'t str>,
+    ) -> Result<BTreeMap<String, String>, CheckpointError> {
+        let topics: BTreeSet<&str> = topics.into_iter().collect();
+        let mut ids = BTreeMap::new();
+        for topic in topics {
+            let failed = CheckpointError::kafka(format!("the topic {topic} of {} cannot be read", self.bootstrap));
+            ids.extend(topic_id(&self.log, topic, ANSWER).map_err(failed)?.map(|id| (topic.to_owned(), id)));
+        }
+        Ok(ids)
     }
 
     /// Every partition that `scope` means and that is there; of [`Scope::Committed`] those of all topics.
@@ -201,6 +241,7 @@ impl Brokers {
     pub fn group(&self) -> Result<GroupFacts, CheckpointError> {
         let what = format!("the group {} at {} cannot be looked at", self.group_name, self.bootstrap);
         let failed = CheckpointError::kafka(what);
+        self.reach()?;
         let found = self.group.fetch_group_list(Some(&self.group_name), ANSWER).map_err(failed)?;
         let info = found.groups().iter().find(|info| info.name() == self.group_name);
         Ok(info.map_or_else(|| self.nobody(), GroupFacts::of))
@@ -217,6 +258,7 @@ impl Brokers {
     /// Brokers that do not answer.
     pub fn groups(&self) -> Result<Vec<GroupFacts>, CheckpointError> {
         let failed = CheckpointError::kafka(format!("the groups of {} cannot be read", self.bootstrap));
+        self.reach()?;
         let found = self.group.fetch_group_list(None, ANSWER).map_err(failed)?;
         let mut groups: Vec<GroupFacts> = found.groups().iter().map(GroupFacts::of).collect();
         groups.sort_unstable_by(|a, b| a.name.cmp(&b.name));

@@ -1,7 +1,7 @@
 //! The file that hands a topic over from a backfill to the live job: where each partition goes on.
 
 use serde::{Deserialize, Serialize};
-use tidegate_common::spec::{Resolved, ScanOffset, SourceKind};
+use tidegate_common::spec::{Resolved, ScanOffset};
 use tidegate_common::time::{EventTime, Window};
 use tidegate_proto::v1;
 
@@ -126,10 +126,7 @@ impl HandOver {
 
 /// The group whose positions the spec reads from or up to.
 fn scanned_group(spec: &Resolved) -> Option<String> {
-    let scans = spec.sources.iter().filter_map(|source| match &source.kind {
-        SourceKind::Kafka(kafka) => Some([&kafka.start, &kafka.stop]),
-        _ => None,
-    });
+    let scans = spec.sources.iter().filter_map(|source| source.kafka()).map(|kafka| [&kafka.start, &kafka.stop]);
     scans.flatten().find_map(|offset| match offset {
         ScanOffset::Group(group) => Some(group.clone()),
         _ => None,
@@ -138,7 +135,7 @@ fn scanned_group(spec: &Resolved) -> Option<String> {
 
 fn topic(spec: &Resolved, pin: &v1::SourcePin) -> Option<HandOverTopic> {
     let kafka = pin.kafka.as_ref()?;
-    let topic = spec.spec.sources.get(&pin.source)?.kafka.as_ref()?.topic.clone();
+    let topic = spec.spec.sources.get(&pin.source)?.topic()?.topic.clone();
     let part =
         |range: &v1::KafkaRange| HandOverPartition { partition: range.partition, from: range.start, next: range.end };
     let partitions = kafka.ranges.iter().map(part).collect();

@@ -102,6 +102,7 @@ pub fn plan(
         (Target::Backup(_) | Target::HandOver(_), scope) => {
             let meant: BTreeSet<Partition> = given.keys().filter(|partition| scope.holds(partition)).cloned().collect();
             must_be_there(brokers, &meant)?;
+            must_be_same(brokers, target, &meant)?;
             meant
         }
         (_, Scope::Committed) => positions.keys().cloned().collect(),
@@ -147,6 +148,31 @@ fn must_be_there(brokers: &Brokers, meant: &BTreeSet<Partition>) -> Result<(), C
         if let Some(missing) = missing {
             return Err(CheckpointError::Refused(format!(
                 "the partition {missing} is not there: the topic is not the one that it was"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses offsets of a topic that was deleted and created again since: in the new one they mean nothing.
+fn must_be_same(brokers: &Brokers, target: &Target, meant: &BTreeSet<Partition>) -> Result<(), CheckpointError> {
+    let (what, then): (&str, BTreeMap<&str, &str>) = match target {
+        Target::Backup(backup) => {
+            ("backup", backup.topic_ids.iter().map(|(topic, id)| (topic.as_str(), id.as_str())).collect())
+        }
+        Target::HandOver(hand_over) => {
+            ("hand-over", hand_over.topics.iter().map(|one| (one.topic.as_str(), one.topic_id.as_str())).collect())
+        }
+        _ => return Ok(()),
+    };
+    let known = meant.iter().map(|partition| partition.topic.as_str());
+    let known = known.filter(|topic| then.get(topic).is_some_and(|id| !id.is_empty()));
+    for (topic, now) in brokers.topic_ids(known)? {
+        let id = then.get(topic.as_str()).copied().unwrap_or_default();
+        if id != now {
+            return Err(CheckpointError::Refused(format!(
+                "the topic {topic} was deleted and created again: its id is {now}, and {id} in the {what}, whose offsets mean \
+                 nothing in it; reset the positions to a time or an end with `tidegate checkpoint reset`"
             )));
         }
     }

@@ -11,7 +11,8 @@ use regex::Regex;
 use tidegate_common::spec::model::KafkaSpec;
 
 use super::error::CheckpointError;
-use crate::access::{self, Access};
+use crate::access::Access;
+use crate::kafka;
 
 /// Settings that only Java clients have, or that say nothing here.
 const PASSED_OVER: &[&str] = &[
@@ -61,27 +62,18 @@ impl Settings {
     /// The brokers of a spec's Kafka source.
     ///
     /// # Errors
-    /// A secret that cannot be had.
+    /// What a source would be refused for: a secret that cannot be had, a mechanism that this build does not have.
     pub fn of_spec(spec: &KafkaSpec, access: &Access) -> Result<Self, CheckpointError> {
-        let mut values = spec.properties.clone();
+        let settings = kafka::settings(spec, access);
+        let mut values = settings.map_err(|why| CheckpointError::Settings(why.to_string()))?;
         values.remove("isolation.level");
-        for (key, secret) in &spec.secrets {
-            let value = access::resolve_secret(secret, access);
-            values.insert(key.clone(), value.map_err(|why| CheckpointError::Settings(format!("{key}: {why}")))?);
-        }
         Ok(Self { values })
     }
 
     fn checked(self) -> Result<Self, CheckpointError> {
-        let mechanism = ["sasl.mechanism", "sasl.mechanisms"].iter().find_map(|key| self.values.get(*key));
-        match mechanism.map(|name| name.to_ascii_uppercase()).as_deref() {
-            Some("GSSAPI") => Err(CheckpointError::Settings(
-                "sasl.mechanism GSSAPI needs a binary built with `--features gssapi`".to_owned(),
-            )),
-            Some("OAUTHBEARER") => Err(CheckpointError::Settings(
-                "sasl.mechanism OAUTHBEARER needs a binary built with `--features oidc`".to_owned(),
-            )),
-            _ => Ok(self),
+        match kafka::lacking(&self.values) {
+            Some(lacks) => Err(CheckpointError::Settings(lacks.to_owned())),
+            None => Ok(self),
         }
     }
 
@@ -217,7 +209,9 @@ mod tests {
         let refused = |file: &str| Settings::of_tools("a:1", Some(file)).unwrap_err().to_string();
         assert!(refused("ssl.truststore.location=/a.jks").contains("export it as PEM"));
         assert!(refused("ssl.keystore.type=PKCS12\nssl.keystore.location=/a.p12").contains("PKCS12"));
-        assert!(refused("sasl.mechanism=GSSAPI").contains("--features gssapi"));
+        if !cfg!(feature = "gssapi") {
+            assert!(refused("sasl.mechanism=GSSAPI").contains("--features gssapi"));
+        }
         assert!(refused("sasl.jaas.config=Krb5LoginModule required;").contains("no username"));
     }
 }

@@ -75,6 +75,12 @@ pub fn verify_backup(brokers: &Brokers, backup: &GroupBackup) -> Result<Vec<Find
         facts.push(PartitionFacts { partition, position: Some(kept.offset), start, end, time: None, start_time: None });
     }
     findings.extend(verify_positions(&facts));
+    let known = backup.topic_ids.keys().map(String::as_str).filter(|topic| topics.contains_key(*topic));
+    for (topic, now) in brokers.topic_ids(known)? {
+        if backup.topic_ids.get(&topic) != Some(&now) {
+            findings.push(Finding::new(topic, false, "it was deleted and created again"));
+        }
+    }
     let more: BTreeMap<&str, usize> = backup.positions.iter().map(|kept| (kept.topic.as_str(), 0)).collect();
     for topic in more.keys().filter(|topic| topics.contains_key(**topic)) {
         let kept = |number: &i32| backup.positions.iter().any(|one| one.partition() == Partition::new(*topic, *number));

@@ -64,8 +64,15 @@ impl Items {
     }
 }
 
-fn finish_offsets(offsets: &mut Vec<i32>) -> Result<OffsetBuffer<i32>, ArrowError> {
-    let offsets = std::mem::replace(offsets, vec![0]);
+/// The values, and room for as many: the next batch is about as large.
+fn taken<T>(values: &mut Vec<T>) -> Vec<T> {
+    let room = Vec::with_capacity(values.len());
+    std::mem::replace(values, room)
+}
+
+fn finish_offsets(under_way: &mut Vec<i32>) -> Result<OffsetBuffer<i32>, ArrowError> {
+    let offsets = taken(under_way);
+    under_way.push(0);
     if offsets.contains(&-1) {
         return Err(ArrowError::OffsetOverflowError(offsets.len()));
     }
@@ -111,7 +118,7 @@ impl Bytes {
     }
 
     fn finish(&mut self) -> Result<(OffsetBuffer<i32>, Buffer), ArrowError> {
-        Ok((finish_offsets(&mut self.offsets)?, Buffer::from_vec(std::mem::take(&mut self.data))))
+        Ok((finish_offsets(&mut self.offsets)?, Buffer::from_vec(taken(&mut self.data))))
     }
 }
 
@@ -196,14 +203,14 @@ impl Column {
         Ok(match &mut self.values {
             Values::Boolean(values) => Arc::new(BooleanArray::new(values.finish(), valid)),
             Values::Int32(values) => {
-                let values = ScalarBuffer::from(std::mem::take(values));
+                let values = ScalarBuffer::from(taken(values));
                 match self.kind {
                     DataType::Date32 => Arc::new(Date32Array::try_new(values, valid)?),
                     _ => Arc::new(Int32Array::try_new(values, valid)?),
                 }
             }
             Values::Int64(values) => {
-                let values = ScalarBuffer::from(std::mem::take(values));
+                let values = ScalarBuffer::from(taken(values));
                 match &self.kind {
                     DataType::Timestamp(_, zone) => {
                         Arc::new(TimestampMicrosecondArray::try_new(values, valid)?.with_timezone_opt(zone.clone()))
@@ -212,14 +219,10 @@ impl Column {
                     _ => Arc::new(Int64Array::try_new(values, valid)?),
                 }
             }
-            Values::Float32(values) => {
-                Arc::new(Float32Array::try_new(ScalarBuffer::from(std::mem::take(values)), valid)?)
-            }
-            Values::Float64(values) => {
-                Arc::new(Float64Array::try_new(ScalarBuffer::from(std::mem::take(values)), valid)?)
-            }
+            Values::Float32(values) => Arc::new(Float32Array::try_new(ScalarBuffer::from(taken(values)), valid)?),
+            Values::Float64(values) => Arc::new(Float64Array::try_new(ScalarBuffer::from(taken(values)), valid)?),
             Values::Decimal(values) => {
-                let array = Decimal128Array::try_new(ScalarBuffer::from(std::mem::take(values)), valid)?;
+                let array = Decimal128Array::try_new(ScalarBuffer::from(taken(values)), valid)?;
                 Arc::new(array.with_data_type(self.kind.clone()))
             }
             Values::Bytes(values) => {

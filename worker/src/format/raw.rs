@@ -1,12 +1,13 @@
-//! Records as they stand: the columns `key` and `value`, the very buffers that came.
+//! Records as they stand: the columns `key` and `value`, the very buffers that came, but for values that are too long.
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BinaryArray, RecordBatch, RecordBatchOptions};
+use arrow::array::{ArrayRef, BinaryArray, BooleanArray, RecordBatch, RecordBatchOptions};
+use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 
-use super::{Decoded, Decoder, Format, FormatError, project};
+use super::{Decoded, Decoder, Format, FormatError, MAX_VALUE, NoRow, project, too_long};
 
 /// The format `raw`.
 pub(super) struct Raw {
@@ -42,10 +43,19 @@ struct RawDecoder {
 #[async_trait]
 impl Decoder for RawDecoder {
     async fn decode(&mut self, keys: &BinaryArray, values: &BinaryArray) -> Result<Decoded, FormatError> {
+        let long = values.offsets().lengths().enumerate().filter(|(_, bytes)| *bytes > MAX_VALUE);
+        let others: Vec<(usize, NoRow)> = long.map(|(at, bytes)| (at, NoRow::Bad(too_long(bytes)))).collect();
         let both: [ArrayRef; 2] = [Arc::new(keys.clone()), Arc::new(values.clone())];
         let columns = self.wanted.iter().filter_map(|at| both.get(*at).cloned()).collect();
         let options = RecordBatchOptions::new().with_row_count(Some(arrow::array::Array::len(values)));
         let rows = RecordBatch::try_new_with_options(self.schema.clone(), columns, &options);
-        Ok(Decoded { rows: rows.map_err(FormatError::rows)?, others: Vec::new() })
+        let rows = rows.map_err(FormatError::rows)?;
+        if others.is_empty() {
+            return Ok(Decoded { rows, others });
+        }
+        let mut is_row = vec![true; rows.num_rows()];
+        others.iter().for_each(|(at, _)| is_row[*at] = false);
+        let rows = filter_record_batch(&rows, &BooleanArray::from(is_row)).map_err(FormatError::rows)?;
+        Ok(Decoded { rows, others })
     }
 }

@@ -145,6 +145,9 @@ fn a_value_beyond_the_limit_is_a_bad_record() {
     assert_eq!(cells(&decoded.rows), [["2"]]);
     let (0, NoRow::Bad(what)) = &decoded.others[0] else { panic!("{:?}", decoded.others) };
     assert!(what.contains("67108872 bytes"), "{what}");
+    let raw = now(opened(json!({"type": "raw"}))).unwrap();
+    let decoded = now(decode(raw.as_ref(), &[Some(vec![0; MAX_VALUE + 1]), Some(b"v".to_vec()), None]));
+    assert_eq!((decoded.rows.num_rows(), decoded.others.len(), decoded.others[0].0), (2, 1, 0));
 }
 
 proptest! {

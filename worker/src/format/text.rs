@@ -12,14 +12,14 @@ const DAY: i64 = 86_400_000_000;
 
 /// Appends the value that `text` writes to `column`. The error says what it is not.
 pub(super) fn push(column: &mut Column, text: &str) -> Result<(), String> {
-    let kind = column.kind().clone();
-    if let DataType::Utf8 = kind {
+    if matches!(column.kind(), DataType::Utf8) {
         if let Values::Bytes(values) = column.next() {
             values.push(text.as_bytes());
         }
         return Ok(());
     }
-    number(column, text).or_else(|()| other(column, text)).map_err(|()| format!("{} is no {}", shown(text), sql(&kind)))
+    let pushed = number(column, text).or_else(|()| other(column, text));
+    pushed.map_err(|()| format!("{} is no {}", shown(text), sql(column.kind())))
 }
 
 /// Appends the number `text` to `column`, one of numbers.

@@ -16,7 +16,7 @@ pub enum KafkaError {
     Denied(String),
     /// The brokers do not answer.
     #[error(
-        "{servers} does not answer while {doing} ({what}): check `bootstrap.servers` and the brokers, or try again"
+        "{servers} does not answer while {doing} ({what}): check `bootstrap.servers`, `security.protocol` and the brokers, or try again"
     )]
     Unreachable {
         /// The brokers.
@@ -105,6 +105,16 @@ pub(super) fn is_refusal(code: RDKafkaErrorCode) -> bool {
     REFUSED.contains(&code) || code == RDKafkaErrorCode::SSL
 }
 
+/// What to do about a refusal.
+pub(super) fn way_out(code: RDKafkaErrorCode) -> &'static str {
+    match code {
+        RDKafkaErrorCode::SSL => {
+            "check `security.protocol`, and give the certificate of the brokers' authority as `ssl.ca.pem`"
+        }
+        _ => "check the credentials",
+    }
+}
+
 /// Whether nobody answered.
 pub(super) fn is_silence(code: RDKafkaErrorCode) -> bool {
     SILENT.contains(&code)
@@ -121,8 +131,9 @@ pub(super) fn judged(
 ) -> KafkaError {
     let (servers, doing) = (servers.to_owned(), doing.to_owned());
     if is_refusal(code) {
-        let what = format!("{text}; check the credentials, and that they may read {topic}");
-        return KafkaError::Refused { servers, doing, what };
+        let rights =
+            if code == RDKafkaErrorCode::SSL { String::new() } else { format!(", and that they may read {topic}") };
+        return KafkaError::Refused { servers, doing, what: format!("{text}; {}{rights}", way_out(code)) };
     }
     if UNKNOWN.contains(&code) {
         return KafkaError::NoTopic { topic: topic.to_owned(), servers, partition };

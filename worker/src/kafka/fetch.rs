@@ -11,12 +11,12 @@ use rdkafka::error::RDKafkaErrorCode;
 use tidegate_common::clock::monotonic;
 
 use super::native::{Fetch, Fetched, Messages, Record, Refusal};
-use super::{Client, KafkaError, Quiet};
+use super::{Client, KafkaError, Quiet, TooLong};
 
 /// Records of a batch at the most.
 const BATCH_RECORDS: usize = 8192;
 /// Bytes of a batch, about: a single record may be longer.
-const BATCH_BYTES: usize = 4 << 20;
+pub(crate) const BATCH_BYTES: usize = 4 << 20;
 /// Messages that are waited for at a time.
 const AT_ONCE: usize = 1024;
 /// How long one look for messages takes: a look at the log's end waits for more, however much it has.
@@ -25,6 +25,8 @@ const TICK: Duration = Duration::from_millis(10);
 const IDLE: Duration = Duration::from_millis(200);
 /// How long nothing may come before the attempt is given up: brokers that restart take less.
 const PATIENCE: Duration = Duration::from_secs(300);
+/// How long nothing may come after an answer that was too long: long enough to connect again.
+const TOO_LONG: Duration = Duration::from_secs(15);
 
 /// A header of a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,12 +81,19 @@ pub(crate) enum Broken {
         /// Where it ended.
         end: i64,
     },
+    /// What begins at `next` comes in an answer that is too long.
+    TooLong {
+        /// The offset that is to be read next.
+        next: i64,
+        /// The answer.
+        answer: TooLong,
+    },
     /// Kafka could not be asked.
     Kafka(KafkaError),
 }
 
 /// Partitions that a fetcher keeps open: each fetches ahead by itself.
-const OPEN: usize = 4;
+pub(super) const OPEN: usize = 4;
 
 /// Fetches ranges of a topic, one at a time. Where one begins as the last one of its partition ended, what was fetched
 /// ahead is used.
@@ -93,6 +102,10 @@ pub(crate) struct Fetcher<'c> {
     topic: String,
     with_headers: bool,
     at_once: usize,
+    /// Records and bytes of values of the last batch: the next one has about as many.
+    last: (usize, usize),
+    /// How long nothing may come.
+    pub(super) patience: Duration,
     /// The one used last stands last.
     open: Vec<Open<'c>>,
 }
@@ -108,12 +121,15 @@ struct Open<'c> {
     at: usize,
     /// Where the log ended when the brokers last said so.
     ended: Option<i64>,
+    /// How long was waited since something came.
+    silent: Duration,
 }
 
 impl<'c> Fetcher<'c> {
     /// A fetcher of `topic`; headers are left out where nobody asks for them.
     pub(crate) fn new(client: &'c Client, topic: &str, with_headers: bool) -> Self {
-        Self { client, topic: topic.to_owned(), with_headers, at_once: AT_ONCE, open: Vec::with_capacity(OPEN) }
+        let (topic, open) = (topic.to_owned(), Vec::with_capacity(OPEN));
+        Self { client, topic, with_headers, at_once: AT_ONCE, last: (0, 0), patience: PATIENCE, open }
     }
 
     /// One that takes what comes as it comes: for a record here and there.
@@ -126,6 +142,9 @@ impl<'c> Fetcher<'c> {
         let mut open = self.take(partition, next)?;
         let arrived = self.arrive(&mut open, end);
         self.open.push(open);
+        if let Ok(Arrived::Some(records)) = &arrived {
+            self.last = (records.offsets.len(), records.values.value_data().len());
+        }
         arrived
     }
 
@@ -164,10 +183,9 @@ impl<'c> Fetcher<'c> {
         Ok(None)
     }
 
-    fn arrive(&self, open: &mut Open<'c>, end: i64) -> Result<Arrived, Broken> {
-        let mut batch = Batch::new(self.with_headers);
+    fn arrive(&mut self, open: &mut Open<'c>, end: i64) -> Result<Arrived, Broken> {
+        let mut batch = Batch::new(self.with_headers, self.last);
         let began = monotonic();
-        let mut heard = began; // how long nobody asked says nothing of the brokers
         loop {
             while let Some(fetched) = open.messages.get(open.at) {
                 match fetched {
@@ -198,14 +216,30 @@ impl<'c> Fetcher<'c> {
             if batch.len() > 0 && open.messages.len() == 0 {
                 return Ok(Arrived::Some(batch.finish())); // nothing more came within a tick: hand on what there is
             }
+            // How long nobody asked says nothing of the brokers: only what was waited counts.
+            let asked = monotonic();
             let came = open.fetch.next(TICK, self.at_once);
             open.messages = came.map_err(|refusal| judged(self.client, &self.topic, open, &refusal))?;
             open.at = 0;
             if open.messages.len() > 0 {
-                heard = monotonic();
-            } else if monotonic().since(heard) > PATIENCE {
+                if !open.silent.is_zero() {
+                    open.silent = Duration::ZERO;
+                    self.client.is_well();
+                }
+                continue;
+            }
+            open.silent += monotonic().since(asked);
+            if let Some(answer) = self.client.too_long() {
+                // An answer holds records of all partitions that are open: it may be another one's.
+                self.open.clear();
+                if open.silent > TOO_LONG.min(self.patience) {
+                    return Err(Broken::TooLong { next: open.next, answer });
+                }
+            }
+            if open.silent > self.patience {
                 return Err(silent(self.client, &self.topic, open, end));
-            } else if batch.len() == 0 && monotonic().since(began) > IDLE {
+            }
+            if batch.len() == 0 && monotonic().since(began) > IDLE {
                 return Ok(Arrived::Some(batch.finish())); // lets the reader look whether it is still wanted
             }
         }
@@ -217,7 +251,7 @@ impl<'c> Fetcher<'c> {
             Broken::Kafka(self.client.judged(refusal.code, refusal.text, &doing, &self.topic, Some(partition)))
         })?;
         let messages = Messages::none();
-        Ok(Open { partition, next, fetch, messages, at: 0, ended: None })
+        Ok(Open { partition, next, fetch, messages, at: 0, ended: None, silent: Duration::ZERO })
     }
 }
 
@@ -236,10 +270,7 @@ fn silent(client: &Client, topic: &str, open: &Open<'_>, end: i64) -> Broken {
         return Broken::Truncated { end: log_end };
     }
     let doing = format!("fetching {topic}, partition {} from offset {}", open.partition, open.next);
-    let what = format!(
-        "nothing came for {} s; is a batch of records larger than receive.message.max.bytes?",
-        PATIENCE.as_secs()
-    );
+    let what = format!("nothing came for {} s", open.silent.as_secs());
     Broken::Kafka(client.judged(RDKafkaErrorCode::OperationTimedOut, what, &doing, topic, Some(open.partition)))
 }
 
@@ -260,12 +291,13 @@ struct Batch {
 }
 
 impl Batch {
-    fn new(with_headers: bool) -> Self {
+    /// One with room for so many records and bytes of their values.
+    fn new(with_headers: bool, (records, bytes): (usize, usize)) -> Self {
         Self {
-            offsets: Vec::new(),
-            timestamps: Vec::new(),
-            keys: BinaryBuilder::new(),
-            values: BinaryBuilder::new(),
+            offsets: Vec::with_capacity(records),
+            timestamps: Vec::with_capacity(records),
+            keys: BinaryBuilder::with_capacity(records, 0),
+            values: BinaryBuilder::with_capacity(records, bytes + bytes / 8),
             headers: Vec::new(),
             with_headers,
             bytes: 0,

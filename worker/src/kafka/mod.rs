@@ -4,30 +4,32 @@
 //! never resets an offset by itself. Its calls block, with a time-out: they run off the async threads.
 
 mod config;
+pub mod drain;
 mod error;
 mod fetch;
+mod heard;
 pub mod load;
 mod native;
 mod pace;
 #[cfg(test)]
 mod tests;
 
-use std::sync::{Mutex, PoisonError};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError as ClientError, RDKafkaErrorCode};
-use rdkafka::statistics::{Statistics, Window};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use tidegate_common::clock::monotonic;
 use tidegate_common::spec::model::KafkaSpec;
 use tidegate_common::spec::parse_bytes;
 
 pub use self::config::Retention;
 pub use self::error::KafkaError;
-pub(crate) use self::fetch::{Arrived, Broken, Fetcher, Records};
-use self::pace::{Pace, Report};
+use self::fetch::OPEN;
+pub(crate) use self::fetch::{Arrived, BATCH_BYTES, Broken, Fetcher, Records};
+pub(crate) use self::heard::{Quiet, TooLong, Unreached, reach};
 use crate::access::{Access, resolve_secret};
 
 /// Reports and errors that are taken in at a time: more come only from many brokers at once.
@@ -36,6 +38,10 @@ const LISTENED: usize = 16;
 const LONGEST_REST: Duration = Duration::from_secs(2);
 /// How long one question may take.
 const WAIT: Duration = Duration::from_secs(30);
+/// How long a client that gets no connection goes on trying: brokers may be on their way up.
+const LOST_WAIT: Duration = Duration::from_secs(10);
+/// How long a client that is let in nowhere goes on trying: another broker may have the right certificate.
+const REFUSED_WAIT: Duration = Duration::from_secs(2);
 /// Kibibytes that a client fetches ahead, where the spec says nothing: what is fetched and not read at a range's end is
 /// fetched for nothing.
 const AHEAD_KIB: u64 = 8192;
@@ -79,18 +85,17 @@ impl std::fmt::Debug for Cluster {
     }
 }
 
-/// Refuses a mechanism that this binary was built without.
-fn built_for(spec: &KafkaSpec) -> Result<(), KafkaError> {
-    let given = ["sasl.mechanism", "sasl.mechanisms"].map(|key| spec.properties.get(key));
-    let is_given = |mechanism: &str| given.iter().flatten().any(|given| given.trim().eq_ignore_ascii_case(mechanism));
-    let lacks = if is_given("GSSAPI") && !cfg!(feature = "gssapi") {
-        "Kerberos needs a binary built with `--features gssapi`"
-    } else if is_given("OAUTHBEARER") && !cfg!(feature = "oidc") {
-        "OAUTHBEARER needs a binary built with `--features oidc`"
+/// What this binary was built without and `given` asks for.
+pub(crate) fn lacking(given: &BTreeMap<String, String>) -> Option<&'static str> {
+    let mechanisms = ["sasl.mechanism", "sasl.mechanisms"].map(|key| given.get(key));
+    let asks = |for_it: &str| mechanisms.iter().flatten().any(|given| given.trim().eq_ignore_ascii_case(for_it));
+    if asks("GSSAPI") && !cfg!(feature = "gssapi") {
+        Some("Kerberos needs a binary built with `--features gssapi`")
+    } else if asks("OAUTHBEARER") && !cfg!(feature = "oidc") {
+        Some("OAUTHBEARER needs a binary built with `--features oidc`")
     } else {
-        return Ok(());
-    };
-    Err(KafkaError::Denied(format!("{lacks}: build this worker so, or use SCRAM-SHA-512 or PLAIN over TLS")))
+        None
+    }
 }
 
 /// How much a client may fetch ahead of each partition: under a rate limit no more than a second's worth.
@@ -107,47 +112,71 @@ fn host_of(url: &str) -> &str {
     authority.rsplit_once('@').map_or(authority, |(_, host)| host)
 }
 
+/// What `spec` says of a client, its secrets resolved, within what the worker allows.
+///
+/// # Errors
+/// [`KafkaError::Denied`] for brokers that the worker does not allow, mechanisms that this binary lacks, and secrets that
+/// are not there.
+pub(crate) fn settings(spec: &KafkaSpec, access: &Access) -> Result<BTreeMap<String, String>, KafkaError> {
+    if let Some(allowed) = &access.endpoints {
+        let servers = spec.properties.get("bootstrap.servers").map_or("", String::as_str);
+        let token = spec.properties.get("sasl.oauthbearer.token.endpoint.url").map(|url| host_of(url));
+        let mut brokers = servers.split(',').map(|broker| host_of(broker.trim())).chain(token);
+        let is_allowed = |broker: &str| {
+            let host = broker.rsplit_once(':').map_or(broker, |(host, _)| host);
+            allowed.iter().any(|allowed| allowed == broker || allowed == host)
+        };
+        if let Some(broker) = brokers.find(|broker| !is_allowed(broker)) {
+            let what = format!("this worker does not allow the broker {broker}: add it to allow.endpoints");
+            return Err(KafkaError::Denied(what));
+        }
+    }
+    if let Some(lacks) = lacking(&spec.properties) {
+        let what = format!("{lacks}: build this worker so, or use SCRAM-SHA-512 or PLAIN over TLS");
+        return Err(KafkaError::Denied(what));
+    }
+    let mut values = spec.properties.clone();
+    for (key, secret) in &spec.secrets {
+        let value = resolve_secret(secret, access).map_err(|e| KafkaError::Denied(format!("{key}: {e}")))?;
+        values.insert(key.clone(), value);
+    }
+    if cfg!(feature = "gssapi") {
+        // No command is run to get a ticket: whoever runs the worker keeps one.
+        for (key, value) in [("sasl.kerberos.kinit.cmd", ""), ("sasl.kerberos.min.time.before.relogin", "0")] {
+            values.insert(key.to_owned(), value.to_owned());
+        }
+    }
+    Ok(values)
+}
+
 impl Cluster {
     /// The cluster of `spec`, whose settings were checked.
     ///
     /// # Errors
     /// [`KafkaError::Denied`] for brokers that the worker does not allow, and secrets that it does not have.
     pub(crate) fn of(spec: &KafkaSpec, access: &Access) -> Result<Self, KafkaError> {
+        let given = settings(spec, access)?;
         let servers = spec.properties.get("bootstrap.servers").cloned().unwrap_or_default();
-        if let Some(allowed) = &access.endpoints {
-            let token = spec.properties.get("sasl.oauthbearer.token.endpoint.url").map(|url| host_of(url));
-            let mut brokers = servers.split(',').map(|broker| host_of(broker.trim())).chain(token);
-            let is_allowed = |broker: &str| {
-                let host = broker.rsplit_once(':').map_or(broker, |(host, _)| host);
-                allowed.iter().any(|allowed| allowed == broker || allowed == host)
-            };
-            if let Some(broker) = brokers.find(|broker| !is_allowed(broker)) {
-                let what = format!("this worker does not allow the broker {broker}: add it to allow.endpoints");
-                return Err(KafkaError::Denied(what));
-            }
-        }
-        built_for(spec)?;
         let mut config = ClientConfig::new();
         for (key, value) in DEFAULTS {
             config.set(*key, *value);
         }
         config.set("queued.max.messages.kbytes", ahead_kib(spec).to_string());
-        for (key, value) in &spec.properties {
-            config.set(key, value);
-        }
-        for (key, secret) in &spec.secrets {
-            let value = resolve_secret(secret, access).map_err(|e| KafkaError::Denied(format!("{key}: {e}")))?;
+        for (key, value) in given {
             config.set(key, value);
         }
         for (key, value) in FIXED {
             config.set(*key, *value);
         }
-        if cfg!(feature = "gssapi") {
-            // No command is run to get a ticket: whoever runs the worker keeps one.
-            config.set("sasl.kerberos.kinit.cmd", "").set("sasl.kerberos.min.time.before.relogin", "0");
-        }
-        config.set_log_level(RDKafkaLogLevel::Warning);
+        config.set_log_level(RDKafkaLogLevel::Info);
         Ok(Self { config, servers })
+    }
+
+    /// The most bytes that a reader of so many partitions has fetched ahead, about.
+    pub(crate) fn ahead_bytes(&self, partitions: usize) -> u64 {
+        let given = self.config.get("queued.max.messages.kbytes").and_then(|given| given.parse().ok());
+        let each: u64 = given.unwrap_or(AHEAD_KIB);
+        each.saturating_mul(1024).saturating_mul(partitions.min(OPEN) as u64)
     }
 
     /// The brokers as the spec names them.
@@ -158,6 +187,11 @@ impl Cluster {
     /// A client of it; connects when it is first asked something.
     pub(crate) fn client(&self) -> Result<Client, KafkaError> {
         self.connected(&self.config)
+    }
+
+    /// A client that is shown open and aborted transactions, too.
+    pub(crate) fn uncommitted_client(&self) -> Result<Client, KafkaError> {
+        self.connected(self.config.clone().set("isolation.level", "read_uncommitted"))
     }
 
     fn connected(&self, config: &ClientConfig) -> Result<Client, KafkaError> {
@@ -201,46 +235,19 @@ pub(crate) fn told(error: &ClientError) -> String {
     }
 }
 
-/// A client's callbacks: what it says goes to the log of this process, and what the brokers say sets its pace.
-#[derive(Debug, Default)]
-pub(crate) struct Quiet {
-    pace: Pace,
-    /// Why the brokers let nobody in, when they last did not.
-    refused: Mutex<Option<(RDKafkaErrorCode, String)>>,
-}
-
-impl ClientContext for Quiet {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        match level {
-            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
-                tracing::error!(facility, "kafka client: {message}");
-            }
-            RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning => tracing::warn!(facility, "kafka client: {message}"),
-            _ => tracing::debug!(facility, "kafka client: {message}"),
-        }
-    }
-
-    fn stats(&self, statistics: Statistics) {
-        let millis = |window: &Option<Window>| window.as_ref().map_or(0, |window| window.max);
-        let micros = |window: &Option<Window>| window.as_ref().map_or(0, |window| window.p99);
-        let unsigned = |value: i64| u64::try_from(value).unwrap_or(0);
-        let brokers = || statistics.brokers.values();
-        let throttled = brokers().map(|broker| millis(&broker.throttle)).max().map_or(0, unsigned);
-        let latency = brokers().map(|broker| micros(&broker.rtt)).max().map_or(0, unsigned);
-        let report = Report { throttled: Duration::from_millis(throttled), latency: Duration::from_micros(latency) };
-        self.pace.hear(report);
-    }
-
-    fn error(&self, error: ClientError, reason: &str) {
-        let code = error::code_of(&error);
-        if error::is_refusal(code) {
-            *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = Some((code, reason.to_owned()));
-        }
-        tracing::warn!("kafka client: {error}: {reason}");
+/// The id of `topic`; none where the brokers have none (before Kafka 2.8).
+pub(crate) fn topic_id(
+    client: &BaseConsumer<Quiet>,
+    topic: &str,
+    wait: Duration,
+) -> Result<Option<String>, ClientError> {
+    let began = monotonic();
+    match native::describe(client, topic, wait, || monotonic().since(began) > wait) {
+        Ok(found) => Ok(Some(found.id).filter(|id| !id.is_empty())),
+        Err(refusal) if refusal.code == RDKafkaErrorCode::UnsupportedFeature => Ok(None),
+        Err(refusal) => Err(ClientError::MetadataFetch(refusal.code)),
     }
 }
-
-impl ConsumerContext for Quiet {}
 
 /// What a topic is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -266,6 +273,17 @@ impl Client {
         }
     }
 
+    /// An answer that the client did not take for its length, if there was one since the brokers last answered well.
+    fn too_long(&self) -> Option<TooLong> {
+        self.listen();
+        self.consumer.context().trouble().too_long
+    }
+
+    /// The brokers have answered: what went wrong before is over.
+    fn is_well(&self) {
+        self.consumer.context().is_well();
+    }
+
     /// How long to rest after having worked for `worked`.
     pub(crate) fn rest(&self, worked: Duration) -> Duration {
         self.consumer.context().pace.rest(worked).min(LONGEST_REST)
@@ -281,16 +299,32 @@ impl Client {
         partition: Option<i32>,
     ) -> KafkaError {
         self.listen();
-        let refused = self.consumer.context().refused.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let (code, text) = refused.filter(|_| error::is_silence(code)).unwrap_or((code, text));
+        let trouble = self.consumer.context().trouble();
+        let (code, text) = match (error::is_silence(code), trouble.refused, trouble.lost) {
+            (true, Some(refused), _) => refused,
+            (true, None, Some(lost)) => (code, lost),
+            _ => (code, text),
+        };
         error::judged(code, text, &self.servers, doing, topic, partition)
     }
 
     /// What `topic` is.
     pub(crate) fn topic(&self, topic: &str) -> Result<TopicState, KafkaError> {
         let doing = format!("looking at the topic {topic}");
-        match native::describe(&self.consumer, topic, WAIT) {
+        let began = monotonic();
+        let in_vain = || {
+            self.listen();
+            let trouble = self.consumer.context().trouble();
+            let wait = match (trouble.refused, trouble.lost) {
+                (Some(_), _) => REFUSED_WAIT,
+                (None, Some(_)) => LOST_WAIT,
+                (None, None) => WAIT,
+            };
+            monotonic().since(began) > wait
+        };
+        match native::describe(&self.consumer, topic, WAIT, in_vain) {
             Ok(found) => {
+                self.is_well();
                 let partitions = u32::try_from(found.partitions).unwrap_or(u32::MAX);
                 Ok(TopicState { id: found.id, partitions })
             }
@@ -341,6 +375,14 @@ impl Client {
         let asked: Vec<(i32, Offset)> =
             at.iter().map(|(partition, at)| (*partition, Offset::Offset((*at).max(0)))).collect();
         self.ask(topic, &asked, &format!("asking {topic} for the offsets of times"))
+    }
+
+    /// Those of `partitions` in which the time index finds no record at all. That says nothing: while deleted records
+    /// (`DeleteRecords`) are still in their files, it stops at them and finds nothing behind them either.
+    pub(crate) fn timeless(&self, topic: &str, partitions: &[i32]) -> Result<Vec<i32>, KafkaError> {
+        let asked: Vec<(i32, i64)> = partitions.iter().map(|partition| (*partition, 0)).collect();
+        let found = self.offsets_at(topic, &asked)?;
+        Ok(found.into_iter().filter(|(_, offset)| offset.is_none()).map(|(partition, _)| partition).collect())
     }
 
     /// The library takes times and edges where offsets stand.

@@ -224,11 +224,15 @@ pub(super) struct Description {
     pub(super) partitions: usize,
 }
 
-/// Asks for a topic.
+/// How long an answer is waited for at a time, in milliseconds.
+const GLANCE: i32 = 100;
+
+/// Asks for a topic; waits until there is an answer, or `in_vain` says that none is to be expected.
 pub(super) fn describe<C: ConsumerContext>(
     client: &BaseConsumer<C>,
     topic: &str,
     wait: Duration,
+    mut in_vain: impl FnMut() -> bool,
 ) -> Result<Description, Refusal> {
     let name = CString::new(topic).map_err(|_| Refusal::of(RDKafkaRespErr::RD_KAFKA_RESP_ERR__INVALID_ARG))?;
     let wait = i32::try_from(wait.as_millis()).unwrap_or(i32::MAX);
@@ -242,7 +246,11 @@ pub(super) fn describe<C: ConsumerContext>(
         sys::rd_kafka_AdminOptions_set_request_timeout(options, wait, why.as_mut_ptr(), why.len());
         let queue = sys::rd_kafka_queue_new(rk);
         sys::rd_kafka_DescribeTopics(rk, topics, options, queue);
-        let event = sys::rd_kafka_queue_poll(queue, wait.saturating_add(1000));
+        let mut event: *mut sys::rd_kafka_event_t = std::ptr::null_mut();
+        // When the time is up, the answer says so: the request has it, too.
+        while event.is_null() && !in_vain() {
+            event = sys::rd_kafka_queue_poll(queue, GLANCE);
+        }
         let answer = described(event);
         if !event.is_null() {
             sys::rd_kafka_event_destroy(event);

@@ -1,5 +1,6 @@
-//! What a spec may connect to, and as whom.
+//! What a spec may connect to, and as whom; how long it waits.
 
+use rdkafka::mocking::MockCluster;
 use tidegate_common::spec::model::{KafkaSpec, RecordFormat, RecordFormatSpec, Secret};
 
 use super::*;
@@ -76,4 +77,24 @@ fn what_a_setting_of_the_library_may_not_be_is_said_with_its_name() {
     let wrong = spec(&[("bootstrap.servers", "a:9092"), ("fetch.max.bytes", "many")], &[]);
     let error = Cluster::of(&wrong, &Access::local()).unwrap().client().err().unwrap().to_string();
     assert!(error.contains("fetch.max.bytes") && error.contains("kafka.properties"), "{error}");
+}
+
+#[test]
+fn a_log_that_ends_too_early_is_told_when_nothing_came_for_long_however_often_was_asked() {
+    let mock = MockCluster::new(1).unwrap();
+    mock.create_topic("t", 1, 1).unwrap();
+    let cluster = Cluster::of(&spec(&[("bootstrap.servers", &mock.bootstrap_servers())], &[]), &Access::local());
+    let client = cluster.unwrap().client().unwrap();
+    let mut fetcher = Fetcher::new(&client, "t", false);
+    fetcher.patience = Duration::from_secs(1);
+    let mut asked = 0;
+    let broken = loop {
+        asked += 1;
+        match fetcher.next(0, 0, 10) {
+            Ok(Arrived::Some(records)) => assert!(records.offsets.is_empty() && asked < 1_000),
+            Ok(Arrived::Last(_)) => panic!("there are no ten records"),
+            Err(broken) => break broken,
+        }
+    };
+    assert!(matches!(broken, Broken::Truncated { end: 0 }) && asked > 1, "{broken:?} after {asked}");
 }

@@ -13,7 +13,7 @@ use crate::task::{Report, RunId, TaskEnd};
 #[derive(Debug, thiserror::Error)]
 #[error(
     "a message of {bytes} bytes would be sent, more than the {MAX_MESSAGE} of the protocol: \
-         the rows of one unit fall into too many partitions or files; partition the output more coarsely"
+         its files are too many for their columns and partitions; partition the output more coarsely, or raise write.target-file-size-bytes"
 )]
 struct TooLarge {
     bytes: usize,

@@ -304,7 +304,7 @@ async fn a_hand_in_that_no_message_can_carry_fails_its_task() {
     let outputs = vec![v1::OutputPart { iceberg: vec![0; 5 << 20].into(), ..Default::default() }];
     let attempt = puppet.context.attempt.clone();
     let waiting = puppet.hands_in(v1::HandIn { outputs, ..hand_in(&attempt, 0, 1) }, false);
-    assert!(peer.fail().await.message.contains("too many partitions"));
+    assert!(peer.fail().await.message.contains("files are too many"));
     assert_eq!(waiting.await.unwrap().1, Err(Fenced));
 }
 

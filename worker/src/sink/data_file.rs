@@ -16,6 +16,7 @@ use parquet::file::properties::WriterProperties;
 use super::stats::{Columns, NanCounts};
 use super::{SinkError, durable};
 use crate::failpoint::{self, hit};
+use crate::storage::PART;
 
 /// The lake's storage as Parquet writes to it.
 struct Storage(Box<dyn FileWrite>);
@@ -38,6 +39,7 @@ pub(super) struct OpenFile {
     schema: SchemaRef,
     nans: NanCounts,
     rows: u64,
+    is_local: bool,
 }
 
 impl OpenFile {
@@ -50,7 +52,8 @@ impl OpenFile {
         properties: WriterProperties,
     ) -> Result<Self, SinkError> {
         let doing = || format!("create {path}");
-        if let Some(folder) = durable::local_path(&path).as_deref().and_then(std::path::Path::parent) {
+        let local = durable::local_path(&path);
+        if let Some(folder) = local.as_deref().and_then(std::path::Path::parent) {
             durable::create_folder(folder)?;
         }
         let output = io.new_output(&path).map_err(SinkError::lake(doing()))?;
@@ -58,7 +61,8 @@ impl OpenFile {
         let options = ArrowWriterOptions::new().with_properties(properties);
         let writer = AsyncArrowWriter::try_new_with_options(storage, arrow.clone(), options)
             .map_err(SinkError::parquet(doing()))?;
-        Ok(Self { nans: NanCounts::new(schema), schema: schema.clone(), path, partition, writer, rows: 0 })
+        let (nans, is_local) = (NanCounts::new(schema), local.is_some());
+        Ok(Self { nans, schema: schema.clone(), path, partition, writer, rows: 0, is_local })
     }
 
     /// Writes rows of the file's schema.
@@ -78,9 +82,10 @@ impl OpenFile {
         (self.writer.bytes_written(), self.writer.in_progress_size())
     }
 
-    /// Bytes of memory that the row group takes.
+    /// Bytes of memory that the row group takes, and what is written and not sent yet.
     pub(super) fn memory(&self) -> usize {
-        self.writer.memory_size()
+        let unsent = if self.is_local { 0 } else { self.writer.bytes_written().min(PART) };
+        self.writer.memory_size() + unsent
     }
 
     /// Closes the file, durably.

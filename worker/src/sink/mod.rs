@@ -8,6 +8,7 @@ mod cast;
 mod catalog;
 mod commit;
 mod data_file;
+mod dictionary;
 mod discard;
 mod durable;
 mod error;

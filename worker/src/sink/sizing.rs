@@ -12,6 +12,9 @@ const MOST: f64 = 1.8;
 /// Files that are too small may be an eighth of what is handed in.
 const CRUMBS: f64 = 1.0 / 8.0;
 
+/// Row groups that Parquet says are smaller than this, in bytes, are not learned from.
+const LEAST_WEIGHED: f64 = 1048576.0;
+
 /// Whether an output's files are such that a hand-in is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Due {
@@ -48,32 +51,35 @@ pub(super) struct Sizing {
     full: f64,
     /// What was drawn at the beginning of the unit; `None` where nothing could be.
     drawn: Option<Drawn>,
-    /// What is written of what Parquet says of a row group in progress; `None` where none was written yet.
-    weight: Option<f64>,
+    /// A row group that was written: what Parquet said that it would take, and what it took.
+    weighed: Option<(f64, f64)>,
 }
 
 impl Sizing {
     /// Files of `target` bytes.
     pub(super) fn new(target: usize) -> Self {
         let target = target.max(1) as f64;
-        Self { target, full: target, drawn: None, weight: None }
+        Self { target, full: target, drawn: None, weighed: None }
     }
 
-    /// What a row group of which Parquet says that it takes `estimate` bytes will take.
+    /// What a row group of which Parquet says that it takes `estimate` bytes will take, by what the one before took.
     pub(super) fn weigh(&self, estimate: usize) -> usize {
-        (estimate as f64 * self.weight.unwrap_or(1.0)) as usize
+        let (said, took) = self.weighed.unwrap_or((1.0, 1.0));
+        (estimate as f64 * took / said) as usize
     }
 
-    /// A row group of which Parquet said `estimate` took `written` bytes.
+    /// What it may take: Parquet says too much of the pages that it has not compressed yet, and that is a share of a
+    /// small row group and no more of a large one.
+    pub(super) fn weigh_most(&self, estimate: usize) -> usize {
+        let (said, took) = self.weighed.unwrap_or((1.0, 1.0));
+        self.weigh(estimate).max((estimate as f64 - (said - took).max(0.0)) as usize)
+    }
+
+    /// A row group of which Parquet said `estimate` took `written` bytes. A tiny one tells nothing: it is headers.
     pub(super) fn learn(&mut self, estimate: usize, written: usize) {
-        if estimate > 0 {
-            self.weight = Some((written as f64 / estimate as f64).clamp(0.01, 2.0));
+        if estimate > 0 && estimate as f64 >= (self.target / 16.0).min(LEAST_WEIGHED) {
+            self.weighed = Some((estimate as f64, written as f64));
         }
-    }
-
-    /// Whether what Parquet says can be weighed.
-    pub(super) fn has_weighed(&self) -> bool {
-        self.weight.is_some()
     }
 
     /// Draws the files ahead at the beginning of a unit. `read` bytes of input made `made` bytes of output, `open` of
@@ -99,7 +105,7 @@ impl Sizing {
     }
 
     fn undrawn(&mut self) {
-        *self = Self { weight: self.weight, ..Self::new(self.target as usize) };
+        *self = Self { weighed: self.weighed, ..Self::new(self.target as usize) };
     }
 
     /// Whether a file of `size` bytes, rows of a unit still to come, is to be closed.

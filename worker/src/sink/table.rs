@@ -100,12 +100,16 @@ pub async fn prepare(
     Ok(v1::PreparedOutput { created: true, ..prepared })
 }
 
-/// Bytes that a data file of `target`'s table is to be near: as the table says, or as it would be created.
+/// Bytes that a data file of `target`'s table is to be near: as the table says, or, where there is none or there are no
+/// `catalogs` to ask, as it would be created.
 ///
 /// # Errors
 /// [`SinkError::Preflight`] for a property that is no number.
-pub async fn file_bytes(catalogs: &Catalogs, target: &OutputTarget) -> Result<u64, SinkError> {
-    let loaded = catalogs.get(&target.catalog).await?.load(&target.ident()?).await?;
+pub async fn file_bytes(catalogs: Option<&Catalogs>, target: &OutputTarget) -> Result<u64, SinkError> {
+    let loaded = match catalogs {
+        Some(catalogs) => catalogs.get(&target.catalog).await?.load(&target.ident()?).await?,
+        None => None,
+    };
     let bytes = match &loaded {
         Some(table) => target_file_bytes(table.metadata().properties()),
         None => target_file_bytes(&target.properties.clone().into_iter().collect()),

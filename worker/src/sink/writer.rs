@@ -12,6 +12,7 @@ use iceberg::spec::{
     DataFile, FormatVersion, PartitionSpecRef, SchemaRef, Struct, StructType, read_data_files_from_avro,
     write_data_files_to_avro,
 };
+use parquet::file::properties::WriterProperties;
 use tidegate_proto::v1;
 use uuid::Uuid;
 
@@ -19,10 +20,12 @@ use super::data_file::OpenFile;
 use super::partition::{Key, Splitter, folder};
 use super::settings::WriterSettings;
 use super::sizing::{Due, Sizing};
-use super::{Caster, LoadedTable, SinkError};
+use super::{Caster, LoadedTable, SinkError, dictionary};
 
 /// Closed files that wait for a hand-in at most.
 const MOST_CLOSED: usize = 64;
+/// Bytes that describe the files of one output in a hand-in, about: with several outputs it is to fit into a message.
+const MOST_DESCRIBED: usize = 512 << 10;
 
 /// Files that are closed and durable, ready to be handed in.
 #[derive(Clone, Debug, Default)]
@@ -44,6 +47,12 @@ impl Slot {
     fn size(&self, sizing: &Sizing) -> usize {
         let (written, in_progress) = self.file.size();
         written + sizing.weigh(in_progress)
+    }
+
+    /// Bytes that it may have.
+    fn most(&self, sizing: &Sizing) -> usize {
+        let (written, in_progress) = self.file.size();
+        written + sizing.weigh_most(in_progress)
     }
 
     async fn write(&mut self, rows: &RecordBatch, sizing: &mut Sizing) -> Result<(), SinkError> {
@@ -74,6 +83,8 @@ pub struct OutputWriter {
     settings: WriterSettings,
     caster: Caster,
     splitter: Option<Splitter>,
+    /// Parquet's settings, fitted to the rows that came first.
+    parquet: Option<WriterProperties>,
     data_folder: String,
     file_prefix: String,
     files_named: u64,
@@ -118,6 +129,7 @@ impl OutputWriter {
             partition_type,
             sizing: Sizing::new(settings.target_file_bytes),
             settings,
+            parquet: None,
             data_folder: data_folder.trim_end_matches('/').to_owned(),
             file_prefix: format!("{output_ix:03}-{attempt}"),
             files_named: 0,
@@ -138,6 +150,9 @@ impl OutputWriter {
             return Ok(());
         }
         let rows = self.caster.cast(&rows)?;
+        if self.parquet.is_none() && rows.num_rows() >= dictionary::SAMPLE {
+            self.parquet = Some(dictionary::fitted(&self.settings.parquet, &rows));
+        }
         let Some(splitter) = self.splitter.as_mut() else {
             return self.write_rows(Key::default(), &rows, |_| Ok(Struct::empty())).await;
         };
@@ -155,17 +170,24 @@ impl OutputWriter {
 
     /// Whether it is time to hand in, at a unit's end.
     pub async fn due(&mut self) -> Result<Due, SinkError> {
-        if self.over || self.closed.len() >= MOST_CLOSED {
+        let files = self.closed.len() + self.open.len();
+        if self.over || self.closed.len() >= MOST_CLOSED || files * self.described_bytes() > MOST_DESCRIBED {
             return Ok(Due::Over);
         }
         let closed = self.closed.iter().map(DataFile::file_size_in_bytes).sum();
         let due = |of: &Self| of.sizing.due(closed, of.open.values().map(|slot| slot.size(&of.sizing)));
         let said = due(self);
-        if said != Due::Ripe || self.sizing.has_weighed() {
+        if said != Due::Ripe {
             return Ok(said);
         }
+        // Only row groups that are written can be weighed, and a hand-in ends them all.
         self.end_row_groups().await?;
         Ok(due(self))
+    }
+
+    /// What the description of one file takes in a hand-in, with two bounds of every column.
+    fn described_bytes(&self) -> usize {
+        512 + 160 * self.schema.as_struct().fields().len()
     }
 
     /// Draws the files ahead, at the beginning of a unit: `read` bytes of input were read by this writer's attempt, and
@@ -240,8 +262,7 @@ impl OutputWriter {
         slot.used = self.clock;
         slot.write(piece, &mut self.sizing).await?;
         let mut closes = false;
-        if self.sizing.is_full(slot.size(&self.sizing)) {
-            // Only a row group that is written can be weighed.
+        if self.sizing.is_full(slot.most(&self.sizing)) {
             slot.flush(&mut self.sizing).await?;
             closes = self.sizing.is_full_enough(slot.file.size().0);
         }
@@ -287,7 +308,7 @@ impl OutputWriter {
             folder => format!("{}/{folder}/{name}", self.data_folder),
         };
         let schemas = (&self.schema, self.caster.schema());
-        let parquet = self.settings.parquet.clone();
+        let parquet = self.parquet.as_ref().unwrap_or(&self.settings.parquet).clone();
         let file = OpenFile::create(self.table.io(), path, partition, schemas, parquet).await?;
         self.open.insert(key, Slot { file, memory: 0, used: self.clock });
         Ok(())

@@ -25,8 +25,9 @@ use super::renew::{Keyring, Renew};
 use super::s3::S3;
 use super::{StoreError, Trouble};
 
-/// Bytes of a part of a large object; the least that S3 takes. A file under way holds at most three in memory.
-const PART: usize = 5 << 20;
+/// Bytes of a part of a large object; the least that S3 takes. A file under way holds at most
+/// three in memory, beside what it is being given.
+pub(crate) const PART: usize = 5 << 20;
 /// Parts of one object that are sent at a time, beside the one that is filled.
 const PARTS_AT_A_TIME: usize = 2;
 
@@ -275,8 +276,11 @@ impl Upload {
             }
         };
         for bytes in self.held.drain(..) {
-            parts.put(bytes);
-            parts.wait_for_capacity(PARTS_AT_A_TIME).await.map_err(failed("write", &url))?;
+            // Copied part by part: what is left over would keep all of a row group in memory.
+            for part in bytes.chunks(PART) {
+                parts.write(part);
+                parts.wait_for_capacity(PARTS_AT_A_TIME).await.map_err(failed("write", &url))?;
+            }
         }
         self.bytes = 0;
         Ok(())

@@ -9,6 +9,7 @@ mod renew;
 mod s3;
 
 pub use self::lake::Lake;
+pub(crate) use self::lake::PART;
 pub(crate) use self::renew::Renew;
 pub(crate) use self::s3::{S3, is_loopback};
 

@@ -29,7 +29,7 @@ pub use self::sample::Sampled;
 use crate::access::Access;
 pub use crate::kafka::Retention;
 use crate::sink::{self, Catalogs, Scope};
-pub use crate::source::{PartitionRange, TopicRange};
+pub use crate::source::{ArchiveRange, ArchivedPart, PartitionRange, TopicRange};
 use crate::task::opened::{Opened, Reach, Shelf};
 use crate::task::{TaskError, dead_letter, enumerate, kinds};
 
@@ -84,6 +84,8 @@ pub struct SourceSurvey {
     pub state: Option<v1::SourcePin>,
     /// How it lies in its topic, where it is of one.
     pub topic: Option<TopicRange>,
+    /// What comes from its archive, where it has one; `topic` is then the rest.
+    pub archive: Option<ArchiveRange>,
     /// How fast its units were read.
     pub sampled: Sampled,
 }
@@ -235,7 +237,7 @@ async fn source(
     slots: usize,
 ) -> Result<(SourceSurvey, Vec<v1::ReadTask>), TaskError> {
     let (source, described) = opened.source(ix).await?;
-    let packing = kinds::packing(opened, source.as_ref(), catalogs, slots).await?;
+    let packing = kinds::packing(opened, (&described.name, source.as_ref()), catalogs, slots).await?;
     let (segments, mut queue) = mpsc::channel::<v1::PlanSegment>(2);
     let collect = async {
         let mut tasks = Vec::new();
@@ -257,6 +259,7 @@ async fn source(
         pins: pins(&tasks),
         state: source.pin(),
         topic: source.topic(opened.resolved.window).await?,
+        archive: source.archive(opened.resolved.window).await?,
         sampled: Sampled::default(),
     };
     Ok((surveyed, tasks))

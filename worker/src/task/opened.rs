@@ -17,7 +17,7 @@ use super::TaskError;
 use crate::access::Access;
 use crate::failure::{Class, Classify};
 use crate::sink::{Catalogs, OutputTarget};
-use crate::source::{self, Described, KafkaSource, Source, SourceError};
+use crate::source::{self, Both, Described, KafkaSource, Offsets, Source, SourceError};
 use crate::transform::Query;
 
 /// Why a backfill cannot be worked on.
@@ -110,6 +110,7 @@ impl Opened {
         let pin = pin.as_ref();
         let table = match &described.kind {
             SourceKind::Iceberg { table, .. } => table,
+            SourceKind::Hybrid(hybrid) => &hybrid.table,
             SourceKind::Kafka(kafka) => return Ok(self.open_topic(described, kafka, spec, pin).await?),
             _ => return Ok(source::open(&described.name, spec, &self.reach.access).await?),
         };
@@ -126,6 +127,11 @@ impl Opened {
             what: format!("there is no table {}: check the catalog and the name", target.full_name()),
         })?;
         let table = (loaded.table().clone(), loaded.lake().clone());
+        if let SourceKind::Hybrid(hybrid) = &described.kind {
+            let live = self.described(described, &hybrid.live)?;
+            let both = Both { hybrid, live, table, pin };
+            return Ok(source::open_hybrid(&described.name, spec, both, &self.reach.access).await?);
+        }
         Ok(source::open_table(&described.name, spec, &self.reach.access, table, pin)?)
     }
 
@@ -136,13 +142,17 @@ impl Opened {
         spec: &SourceSpec,
         pin: Option<&v1::SourcePin>,
     ) -> Result<Arc<dyn Source>, SourceError> {
-        let (name, max_drift) = (&described.name, self.resolved.max_drift);
+        let said = self.described(described, kafka)?;
+        let offsets = pin.and_then(|pin| pin.kafka.as_ref()).map_or(Offsets::OfSpec, Offsets::Pinned);
+        Ok(Arc::new(KafkaSource::open(&described.name, spec, said, &self.reach.access, offsets).await?))
+    }
+
+    fn described<'a>(&self, described: &'a ResolvedSource, kafka: &'a Kafka) -> Result<Described<'a>, SourceError> {
         let Some(event_time) = &described.event_time else {
             let what = "nothing says what its event times are".to_owned();
-            return Err(SourceError::Spec { source_name: name.clone(), what });
+            return Err(SourceError::Spec { source_name: described.name.clone(), what });
         };
-        let said = Described { kafka, event_time, max_drift };
-        Ok(Arc::new(KafkaSource::open(name, spec, said, &self.reach.access, pin).await?))
+        Ok(Described { kafka, event_time, max_drift: self.resolved.max_drift })
     }
 
     /// Which states of its sources every task is to read.
@@ -175,7 +185,13 @@ impl Opened {
             }
             let plan = |output: &ResolvedOutput| Query::plan(&output.name, Some(&output.sql), &schemas, now_micros);
             let queried = self.resolved.outputs.iter().filter(|output| output.dead_letters.is_none());
-            Ok::<_, TaskError>(queried.map(plan).collect::<Result<Vec<_>, _>>()?)
+            let queries = queried.map(plan).collect::<Result<Vec<_>, _>>()?;
+            for (ix, described) in (0..).map(SourceIx::new).zip(&self.resolved.sources) {
+                let of_source = queries.iter().filter(|query| query.source() == described.name);
+                let (source, _) = self.source(ix).await?;
+                of_source.map(Query::columns).try_for_each(|columns| source.offers(columns))?;
+            }
+            Ok::<_, TaskError>(queries)
         };
         self.queries.get_or_try_init(plan).await.map(Vec::as_slice)
     }

@@ -14,11 +14,10 @@ use crate::source::FoundSplit;
 pub struct Packing {
     /// Input bytes of a task.
     pub target_bytes: u64,
-    /// Slots that will read. Each gets [`Packing::TASKS_A_SLOT`] tasks where there is enough for that; more bytes than
-    /// `target_bytes` never go into one for it.
+    /// Slots that will read. Each gets [`Packing::TASKS_A_SLOT`] tasks where there is enough for that.
     pub slots: u64,
-    /// Input bytes that fill one file of the outputs: a task's end ends its files, so that a task is to have as many.
-    /// For their sake a slot gets half as many tasks at least. Zero where nobody knows.
+    /// Input bytes that fill one file of the outputs: a task's end ends its files, so that a task is to have as many,
+    /// be they more than `target_bytes`. For their sake a slot gets half as many tasks at least. Zero where nobody knows.
     pub file_bytes: u64,
     /// How far the files of one task may reach in event time; none where there is no gate.
     pub max_drift: Option<Span>,
@@ -43,7 +42,7 @@ impl Packing {
         let tasks = self.slots.saturating_mul(Self::TASKS_A_SLOT);
         let (fair, coarse) = (total.checked_div(tasks), total.checked_div(tasks / 2));
         let share = fair.unwrap_or(u64::MAX).max(self.file_bytes.min(coarse.unwrap_or(u64::MAX)));
-        self.target_bytes.min(share.max(Self::MIN_TARGET)).max(1)
+        self.target_bytes.max(self.file_bytes).min(share.max(Self::MIN_TARGET)).max(1)
     }
 }
 
@@ -73,7 +72,7 @@ const FIELD: usize = 6;
 /// Cuts and packs `found` into tasks sorted by low, each with its units sorted by low.
 ///
 /// Every unit goes into exactly one task. A split of more than the target becomes several equal pieces of units
-/// consecutive by low, each above the target by less than a unit; pieces next to each other by low share a task while they fit and reach no further than the drift.
+/// consecutive by low, each above one and a half targets by less than a unit; pieces next to each other by low share a task while they fit and reach no further than the drift.
 ///
 /// # Errors
 /// [`TooLarge`] when a split cannot be sent.
@@ -88,7 +87,7 @@ pub fn tasks(found: Vec<FoundSplit>, packing: &Packing) -> Result<Vec<v1::ReadTa
     let mut tasks: Vec<Piece> = Vec::new();
     for piece in pieces {
         match tasks.last_mut() {
-            Some(task) if task.has_room_for(&piece, target, packing.max_drift) => task.join(piece),
+            Some(task) if task.has_room_for(&piece, task.limit(target), packing.max_drift) => task.join(piece),
             _ => tasks.push(piece),
         }
     }
@@ -164,6 +163,11 @@ impl Piece {
             && max_drift.is_none_or(|drift| reach <= drift.as_micros())
     }
 
+    /// Bytes up to which it may grow: past the target where it is far below it.
+    fn limit(&self, target: u64) -> u64 {
+        if self.bytes < target / 4 * 3 { target.saturating_add(target / 2) } else { target }
+    }
+
     fn join(&mut self, next: Self) {
         let first = u32::try_from(self.task.splits.len()).unwrap_or(u32::MAX);
         self.bytes += next.bytes;
@@ -190,7 +194,8 @@ fn cut(mut found: FoundSplit, target: u64, pieces: &mut Vec<Piece>) -> Result<()
     found.units.sort_by_key(|unit| (unit.low, unit.high, unit.position));
     // Equal pieces: what is left over of a file would make a task of its own.
     let total: u128 = found.units.iter().map(|unit| u128::from(unit.bytes)).sum();
-    let share = total.div_ceil(total.div_ceil(u128::from(target)).max(1)).max(1);
+    let target = u128::from(target);
+    let share = total.div_ceil(((total + target / 2) / target).max(1)).max(1);
     let (mut before, mut number) = (0_u128, 0);
     let mut open: Option<Piece> = None;
     for unit in found.units {

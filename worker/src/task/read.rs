@@ -149,6 +149,7 @@ struct Reading {
 impl Reading {
     async fn run(&mut self) -> Result<TaskEnd, TaskError> {
         let mut at = self.job.next_unit;
+        self.charge.set(self.source.ahead_bytes());
         while self.unit(at).is_some() {
             self.promise(at, false);
             let Some(watermark) = self.admit(at).await? else { return self.leave(at).await };
@@ -161,7 +162,7 @@ impl Reading {
             if self.is_due().await? {
                 self.hand_in(at, false).await?;
             } else if self.charge.over_share() {
-                self.relieve().await?;
+                self.relieve(at).await?;
             }
         }
         if self.tally.covers(at) {
@@ -172,9 +173,12 @@ impl Reading {
     }
 
     async fn is_due(&mut self) -> Result<bool, TaskError> {
+        let keeper = self.dead_letters.as_ref().map(|kept| kept.output);
         let mut due = Vec::with_capacity(self.outputs.len());
         for output in &mut self.outputs {
-            due.push(output.due().await?);
+            let of = output.due().await?;
+            // A few dead letters are not waited for.
+            due.push(if keeper == Some(output.output()) && of != Due::Over { Due::Free } else { of });
         }
         Ok(Due::of_all(&due))
     }
@@ -213,10 +217,10 @@ impl Reading {
             let over_share = tokio::select! {
                 gate = self.context.gate.changed() => { gate.map_err(|_| Fenced)?; false }
                 wish = self.context.wish.changed() => { wish.map_err(|_| Fenced)?; false }
-                () = self.charge.until_over_share() => true,
+                () = self.charge.until_over_share(), if self.tally.covers(at) && self.buffered_bytes() > 0 => true,
             };
             if over_share {
-                self.relieve().await?;
+                self.relieve(at).await?;
             }
         };
         if let Some(since) = held_since {
@@ -237,7 +241,7 @@ impl Reading {
         while let Some(batch) = batches.next().await {
             self.context.lease.check()?;
             let mut batch = batch?;
-            let (dead, bytes) = (std::mem::take(&mut batch.dead), batch.bytes);
+            let (dead, bytes, is_archived) = (std::mem::take(&mut batch.dead), batch.bytes, batch.is_archived);
             let mut beside = Beside { void: batch.void, gaps: batch.gaps, dead: 0 };
             let place = || place(&self.job.task, &unit);
             let sifted = sift::sift(batch, self.job.window, bounds)
@@ -255,7 +259,9 @@ impl Reading {
             self.tally.batch(&sifted, &beside, watermark);
             self.bury(&unit, &dead).await?;
             self.pass_on(sifted.kept).await?;
-            self.keep_to_limit(sifted.rows + beside.dead + beside.void, bytes).await?;
+            if !is_archived {
+                self.keep_to_limit(sifted.rows + beside.dead + beside.void, bytes).await?;
+            }
         }
         drop(batches);
         if without_time > 0 {
@@ -291,21 +297,28 @@ impl Reading {
                 self.tally.backpressure += clock.now().since(began);
             }
         }
-        let buffered: u64 = self.outputs.iter().map(|output| output.buffered_bytes()).sum();
         let in_hand = u64::try_from(rows.get_array_memory_size()).unwrap_or(u64::MAX);
-        self.charge.set(buffered.saturating_add(in_hand));
+        self.charge.set(self.buffered_bytes().saturating_add(in_hand).saturating_add(self.source.ahead_bytes()));
         Ok(())
     }
 
-    /// Gives back the memory that the outputs hold.
-    async fn relieve(&mut self) -> Result<(), TaskError> {
+    /// Gives back the memory that the outputs hold, before unit `at`; where it is not enough, by a hand-in.
+    async fn relieve(&mut self, at: u32) -> Result<(), TaskError> {
         let (clock, began) = (self.context.lease.clock().clone(), self.now());
         for output in &mut self.outputs {
             output.relieve().await?;
         }
-        self.charge.set(0);
         self.tally.backpressure += clock.now().since(began);
-        Ok(())
+        let left = self.buffered_bytes();
+        self.charge.set(left.saturating_add(self.source.ahead_bytes()));
+        match left > 0 && self.charge.over_share() && self.tally.covers(at) {
+            true => self.hand_in(at, false).await,
+            false => Ok(()),
+        }
+    }
+
+    fn buffered_bytes(&self) -> u64 {
+        self.outputs.iter().map(|output| output.buffered_bytes()).sum()
     }
 
     /// Waits until this task's share of the source's rate limit allows more.
@@ -347,7 +360,7 @@ impl Reading {
         for output in &mut self.outputs {
             closed.push((output.output(), output.close().await?));
         }
-        self.charge.set(0);
+        self.charge.set(self.source.ahead_bytes());
         self.tally.backpressure += clock.now().since(began);
         let keeper = self.dead_letters.as_ref().map(|kept| kept.output);
         let fresh = Tally::new(end, self.outputs.len(), keeper);

@@ -70,9 +70,12 @@ pub(in crate::commands) fn keep_group(
     out: Option<&str>,
 ) -> Result<String, Error> {
     let (of, positions) = (committed.keys().cloned().collect(), BTreeMap::new());
-    let (facts, cluster) = asked(|| Ok((checkpoint::inspect(brokers, &of, &positions)?, brokers.cluster_id())))?;
+    let topics = committed.keys().map(|partition| partition.topic.as_str());
+    let (facts, ids, cluster) = asked(|| {
+        Ok((checkpoint::inspect(brokers, &of, &positions)?, brokers.topic_ids(topics)?, brokers.cluster_id()))
+    })?;
     let now = clock::processing_time_micros();
-    let backup = GroupBackup::new((brokers.group_name(), brokers.bootstrap(), cluster), committed, &facts, now);
+    let backup = GroupBackup::new((brokers.group_name(), brokers.bootstrap(), cluster), committed, &facts, ids, now);
     let file = out.map_or_else(|| format!("{}.json", default_name(brokers.group_name(), now)), str::to_owned);
     write_new(&file, &backup.text())?;
     Ok(file)

@@ -5,9 +5,10 @@ use serde::Serialize;
 use tidegate_worker::survey::{DriftSurvey, OutputSurvey, SourceSurvey};
 
 use super::Planned;
+use crate::archive::Archive;
 use crate::saved_plan::SavedPlan;
 use crate::spec_file::Summary;
-use crate::topic::Topic;
+use crate::topic::{self, Topic};
 use crate::view::{Found, found};
 
 /// A plan.
@@ -35,6 +36,8 @@ struct Source {
     found: Found,
     /// How it lies in its topic; null where it is of none.
     topic: Option<Topic>,
+    /// What comes from its archive; null where it has none.
+    archive: Option<Archive>,
     widest_unit_in: Option<String>,
     sampled_units: u64,
     sampled_rows: u64,
@@ -126,7 +129,8 @@ fn source(source: &SourceSurvey) -> Source {
         event_time: source.event_time.clone(),
         columns: source.columns.clone(),
         found: found(&source.found),
-        topic: source.topic.as_ref().map(|range| Topic::of(range, &source.found)),
+        topic: source.topic.as_ref().map(|range| Topic::of(range, &topic::of_topic(source))),
+        archive: source.archive.as_ref().map(Archive::of),
         widest_unit_in: (!source.widest_in.is_empty()).then(|| source.widest_in.clone()),
         sampled_units: source.sampled.units,
         sampled_rows: source.sampled.rows,

@@ -1,6 +1,8 @@
 //! Plans of the example's flights and weather.
 #![allow(clippy::unwrap_used)]
 
+use std::path::PathBuf;
+
 use tidegate_worker::survey::Estimate;
 
 use super::*;
@@ -8,9 +10,14 @@ use crate::args::WindowArgs;
 use crate::config::{self, ConfigFile, Places};
 use crate::style::Paint;
 
-const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/flights");
 /// As long as it takes: what a sample reads does not depend on how fast this machine is.
 const WHOLE: Duration = Duration::from_secs(3600);
+
+/// Of the clone that cargo runs this in.
+fn example() -> PathBuf {
+    let own = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    Path::new(&own).join("../examples/flights")
+}
 
 /// The example in a folder of its own, its spec changed by `change`.
 struct World {
@@ -23,12 +30,12 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         for below in ["flights", "weather"] {
             std::fs::create_dir(folder.path().join(below)).unwrap();
-            for file in std::fs::read_dir(Path::new(EXAMPLE).join(below)).unwrap() {
+            for file in std::fs::read_dir(example().join(below)).unwrap() {
                 let file = file.unwrap();
                 std::fs::copy(file.path(), folder.path().join(below).join(file.file_name())).unwrap();
             }
         }
-        let spec = std::fs::read_to_string(Path::new(EXAMPLE).join("aligned.yaml")).unwrap();
+        let spec = std::fs::read_to_string(example().join("aligned.yaml")).unwrap();
         std::fs::write(folder.path().join("spec.yaml"), change(spec)).unwrap();
         let places = Places { folder: folder.path().to_owned(), env: &|_| None, config: None };
         let config = config::load(ConfigFile::default(), &places).unwrap();

@@ -3,11 +3,13 @@
 use std::fmt::Write as _;
 
 use tidegate_common::clock;
-use tidegate_common::time::{Span, Window};
+use tidegate_common::spec::{Resolved, ScanOffset};
+use tidegate_common::time::{EventTime, Span, Window};
 use tidegate_worker::survey::{DriftSurvey, OutputSurvey, SourceSurvey};
 
 use super::Planned;
 use super::document::effort;
+use crate::archive;
 use crate::args::WindowArgs;
 use crate::figures::{bytes, count, micros, plural, short};
 use crate::output;
@@ -20,7 +22,7 @@ pub(super) fn text(planned: &Planned<'_>, wide: bool) -> String {
     let mut text = head(planned);
     text.push_str("Inputs pinned (nothing after this point is read)\n");
     text.push_str(&indented(&inputs(&planned.survey.sources)));
-    text.push_str(&topics(&planned.survey.sources));
+    text.push_str(&topics(planned));
     let _ = writeln!(text, "Work        {}", work(planned));
     if has_work(planned) {
         text.push_str(&event_time(planned));
@@ -60,17 +62,35 @@ fn inputs(sources: &[SourceSurvey]) -> String {
 }
 
 /// What of each topic is read for the window, and how near retention is.
-fn topics(sources: &[SourceSurvey]) -> String {
+fn topics(planned: &Planned<'_>) -> String {
+    let sources = &planned.survey.sources;
     let now = clock::processing_time_micros();
     let mut text = String::new();
     for (source, range) in sources.iter().filter_map(|source| Some((source, source.topic.as_ref()?))) {
         let (name, headroom) = (plain(&source.name), topic::headroom(range, now));
-        if let Some(reading) = topic::reading(range, &source.found) {
+        for said in source.archive.iter().flat_map(archive::said) {
+            let _ = writeln!(text, "    {name}: {}", plain(&said));
+        }
+        if let Some(reading) = topic::reading(range, &topic::of_topic(source)) {
             let _ = writeln!(text, "    {name} reads {reading}");
         }
         let _ = writeln!(text, "    {name}: {headroom}");
+        let from = asked_from(&planned.spec.resolved, &source.name).filter(|_| source.archive.is_none());
+        if let Some(short) = from.and_then(|from| topic::short(range, from)) {
+            let _ = writeln!(text, "    {name}: {short}");
+        }
     }
     text
+}
+
+/// From when on, in microseconds, records of a topic are asked for: by its scan, else by the window.
+fn asked_from(resolved: &Resolved, source: &str) -> Option<i64> {
+    let kafka = resolved.sources.iter().find(|one| one.name == source)?.kafka()?;
+    match (&kafka.start, resolved.window) {
+        (ScanOffset::Timestamp(at), _) => Some(at.as_micros()),
+        (ScanOffset::Earliest, window) if window.from() != EventTime::MIN => Some(window.from().as_micros()),
+        _ => None,
+    }
 }
 
 /// Aligned rows without their (empty) header.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::Serialize;
 use tidegate_common::clock;
-use tidegate_common::spec::{ResolvedSource, SourceKind};
+use tidegate_common::spec::ResolvedSource;
 use tidegate_worker::survey::{self, SourceSurvey, TopicRange};
 
 use super::{loaded, means, task_error};
@@ -26,9 +26,7 @@ struct Offsets {
 pub(super) async fn offsets(file: &Path, only: Option<&str>, context: &Context) -> Outcome {
     let spec = loaded(file, only)?;
     let mut progress = context.progress("asking the brokers");
-    let wanted = |source: &ResolvedSource| {
-        matches!(source.kind, SourceKind::Kafka(_)) && only.is_none_or(|only| only == source.name)
-    };
+    let wanted = |source: &ResolvedSource| source.kafka().is_some() && only.is_none_or(|only| only == source.name);
     let found = survey::sources(&spec.resolved, &spec.id, wanted, &means(context)).await;
     progress.end();
     let found = found.map_err(|failed| task_error(&failed))?;
@@ -42,7 +40,7 @@ pub(super) async fn offsets(file: &Path, only: Option<&str>, context: &Context) 
     let now = clock::processing_time_micros();
     let document = |(source, range): &(&SourceSurvey, &TopicRange)| Offsets {
         name: source.name.clone(),
-        range: Topic::of(range, &source.found),
+        range: Topic::of(range, &topic::of_topic(source)),
     };
     let text = match context.format() {
         Format::Table | Format::Wide => {

@@ -1,6 +1,7 @@
 //! What a topic holds, by a plain consumer that reads it from its first record to its last: the oracle of the tests.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError;
@@ -62,6 +63,12 @@ impl Held {
             headers: headers.map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec))).collect(),
         }
     }
+}
+
+/// Those of `held` that are in the ranges, of offsets by partition.
+pub fn inside(held: Vec<Held>, ranges: &BTreeMap<i32, Range<i64>>) -> Vec<Held> {
+    let is_inside = |held: &Held| ranges.get(&held.partition).is_some_and(|range| range.contains(&held.offset));
+    held.into_iter().filter(is_inside).collect()
 }
 
 impl Broker {

@@ -5,8 +5,10 @@
 //! wants other settings, starts one with [`Broker::start`].
 
 mod content;
+mod live;
 mod producing;
 mod replay;
+mod secured;
 mod server;
 mod topics;
 
@@ -19,9 +21,11 @@ use rdkafka::config::FromClientConfig;
 use rdkafka::consumer::BaseConsumer;
 use tokio::sync::OnceCell;
 
-pub use content::{Held, Isolation};
+pub use content::{Held, Isolation, inside};
+pub use live::Live;
 pub use producing::{Record, Writer};
 pub use replay::Replay;
+pub use secured::Secured;
 use server::Server;
 
 use super::wait_until;

@@ -1,14 +1,13 @@
 //! The process of a broker: its folder, its ports, its settings.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tempfile::TempDir;
-use tokio::net::TcpSocket;
 
 use super::super::oracle::of_xtask;
+use super::super::port::Port;
 use super::super::process::Process;
 
 /// What makes Kafka quick in small things: one replica of everything, no waiting for members that may still come, and a log
@@ -57,11 +56,20 @@ impl Server {
     /// # Panics
     /// When Kafka cannot be had, or refuses the settings.
     pub(super) fn start(more: &[(&str, &str)]) -> Self {
+        Self::start_listening(&[], &[], more)
+    }
+
+    /// The same with more listeners, `NAME://host:port`, and more said when the folder is formatted.
+    ///
+    /// # Panics
+    /// When Kafka cannot be had, or refuses the settings.
+    pub(super) fn start_listening(listeners: &[&str], format: &[&str], more: &[(&str, &str)]) -> Self {
         let (port, controller) = (Port::reserve(), Port::reserve());
         let folder = TempDir::with_prefix("tidegate-broker-").expect("a folder");
         let (here, there) = (port.address(), controller.address());
+        let public = [&[&*format!("PLAINTEXT://{here}")], listeners].concat().join(",");
         let mut settings = format!(
-            "{SETTINGS}listeners=PLAINTEXT://{here},CONTROLLER://{there}\nadvertised.listeners=PLAINTEXT://{here}\n\
+            "{SETTINGS}listeners={public},CONTROLLER://{there}\nadvertised.listeners={public}\n\
              controller.quorum.voters=1@{there}\nlog.dirs={}\n",
             folder.path().join("data").display()
         );
@@ -70,7 +78,7 @@ impl Server {
         }
         fs::write(folder.path().join("server.properties"), settings).expect("settings are written");
         let mut server = Self { process: None, folder, port, _controller: controller };
-        server.format();
+        server.format(format);
         server.run(&[]);
         server
     }
@@ -104,10 +112,11 @@ impl Server {
         fs::read_to_string(self.log()).unwrap_or_default()
     }
 
-    fn format(&self) {
+    fn format(&self, more: &[&str]) {
         let cluster = &uuid::Uuid::new_v4().simple().to_string()[..22];
         let mut tool = java();
-        tool.args(["kafka.tools.StorageTool", "format", "--cluster-id", cluster, "--config"]).arg(self.settings());
+        tool.args(["kafka.tools.StorageTool", "format", "--cluster-id", cluster]).args(more);
+        tool.arg("--config").arg(self.settings());
         let output = tool.output().unwrap_or_else(|error| panic!("java cannot be started: {error}"));
         let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         assert!(output.status.success(), "no Kafka: {}\n{}", said(&output.stdout), said(&output.stderr));
@@ -145,26 +154,4 @@ fn java() -> Command {
     ]);
     command.arg(Path::new(&made).join("jars").join("*"));
     command
-}
-
-/// A port that the system chose, and that is nobody else's until this is dropped: a socket is bound to it and does not
-/// listen. Whoever binds the same port and listens must ask for that address by number and allow its reuse, as Java
-/// does; a broker that is down therefore finds its port again.
-#[derive(Debug)]
-struct Port {
-    address: SocketAddr,
-    _bound: TcpSocket,
-}
-
-impl Port {
-    fn reserve() -> Self {
-        let bound = TcpSocket::new_v4().expect("a socket");
-        bound.set_reuseaddr(true).expect("an option");
-        bound.bind((Ipv4Addr::LOCALHOST, 0).into()).expect("a port");
-        Self { address: bound.local_addr().expect("an address"), _bound: bound }
-    }
-
-    fn address(&self) -> String {
-        self.address.to_string()
-    }
 }

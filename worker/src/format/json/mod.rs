@@ -72,6 +72,8 @@ pub(super) struct Objects {
     names: Vec<String>,
     /// The fields of the object before, as their names were written: those of the next one are most often the same.
     expected: Vec<Expected>,
+    /// Empty: room for the values of one object.
+    found: Vec<Option<Value<'static>>>,
 }
 
 #[derive(Default)]
@@ -89,7 +91,7 @@ impl Objects {
     pub(super) fn new(schema: &SchemaRef) -> Self {
         let names: Vec<String> = schema.fields().iter().map(|field| field.name().clone()).collect();
         let places = names.iter().cloned().zip(0..).collect();
-        Self { places, names, expected: Vec::new() }
+        Self { places, names, expected: Vec::new(), found: Vec::new() }
     }
 
     /// Appends the object that `record` is to `columns`, or says why it is none of theirs.
@@ -104,17 +106,19 @@ impl Objects {
         columns: &mut [Column],
         units: Option<&Units>,
     ) -> Result<(), String> {
-        let mut found = vec![None; columns.len()];
+        let mut found = emptied(std::mem::take(&mut self.found));
+        found.resize(columns.len(), None);
         self.read(record, &mut found).map_err(|wrong| wrong.to_string())?;
-        for ((column, value), name) in columns.iter_mut().zip(found).zip(&self.names) {
+        for ((column, value), name) in columns.iter_mut().zip(&found).zip(&self.names) {
             match value {
                 None => column.push_null(),
                 Some(value) => {
-                    let meant = units.and_then(|units| units.push(name, &value, column));
-                    meant.unwrap_or_else(|| push(column, &value)).map_err(|what| format!("column {name}: {what}"))?;
+                    let meant = units.and_then(|units| units.push(name, value, column));
+                    meant.unwrap_or_else(|| push(column, value)).map_err(|what| format!("column {name}: {what}"))?;
                 }
             }
         }
+        self.found = emptied(found);
         Ok(())
     }
 
@@ -161,6 +165,12 @@ impl Objects {
         }
         Ok(column)
     }
+}
+
+/// The same room for values of another record.
+fn emptied<'b>(mut found: Vec<Option<Value<'_>>>) -> Vec<Option<Value<'b>>> {
+    found.clear();
+    found.into_iter().map(|_| None).collect()
 }
 
 /// Appends `value` to `column`.

@@ -54,7 +54,10 @@ fn what_parquet_says_is_weighed_by_what_was_written() {
     let mut sizing = Sizing::new(1_000);
     assert!(sizing.is_full(sizing.weigh(1_000)));
     sizing.learn(1_000, 300);
-    assert_eq!(sizing.weigh(2_000), 600);
+    assert_eq!((sizing.weigh(500), sizing.weigh(10_000)), (150, 3_000));
+    assert_eq!((sizing.weigh_most(500), sizing.weigh_most(10_000)), (150, 9_300));
+    sizing.learn(10, 40);
+    assert_eq!(sizing.weigh(500), 150, "a tiny row group is headers");
     assert!(!sizing.is_full_enough(900) && sizing.is_full_enough(960));
 }
 

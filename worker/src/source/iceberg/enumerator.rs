@@ -16,10 +16,10 @@ use tokio::sync::mpsc;
 use super::Shared;
 use super::columns::Places;
 use super::detail::Detail;
-use crate::source::FoundSplit;
 use crate::source::bounds::KnownBounds;
 use crate::source::error::{During, SourceError};
 use crate::source::parquet::{self, ParquetFile};
+use crate::source::{FoundSplit, UnitSpans};
 
 /// Footers that are read at a time.
 const FOOTERS_AT_A_TIME: usize = 16;
@@ -107,6 +107,26 @@ fn left_out(file: &DataFile) -> FoundSplit {
     let pin = v1::FilePin { path: file.file_path().to_owned(), size: bytes, ..Default::default() };
     let split = v1::Split { file: Some(pin), ..Default::default() };
     FoundSplit { split, rows_pruned: rows, bytes_pruned: bytes, ..Default::default() }
+}
+
+/// What the footer of a planned file says of the integers of its row groups. Of a file with deletes, nothing.
+pub(super) async fn spans(
+    shared: &Arc<Shared>,
+    split: &v1::Split,
+    columns: &[usize],
+) -> Result<Vec<UnitSpans>, SourceError> {
+    let detail = Detail::read(&split.detail).filter(|detail| !detail.has_deletes());
+    let (Some(_), Some(pin)) = (detail, &split.file) else { return Ok(Vec::new()) };
+    let file = ParquetFile::open(shared.store.open_pinned(pin).await?, During::Plan).await?;
+    let places = Places::of(shared, &file)?;
+    let groups = file.row_groups().len();
+    let of_column = |column: &usize| match places.of_column(*column) {
+        Some(place) => parquet::of_integers(&file, place),
+        None => Ok(vec![None; groups]),
+    };
+    let bounds = columns.iter().map(of_column).collect::<Result<Vec<_>, _>>()?;
+    let of_group = |group: usize| bounds.iter().map(|column| column.get(group).copied().flatten()).collect();
+    Ok((0..).zip(0..groups).map(|(position, group)| UnitSpans { position, bounds: of_group(group) }).collect())
 }
 
 impl Shared {

@@ -35,7 +35,7 @@ use super::error::SourceError;
 use super::event_time::EventTimeRule;
 use super::parquet::plain;
 use super::store::Store;
-use super::{FoundSplit, Source, UnitReader};
+use super::{FoundSplit, Source, UnitReader, UnitSpans};
 use crate::access::Access;
 use crate::storage::Lake;
 
@@ -72,12 +72,7 @@ impl IcebergSource {
         pin: Option<&v1::SourcePin>,
     ) -> Result<Self, SourceError> {
         let input = |what: String| SourceError::Input { source_name: name.to_owned(), what };
-        let (snapshot, fields) = match pin {
-            Some(pin) => pinned(&table, pin)?,
-            None => chosen(&table, spec).map_err(input)?,
-        };
-        let unsound = |e: iceberg::Error| input(format!("the schema of {}: {e}", table.identifier()));
-        let schema = arrow_schema(&schema_to_arrow_schema(&fields).map_err(unsound)?);
+        let (snapshot, fields, schema) = state(name, spec, &table, pin)?;
         let rule = EventTimeRule::resolve(name, event_time, &schema)?;
         let time = TimeColumn::of(&rule, &fields, event_time).ok_or_else(|| SourceError::Spec {
             source_name: name.to_owned(),
@@ -123,7 +118,7 @@ impl Source for IcebergSource {
             table_uuid: self.shared.table.metadata().uuid().to_string(),
             snapshot: self.shared.snapshot.as_ref().map(|snapshot| snapshot.snapshot_id()),
             schema_id: self.shared.fields.schema_id(),
-            kafka: None,
+            ..Default::default()
         })
     }
 
@@ -132,6 +127,10 @@ impl Source for IcebergSource {
             Some(snapshot) => enumerator::enumerate(&self.shared, snapshot, window, found).await,
             None => Ok(()),
         }
+    }
+
+    async fn spans(&self, split: &v1::Split, columns: &[usize]) -> Result<Vec<UnitSpans>, SourceError> {
+        enumerator::spans(&self.shared, split, columns).await
     }
 
     async fn reader(
@@ -161,6 +160,29 @@ impl Shared {
         let table = self.table.identifier();
         Err(self.input(format!("{table} has the file {location}: only tables on a disk or on s3:// can be read")))
     }
+}
+
+/// The columns of `table` as `pin` says, else at the snapshot that `spec` names, else as it is.
+pub(super) fn columns(
+    name: &str,
+    spec: &IcebergSpec,
+    table: &Table,
+    pin: Option<&v1::SourcePin>,
+) -> Result<ArrowSchema, SourceError> {
+    state(name, spec, table, pin).map(|(_, _, schema)| schema)
+}
+
+type State = (Option<SnapshotRef>, SchemaRef, ArrowSchema);
+
+fn state(name: &str, spec: &IcebergSpec, table: &Table, pin: Option<&v1::SourcePin>) -> Result<State, SourceError> {
+    let input = |what: String| SourceError::Input { source_name: name.to_owned(), what };
+    let (snapshot, fields) = match pin {
+        Some(pin) => pinned(table, pin)?,
+        None => chosen(table, spec).map_err(input)?,
+    };
+    let unsound = |e: iceberg::Error| input(format!("the schema of {}: {e}", table.identifier()));
+    let schema = arrow_schema(&schema_to_arrow_schema(&fields).map_err(unsound)?);
+    Ok((snapshot, fields, schema))
 }
 
 fn pinned(table: &Table, pin: &v1::SourcePin) -> Result<(Option<SnapshotRef>, SchemaRef), SourceError> {

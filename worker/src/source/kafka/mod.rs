@@ -5,6 +5,7 @@
 
 mod columns;
 mod cut;
+mod fetching;
 mod look;
 mod pin;
 mod planning;
@@ -23,7 +24,9 @@ use tidegate_proto::v1;
 use tokio::sync::mpsc;
 
 use self::cut::Promise;
+use self::fetching::Idle;
 pub use self::look::{PartitionRange, TopicRange};
+use super::asked::{Asked, Offsets};
 use super::error::SourceError;
 use super::event_time::EventTimeRule;
 use super::{FoundSplit, Source, UnitReader};
@@ -43,6 +46,7 @@ const AGAIN: Duration = Duration::from_secs(3);
 /// A range of a topic.
 pub(crate) struct KafkaSource {
     shared: Arc<Shared>,
+    idle: Arc<Idle>,
 }
 
 /// What the enumerator and every reader need.
@@ -70,24 +74,33 @@ pub(crate) struct Described<'a> {
 }
 
 impl KafkaSource {
-    /// Opens the source at the offsets of `pin`; without one, at what the spec's range means now.
+    /// What the spec's range means now, whether the topic still holds it or not.
+    pub(crate) async fn ask(name: &str, kafka: &Kafka, access: &Access) -> Result<Asked, SourceError> {
+        let failed = |source: KafkaError| SourceError::Kafka { source_name: name.to_owned(), source };
+        let cluster = Cluster::of(&kafka.spec, access).map_err(failed)?;
+        let (topic, start, stop) = (kafka.spec.topic.clone(), kafka.start.clone(), kafka.stop.clone());
+        let asked = blocking(name, move || pin::ask_written(&cluster, &topic, &start, &stop)).await?;
+        asked.map_err(|e| e.of(name))
+    }
+
+    /// Opens the source at `offsets`.
     pub(crate) async fn open(
         name: &str,
         spec: &SourceSpec,
         described: Described<'_>,
         access: &Access,
-        pin: Option<&v1::SourcePin>,
+        offsets: Offsets<'_>,
     ) -> Result<Self, SourceError> {
         let failed = |source: KafkaError| SourceError::Kafka { source_name: name.to_owned(), source };
         let kafka: &KafkaSpec = &described.kafka.spec;
         let cluster = Cluster::of(kafka, access).map_err(failed)?;
-        let pinned = pin.and_then(|pin| pin.kafka.clone());
-        let bytes = pinned.as_ref().map(|pin| pin.format.clone());
+        let bytes = if let Offsets::Pinned(pin) = &offsets { Some(pin.format.clone()) } else { None };
         let opened = format::open(&kafka.topic, &kafka.format, access, bytes.as_deref()).await;
         let format = opened.map_err(|source| SourceError::Format { source_name: name.to_owned(), source })?;
-        let pin = match pinned {
-            Some(pin) => pin,
-            None => {
+        let pin = match offsets {
+            Offsets::Pinned(pin) => pin.clone(),
+            Offsets::Found(pin) => v1::KafkaPin { format: format.pin().into(), ..pin },
+            Offsets::OfSpec => {
                 let (cluster, topic) = (cluster.clone(), kafka.topic.clone());
                 let (start, stop) = (described.kafka.start.clone(), described.kafka.stop.clone());
                 let pinned = blocking(name, move || pin::pin(&cluster, &topic, &start, &stop)).await?;
@@ -111,7 +124,7 @@ impl KafkaSource {
             unit_width: drift.unwrap_or(UNIT_MILLIS).min(UNIT_MILLIS),
             rate_limit: described.kafka.rate_limit,
         };
-        Ok(Self { shared: Arc::new(shared) })
+        Ok(Self { shared: Arc::new(shared), idle: Arc::default() })
     }
 }
 
@@ -174,7 +187,7 @@ impl Source for KafkaSource {
         columns: &[usize],
         window: Window,
     ) -> Result<Box<dyn UnitReader>, SourceError> {
-        Ok(Box::new(reader::KafkaReader::new(self.shared.clone(), splits, columns, window)?))
+        Ok(Box::new(reader::KafkaReader::new(self.shared.clone(), self.idle.clone(), splits, columns, window)?))
     }
 }
 

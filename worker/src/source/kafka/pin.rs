@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use tidegate_common::spec::ScanOffset;
 use tidegate_proto::v1;
 
-use crate::kafka::{Client, Cluster, KafkaError};
+use crate::kafka::{Broken, Client, Cluster, Fetcher, KafkaError};
+use crate::source::asked::{Asked, AskedRange, Edge};
 use crate::source::error::SourceError;
 
 /// Why a range could not be pinned.
@@ -34,13 +35,30 @@ impl From<KafkaError> for PinError {
     }
 }
 
-/// Pins `[start, stop)` of every partition of `topic`.
+/// Partitions that are named at most where several are short of what was asked for.
+const NAMED: usize = 5;
+
+/// Pins `[start, stop)` of every partition of `topic`: the logs must hold all of it.
 pub(super) fn pin(
     cluster: &Cluster,
     topic: &str,
     start: &ScanOffset,
     stop: &ScanOffset,
 ) -> Result<v1::KafkaPin, PinError> {
+    let asked = ask(cluster, topic, start, stop)?;
+    check(topic, start, "scan.start", &asked.ranges, |range| range.start)?;
+    check(topic, stop, "scan.stop", &asked.ranges, |range| range.stop)?;
+    let range = |range: &AskedRange| {
+        // A range that starts behind its end holds nothing: a time after the last record, a group that is ahead.
+        let (start, end) = (in_log(range, range.start), in_log(range, range.stop));
+        v1::KafkaRange { partition: range.partition, start, end: end.max(start) }
+    };
+    let ranges = asked.ranges.iter().map(range).collect();
+    Ok(v1::KafkaPin { topic_id: asked.topic_id, ranges, format: Default::default(), partitions: asked.partitions })
+}
+
+/// What `[start, stop)` means in every partition of `topic`, whether the logs hold it or not.
+pub(super) fn ask(cluster: &Cluster, topic: &str, start: &ScanOffset, stop: &ScanOffset) -> Result<Asked, PinError> {
     let client = cluster.client()?;
     let state = client.topic(topic)?;
     let all: Vec<i32> = (0..i32::try_from(state.partitions).unwrap_or(i32::MAX)).collect();
@@ -50,13 +68,37 @@ pub(super) fn pin(
     let starts: BTreeMap<i32, i64> = client.starts(topic, &partitions)?.into_iter().collect();
     let edges = Edges { cluster, client: &client, topic, partitions: &partitions, starts: &starts, ends: &ends };
     let (from, to) = (edges.resolve(start, "scan.start")?, edges.resolve(stop, "scan.stop")?);
-    let mut ranges = Vec::with_capacity(partitions.len());
-    for partition in &partitions {
-        let (Some(start), Some(end)) = (from.get(partition), to.get(partition)) else { continue };
-        // A range that starts behind its end holds nothing: a time after the last record, a group that is ahead.
-        ranges.push(v1::KafkaRange { partition: *partition, start: *start, end: *end.max(start) });
+    let range = |partition: &i32| {
+        let (log_start, log_end) = (*starts.get(partition)?, *ends.get(partition)?);
+        let (start, stop) = (*from.get(partition)?, *to.get(partition)?);
+        Some(AskedRange { partition: *partition, log_start, log_end, written: log_end, start, stop })
+    };
+    let ranges = partitions.iter().filter_map(range).collect();
+    Ok(Asked { topic_id: state.id, partitions: state.partitions, ranges })
+}
+
+/// The same, and how far the logs are written.
+pub(super) fn ask_written(
+    cluster: &Cluster,
+    topic: &str,
+    start: &ScanOffset,
+    stop: &ScanOffset,
+) -> Result<Asked, PinError> {
+    let mut asked = ask(cluster, topic, start, stop)?;
+    let partitions: Vec<i32> = asked.ranges.iter().map(|range| range.partition).collect();
+    let ends: BTreeMap<i32, i64> = cluster.uncommitted_client()?.ends(topic, &partitions)?.into_iter().collect();
+    for range in &mut asked.ranges {
+        range.written = ends.get(&range.partition).copied().unwrap_or(range.log_end).max(range.log_end);
     }
-    Ok(v1::KafkaPin { topic_id: state.id, ranges, format: Default::default(), partitions: state.partitions })
+    Ok(asked)
+}
+
+/// The offset of `edge` that a log holds.
+fn in_log(range: &AskedRange, edge: Edge) -> i64 {
+    match edge {
+        Edge::Earliest => range.log_start,
+        Edge::Offset(offset) | Edge::Time { found: offset, .. } => offset,
+    }
 }
 
 /// The partitions that are read: all, or those that the offsets name.
@@ -85,16 +127,39 @@ struct Edges<'a> {
 }
 
 impl Edges<'_> {
-    fn resolve(&self, offset: &ScanOffset, key: &str) -> Result<BTreeMap<i32, i64>, PinError> {
-        match offset {
-            ScanOffset::Earliest => Ok(self.starts.clone()),
-            ScanOffset::Latest => Ok(self.ends.clone()),
-            ScanOffset::Offsets(given) => {
-                for (partition, offset) in given {
-                    self.check(*partition, *offset, key, "the offset")?;
+    /// Refuses to take it for the end of a log that its time index finds nothing, where it holds a record with a time.
+    fn must_tell_times(&self, key: &str, found: &[(i32, Option<i64>)]) -> Result<(), PinError> {
+        let nothing: Vec<i32> = found.iter().filter(|(_, at)| at.is_none()).map(|(partition, _)| *partition).collect();
+        if nothing.is_empty() {
+            return Ok(());
+        }
+        let mut fetcher = Fetcher::looking(self.client, self.topic);
+        for partition in self.client.timeless(self.topic, &nothing)? {
+            let edge = |of: &BTreeMap<i32, i64>| of.get(&partition).copied().unwrap_or(0);
+            let first = match fetcher.first_time(partition, edge(self.starts), edge(self.ends)) {
+                Ok(None) => continue,
+                Ok(Some((offset, _))) => format!("its record at {offset} has one"),
+                Err(Broken::Kafka(error)) => return Err(error.into()),
+                Err(Broken::OutOfRange { .. } | Broken::Truncated { .. }) => "its log changes just now".to_owned(),
+                Err(Broken::TooLong { next, .. }) => {
+                    format!("what it holds at {next} is above receive.message.max.bytes")
                 }
-                Ok(given.clone())
-            }
+            };
+            return Err(PinError::Input(format!(
+                "{key}: the brokers find no time in partition {partition} of {}, and {first}: so it is while deleted records \
+                 are still in their files; try again in some minutes, or give `offsets`",
+                self.topic
+            )));
+        }
+        Ok(())
+    }
+
+    fn resolve(&self, offset: &ScanOffset, key: &str) -> Result<BTreeMap<i32, Edge>, PinError> {
+        let end = |partition: i32| self.ends.get(&partition).copied().unwrap_or(0);
+        match offset {
+            ScanOffset::Earliest => Ok(self.partitions.iter().map(|at| (*at, Edge::Earliest)).collect()),
+            ScanOffset::Latest => Ok(self.partitions.iter().map(|at| (*at, Edge::Offset(end(*at)))).collect()),
+            ScanOffset::Offsets(given) => Ok(given.iter().map(|(at, offset)| (*at, Edge::Offset(*offset))).collect()),
             ScanOffset::Group(group) => {
                 let mut found = BTreeMap::new();
                 for (partition, offset) in self.cluster.committed(group, self.topic, self.partitions)? {
@@ -104,8 +169,7 @@ impl Edges<'_> {
                             self.topic
                         )));
                     };
-                    self.check(partition, offset, key, &format!("the position of the group {group},"))?;
-                    found.insert(partition, offset);
+                    found.insert(partition, Edge::Offset(offset));
                 }
                 Ok(found)
             }
@@ -115,34 +179,61 @@ impl Edges<'_> {
                 let millis = micros.div_euclid(1_000) + i64::from(micros.rem_euclid(1_000) > 0);
                 let asked: Vec<(i32, i64)> = self.partitions.iter().map(|partition| (*partition, millis)).collect();
                 let found = self.client.offsets_at(self.topic, &asked)?;
+                self.must_tell_times(key, &found)?;
                 // No record is that late: nothing is read from the end on, never all from the beginning.
-                let end = |partition: i32| self.ends.get(&partition).copied().unwrap_or(0);
                 let within = |(partition, offset): (i32, Option<i64>)| {
-                    (partition, offset.unwrap_or_else(|| end(partition)).min(end(partition)))
+                    let found = offset.unwrap_or_else(|| end(partition)).min(end(partition));
+                    (partition, Edge::Time { millis, found })
                 };
                 Ok(found.into_iter().map(within).collect())
             }
         }
     }
-
-    /// Refuses an offset that the log does not hold.
-    fn check(&self, partition: i32, offset: i64, key: &str, what: &str) -> Result<(), PinError> {
-        let (start, end) = (self.starts.get(&partition), self.ends.get(&partition));
-        let (Some(start), Some(end)) = (start, end) else { return Ok(()) };
-        if (*start..=*end).contains(&offset) {
-            return Ok(());
-        }
-        let topic = self.topic;
-        let why = if offset < *start {
-            format!("retention has removed those before {start}: {} are missing", start - offset)
-        } else {
-            "nothing is there yet".to_owned()
-        };
-        Err(PinError::Input(format!(
-            "{key}: {what} {offset} of partition {partition} of {topic} lies outside its log [{start}, {end}]: {why}"
-        )))
-    }
 }
+
+/// Refuses offsets that the logs do not hold.
+fn check(
+    topic: &str,
+    given: &ScanOffset,
+    key: &str,
+    ranges: &[AskedRange],
+    edge: impl Fn(&AskedRange) -> Edge,
+) -> Result<(), PinError> {
+    let what = match given {
+        ScanOffset::Offsets(_) => "the offset".to_owned(),
+        ScanOffset::Group(group) => format!("the position of the group {group},"),
+        ScanOffset::Earliest | ScanOffset::Latest | ScanOffset::Timestamp(_) => return Ok(()),
+    };
+    let (mut early, mut late) = (Vec::new(), Vec::new());
+    for range in ranges {
+        let (offset, start, end, partition) =
+            (in_log(range, edge(range)), range.log_start, range.log_end, range.partition);
+        let place =
+            || format!("{what} {offset} of partition {partition} of {topic} lies outside its log [{start}, {end}]");
+        if offset < start {
+            early.push(format!(
+                "{}: retention has removed those before {start}: {} are missing",
+                place(),
+                start - offset
+            ));
+        } else if offset > end {
+            late.push(format!("{}: nothing is there yet", place()));
+        }
+    }
+    let way_out = if early.is_empty() { "" } else { ARCHIVED };
+    early.extend(late);
+    if early.is_empty() {
+        return Ok(());
+    }
+    let more = early.len().saturating_sub(NAMED);
+    early.truncate(NAMED);
+    let more = if more > 0 { format!("; and so {more} more partitions") } else { String::new() };
+    Err(PinError::Input(format!("{key}: {}{more}{way_out}", early.join("; "))))
+}
+
+/// What to do where the topic has lost what is asked for.
+const ARCHIVED: &str =
+    "; where a table keeps them, read both as one source: `hybrid: {archive: {iceberg: …}, live: {kafka: …}}`";
 
 /// Refuses ranges whose beginning retention has eaten since they were pinned.
 pub(super) fn check_starts(client: &Client, topic: &str, ranges: &[v1::KafkaRange]) -> Result<(), PinError> {
@@ -161,7 +252,7 @@ pub(super) fn eaten(topic: &str, partition: i32, next: i64, end: i64, start: i64
     let missing = start.min(end) - next;
     format!(
         "retention has removed {missing} offsets, {next} to {}, of partition {partition} of {topic} that were to be read: \
-         its log now starts at {start}; read them from an archive, or plan again from there",
+         its log now starts at {start}; read them from an archive (`hybrid`), or plan again from there",
         start.min(end) - 1
     )
 }

@@ -55,8 +55,12 @@ impl Shared {
         let ranges = &self.pin.ranges;
         let mut cuttings: Vec<Cutting> =
             ranges.iter().map(|range| Cutting::new(range.start, range.end, grain)).collect();
+        // That an index says nothing bounds no record.
+        let all: Vec<i32> = ranges.iter().map(|range| range.partition).collect();
+        let timeless = client.timeless(&self.topic, &all).map_err(|e| self.failed(e))?;
         loop {
             let questions = ranges.iter().zip(&mut cuttings);
+            let questions = questions.filter(|(range, _)| !timeless.contains(&range.partition));
             let asked: Vec<(i32, i64)> =
                 questions.filter_map(|(range, cutting)| Some((range.partition, cutting.question()?))).collect();
             if asked.is_empty() {

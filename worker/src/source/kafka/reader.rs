@@ -1,8 +1,7 @@
-//! Reads units of a topic: a thread fetches, what it brings is decoded as it comes.
+//! Reads units of a topic: what is fetched is decoded as it comes.
 
-use std::ops::Range;
+use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions};
 use arrow::compute::{filter, filter_record_batch};
@@ -13,21 +12,16 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use prost::Message;
-use tidegate_common::clock::monotonic;
 use tidegate_common::time::Window;
 use tidegate_proto::v1;
-use tokio::sync::mpsc;
 
-use super::{PATIENCE, Shared, columns, pin};
+use super::fetching::{AHEAD, Fetching, Idle};
+use super::{Shared, columns};
 use crate::format::{Decoded, Decoder, NoRow};
-use crate::kafka::{Arrived, Broken, Client, Fetcher, KafkaError, Records};
+use crate::kafka::{BATCH_BYTES, Records};
 use crate::source::error::{During, SourceError};
 use crate::source::{DeadRecord, NO_EVENT_TIME, RawAs, SourceBatch, UnitReader, check};
 
-/// How often a client that is not asked anything is heard.
-const HEARD_EVERY: Duration = Duration::from_secs(1);
-/// Batches that are fetched ahead of being decoded.
-const AHEAD: usize = 2;
 /// What to do about a record outside its bounds.
 const WAY_OUT: &str = "event_time.out_of_orderness promises more order than there is: declare a longer one, or set \
                        event_time.on_disorder to allow";
@@ -42,8 +36,7 @@ pub(super) struct KafkaReader {
     asked: Vec<Column>,
     schema: SchemaRef,
     window: Window,
-    /// Where the thread that fetches takes its orders.
-    fetching: Option<mpsc::Sender<Order>>,
+    fetching: Fetching,
 }
 
 #[derive(Clone, Copy)]
@@ -54,17 +47,11 @@ enum Column {
     Known,
 }
 
-/// A range that is to be fetched.
-struct Order {
-    partition: i32,
-    offsets: Range<i64>,
-    to: mpsc::Sender<Result<Records, SourceError>>,
-}
-
 impl KafkaReader {
     /// A reader that yields `columns` of `splits`.
     pub(super) fn new(
         shared: Arc<Shared>,
+        idle: Arc<Idle>,
         splits: &[v1::Split],
         columns: &[usize],
         window: Window,
@@ -79,9 +66,11 @@ impl KafkaReader {
         read.sort_unstable();
         read.dedup();
         let place = |at: &usize| read.binary_search(at).map_or(Column::Known, Column::Decoded);
-        let asked = columns.iter().map(place).collect();
+        let asked: Vec<Column> = columns.iter().map(place).collect();
+        let with_headers = asked.iter().any(|column| matches!(column, Column::Known));
+        let fetching = Fetching::new(shared.clone(), idle, with_headers);
         let (splits, schema) = (splits.to_vec(), Arc::new(schema));
-        Ok(Self { shared, splits, read, asked, schema, window, fetching: None })
+        Ok(Self { shared, splits, read, asked, schema, window, fetching })
     }
 
     fn range(&self, unit: &v1::UnitOfWork) -> Result<v1::KafkaRange, SourceError> {
@@ -92,31 +81,6 @@ impl KafkaReader {
         let split = usize::try_from(unit.split).ok().and_then(|at| self.splits.get(at));
         let split = split.ok_or_else(|| damaged(&format!("a unit names split {}", unit.split)))?;
         v1::KafkaRange::decode(split.detail.as_ref()).map_err(|e| damaged(&e.to_string()))
-    }
-
-    /// Orders a range from the thread that fetches, which is started if need be.
-    async fn order(
-        &mut self,
-        partition: i32,
-        offsets: Range<i64>,
-    ) -> Result<mpsc::Receiver<Result<Records, SourceError>>, SourceError> {
-        let (to, arriving) = mpsc::channel(AHEAD);
-        let order = Order { partition, offsets, to };
-        let order = match &self.fetching {
-            Some(fetching) => match fetching.send(order).await {
-                Ok(()) => return Ok(arriving),
-                Err(mpsc::error::SendError(order)) => order, // it has failed: another one may not
-            },
-            None => order,
-        };
-        let (fetching, orders) = mpsc::channel(1);
-        let shared = self.shared.clone();
-        let with_headers = self.asked.iter().any(|column| matches!(column, Column::Known));
-        tokio::task::spawn_blocking(move || fetch(&shared, with_headers, orders));
-        let gone = |_| SourceError::Abandoned;
-        fetching.send(order).await.map_err(gone)?;
-        self.fetching = Some(fetching);
-        Ok(arriving)
     }
 }
 
@@ -133,7 +97,7 @@ impl UnitReader for KafkaReader {
             (Ok(from), Ok(length)) => from..from.saturating_add(length),
             _ => range.start..range.start,
         };
-        let arriving = self.order(range.partition, offsets.clone()).await?;
+        let arriving = self.fetching.order(range.partition, offsets.clone()).await?;
         let place = format!("offsets {} to {}", offsets.start, offsets.end);
         let file = shared.place(range.partition);
         let decoder = shared.format.decoder(&self.read);
@@ -162,135 +126,16 @@ impl UnitReader for KafkaReader {
         });
         Ok(checks.over(batches.boxed()))
     }
-}
 
-/// Fetches what is ordered, until nobody can order any more.
-fn fetch(shared: &Shared, with_headers: bool, mut orders: mpsc::Receiver<Order>) {
-    let Some(first) = orders.blocking_recv() else { return };
-    let connected = shared.cluster.client().map_err(|e| shared.failed(e));
-    let checked = connected.and_then(|client| shared.check_topic(&client, PATIENCE).map(|()| client));
-    let client = match checked {
-        Ok(client) => client,
-        Err(e) => {
-            let _ = first.to.blocking_send(Err(e)); // nobody listens any more: nothing is lost
-            return;
-        }
-    };
-    let mut fetcher = Fetcher::new(&client, &shared.topic, with_headers);
-    let mut order = Some(first);
-    while let Some(Order { partition, offsets, to }) = order {
-        if let Err(e) = shared.fetch_range(&client, &mut fetcher, partition, offsets, &to) {
-            let _ = to.blocking_send(Err(e));
-            return;
-        }
-        drop(to); // the unit is over
-        order = next_order(&client, &mut orders);
+    fn ahead_bytes(&self) -> u64 {
+        let partitions: BTreeSet<i32> = self.splits.iter().filter_map(partition).collect();
+        self.shared.cluster.ahead_bytes(partitions.len()).saturating_add((AHEAD * BATCH_BYTES) as u64)
     }
 }
 
-/// The next order, however long it takes; what the client has to say is heard meanwhile.
-fn next_order(client: &Client, orders: &mut mpsc::Receiver<Order>) -> Option<Order> {
-    let here = tokio::runtime::Handle::current();
-    loop {
-        client.listen();
-        match here.block_on(tokio::time::timeout(HEARD_EVERY, orders.recv())) {
-            Ok(order) => return order,
-            Err(_) => continue,
-        }
-    }
-}
-
-/// Sends what was fetched, however long that takes; `false` when nobody takes it any more.
-fn deliver(client: &Client, to: &mpsc::Sender<Result<Records, SourceError>>, records: Records) -> bool {
-    let here = tokio::runtime::Handle::current();
-    let mut records = Ok(records);
-    loop {
-        client.listen();
-        match here.block_on(to.send_timeout(records, HEARD_EVERY)) {
-            Ok(()) => return true,
-            Err(mpsc::error::SendTimeoutError::Timeout(back)) => records = back,
-            Err(mpsc::error::SendTimeoutError::Closed(_)) => return false,
-        }
-    }
-}
-
-impl Shared {
-    /// Sends the records of `offsets`, and ends when all were sent or nobody takes them.
-    fn fetch_range(
-        &self,
-        client: &Client,
-        fetcher: &mut Fetcher<'_>,
-        partition: i32,
-        offsets: Range<i64>,
-        to: &mpsc::Sender<Result<Records, SourceError>>,
-    ) -> Result<(), SourceError> {
-        let mut next = offsets.start;
-        while next < offsets.end && !to.is_closed() {
-            let began = monotonic();
-            let arrived = fetcher.next(partition, next, offsets.end);
-            let worked = monotonic().since(began);
-            let (records, is_last) = match arrived {
-                Ok(Arrived::Some(records)) => (records, false),
-                Ok(Arrived::Last(records)) => (records, true),
-                Err(broken) => return Err(self.broken(client, partition, offsets.end, broken)),
-            };
-            next = records.offsets.last().map_or(next, |last| last + 1);
-            if is_last {
-                next = offsets.end;
-                // A topic that was made anew meanwhile would have answered as well.
-                self.check_topic(client, PATIENCE)?;
-            }
-            if (is_last || !records.offsets.is_empty()) && !deliver(client, to, records) {
-                return Ok(());
-            }
-            let rest = client.rest(worked);
-            if !rest.is_zero() {
-                std::thread::sleep(rest); // the brokers have asked for it
-            }
-        }
-        Ok(())
-    }
-
-    pub(super) fn broken(&self, client: &Client, partition: i32, end: i64, broken: Broken) -> SourceError {
-        let input = |what: String| SourceError::Input { source_name: self.name.clone(), what };
-        let next = match broken {
-            // One broker that has just started may not know it yet.
-            Broken::Kafka(e @ KafkaError::NoTopic { .. }) => {
-                let again = || KafkaError::Client {
-                    servers: self.cluster.servers().to_owned(),
-                    doing: format!("fetching {}", self.place(partition)),
-                    what: e.to_string(),
-                };
-                return self.check_topic(client, PATIENCE).err().unwrap_or_else(|| self.failed(again()));
-            }
-            Broken::Kafka(e) => return self.failed(e),
-            Broken::OutOfRange { next } => next,
-            Broken::Truncated { end: log_end } => {
-                let place = self.place(partition);
-                return input(format!(
-                    "{place}: the log ends at {log_end}, and offsets up to {end} were pinned: it was truncated; plan again"
-                ));
-            }
-        };
-        if let Err(e) = self.check_topic(client, PATIENCE) {
-            return e;
-        }
-        let edges = client.starts(&self.topic, &[partition]).and_then(|starts| {
-            let ends = client.ends(&self.topic, &[partition])?;
-            Ok(starts.first().zip(ends.first()).map(|((_, start), (_, end))| *start..*end))
-        });
-        match edges {
-            Ok(Some(log)) if log.start > next => input(pin::eaten(&self.topic, partition, next, end, log.start)),
-            // An answer to an earlier question: the offset is there.
-            Ok(Some(log)) if log.contains(&next) => self.failed(KafkaError::Client {
-                servers: self.cluster.servers().to_owned(),
-                doing: format!("fetching {}", self.place(partition)),
-                what: format!("the offset {next} was said not to be there, and is"),
-            }),
-            Ok(_) => input(format!("{}: the log does not hold the offset {next} any more", self.place(partition))),
-            Err(e) => self.failed(e),
-        }
-    }
+/// The partition that a split is of.
+fn partition(split: &v1::Split) -> Option<i32> {
+    v1::KafkaRange::decode(split.detail.as_ref()).ok().map(|range| range.partition)
 }
 
 /// Turns records into the batches of one unit.

@@ -1,7 +1,8 @@
 //! The event-time bounds of row groups: exact, or none.
 
-use arrow::array::{Array, Int64Array};
-use arrow::compute::{max, min};
+use arrow::array::{Array, ArrayRef, Int64Array};
+use arrow::compute::{cast, max, min};
+use arrow::datatypes::DataType;
 use futures::TryStreamExt;
 use parquet::arrow::arrow_reader::statistics::StatisticsConverter;
 use tidegate_common::time::{Bounds, EventTime};
@@ -77,6 +78,34 @@ async fn of_column(
         known.bounds = known.bounds.into_iter().chain(here).reduce(Bounds::union);
     }
     Ok(known)
+}
+
+/// The least and greatest of the integer column at `column` in each row group; none where they are not known, or one is null.
+pub(in crate::source) fn of_integers(
+    file: &ParquetFile,
+    column: usize,
+) -> Result<Vec<Option<(i64, i64)>>, SourceError> {
+    let (groups, schema) = (file.row_groups(), file.schema());
+    let kind = schema.field(column).data_type();
+    if !kind.is_signed_integer() {
+        return Ok(vec![None; groups.len()]);
+    }
+    let read = || {
+        let name = schema.field(column).name();
+        let converter =
+            StatisticsConverter::try_new(name, schema, file.parquet_schema())?.with_missing_null_counts_as_zero(false);
+        let (lows, highs) = (converter.row_group_mins(groups)?, converter.row_group_maxes(groups)?);
+        let (lows, highs) = (cast(&lows, &DataType::Int64)?, cast(&highs, &DataType::Int64)?);
+        Ok((lows, highs, converter.row_group_null_counts(groups)?))
+    };
+    let (lows, highs, nulls) = caught(read).map_err(|e| file.corrupt("statistics", During::Plan, e))?;
+    let numbers = |of: &ArrayRef| of.as_any().downcast_ref::<Int64Array>().cloned();
+    let Some((lows, highs)) = numbers(&lows).zip(numbers(&highs)) else { return Ok(vec![None; groups.len()]) };
+    let has_none =
+        |at: usize| if nulls.is_null(at) { !schema.field(column).is_nullable() } else { nulls.value(at) == 0 };
+    let known =
+        |at: usize| lows.is_valid(at) && highs.is_valid(at) && has_none(at) && lows.value(at) <= highs.value(at);
+    Ok((0..groups.len()).map(|at| known(at).then(|| (lows.value(at), highs.value(at)))).collect())
 }
 
 fn value(times: &Int64Array, at: usize) -> Option<EventTime> {

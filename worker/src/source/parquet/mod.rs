@@ -18,7 +18,7 @@ use tidegate_common::time::{Bounds, Window};
 use tidegate_proto::v1;
 use tokio::sync::mpsc;
 
-pub(in crate::source) use self::bounds::of_groups;
+pub(in crate::source) use self::bounds::{of_groups, of_integers};
 pub(in crate::source) use self::file::{ParquetFile, unsigned};
 pub(in crate::source) use self::reader::{Wanted, read_unit};
 use super::bounds::KnownBounds;

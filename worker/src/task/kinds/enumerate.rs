@@ -11,18 +11,21 @@ use crate::task::opened::Opened;
 use crate::task::pack::Packing;
 use crate::task::{Fenced, TaskContext, TaskEnd, TaskError, enumerate};
 
-/// How the tasks of `source` are cut for so many slots and, where there are `catalogs` to ask, for the files of the
-/// outputs.
+/// How the tasks of `source`, of that name, are cut for so many slots and for the files of the outputs; without
+/// `catalogs` to ask, these are what the spec says.
 pub(crate) async fn packing(
     opened: &Opened,
-    source: &dyn Source,
+    (name, source): (&str, &dyn Source),
     catalogs: Option<&Catalogs>,
     slots: usize,
 ) -> Result<Packing, TaskError> {
+    let prepared = opened.prepared().map_or(&[][..], |prepared| &prepared.outputs);
     let mut file: u64 = 0;
-    for (ix, output) in (0..).map(OutputIx::new).zip(&opened.resolved.outputs) {
-        if let (None, Some(catalogs)) = (output.dead_letters, catalogs) {
-            file = file.max(sink::file_bytes(catalogs, &opened.target(ix)?).await?);
+    for (at, output) in opened.resolved.outputs.iter().enumerate() {
+        let reads = prepared.get(at).is_none_or(|prepared| prepared.source.iter().any(|read| read == name));
+        if reads && output.dead_letters.is_none() {
+            let target = opened.target(OutputIx::new(u32::try_from(at).unwrap_or(u32::MAX)))?;
+            file = file.max(sink::file_bytes(catalogs, &target).await?);
         }
     }
     Ok(Packing {
@@ -43,8 +46,11 @@ impl Kinds {
         let (expected, slots) = (work.expected.as_ref(), usize::try_from(work.slots).unwrap_or(usize::MAX));
         let TaskId::Enumerate(ix) = context.task else { return Err(another_kind()) };
         opened.expect_ranges(expected.and_then(|expected| expected.state.clone()));
-        let (source, _) = opened.source(ix).await?;
-        let packing = packing(opened, source.as_ref(), Some(&self.catalogs), slots.max(self.slots)).await?;
+        let (source, described) = opened.source(ix).await?;
+        // A saved plan is held against its sources before anything is made, a catalog included.
+        let catalogs = opened.prepared().ok().map(|_| &*self.catalogs);
+        let named = (described.name.as_str(), source.as_ref());
+        let packing = packing(opened, named, catalogs, slots.max(self.slots)).await?;
         let (segments, mut found) = mpsc::channel::<v1::PlanSegment>(2);
         let hand_on = async move {
             while let Some(segment) = found.recv().await {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::datatypes::{Schema, SchemaRef};
 use tidegate_common::clock;
 use tidegate_common::ids::{OutputIx, TaskId};
-use tidegate_common::spec::{RateLimit, SourceKind};
+use tidegate_common::spec::RateLimit;
 use tidegate_proto::v1;
 use uuid::Uuid;
 
@@ -59,10 +59,7 @@ impl Kinds {
         }
         context.lease.check()?;
         let reader = source.reader(&task.splits, &columns, window).await?;
-        let rate_limit = match &described.kind {
-            SourceKind::Kafka(kafka) => kafka.rate_limit,
-            _ => RateLimit::default(),
-        };
+        let rate_limit = described.kafka().map_or_else(RateLimit::default, |kafka| kafka.rate_limit);
         let job = ReadJob { task, next_unit: work.next_unit, window, rate_limit, fences: self.fences.clone() };
         read(context, job, reader, outputs, dead_letters, &self.budget).await
     }

@@ -78,6 +78,39 @@ async fn a_paused_task_that_holds_its_share_of_a_used_up_budget_gives_its_memory
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_paused_task_whose_memory_only_a_hand_in_gives_back_hands_in_and_waits_on() {
+    let mut bench = Bench::new(vec![rows(&[1, 2]), rows(&[30])]);
+    bench.clings = true;
+    bench.gate.send_replace(gate(0, 10));
+    let mut other = bench.budget.open();
+    let reading = bench.start(0);
+    bench.cursor(Cursor { at: at(30), paused: true }).await;
+    other.set(bench::BUDGET - 1);
+    let (hand_in, released, reply) = bench.handed_in().await;
+    assert_eq!((hand_in.first_unit, hand_in.end_unit, released), (0, 1, false));
+    reply.send(Verdict::Accepted).unwrap();
+    bench.gate.send_replace(gate(30, 10));
+    let last = bench.accept().await;
+    assert_eq!((last.number, last.first_unit, last.end_unit), (1, 1, 2));
+    assert_eq!(reading.await.unwrap().unwrap(), TaskEnd::HandedIn);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_source_fetches_ahead_counts_and_a_budget_that_is_smaller_holds_nothing_up() {
+    let mut bench = Bench::new(vec![rows(&[1, 2]), rows(&[3]), rows(&[40])]);
+    bench.ahead = bench::BUDGET + 1;
+    bench.gate.send_replace(gate(0, 10));
+    let reading = bench.start(0);
+    bench.cursor(Cursor { at: at(40), paused: true }).await;
+    assert_eq!(bench.budget.used(), bench.ahead, "what was read takes no memory any more, what was fetched does");
+    bench.gate.send_replace(gate(40, 10));
+    let all = bench.accept().await;
+    assert_eq!((all.first_unit, all.end_unit), (0, 3));
+    assert_eq!(reading.await.unwrap().unwrap(), TaskEnd::HandedIn);
+    assert_eq!(bench.budget.used(), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_full_file_is_handed_in_at_the_next_unit_boundary() {
     let mut bench = Bench::new(vec![rows(&[1, 2]), rows(&[3]), rows(&[4, 5]), rows(&[6])]);
     bench.full_at = 3;

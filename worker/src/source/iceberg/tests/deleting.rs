@@ -45,6 +45,37 @@ async fn equality_deletes_take_older_rows_and_leave_newer_ones() {
 }
 
 #[tokio::test]
+async fn a_footer_tells_the_spans_of_integers_but_of_no_file_with_deletes() {
+    let (lake, file) = many().await;
+    lake.append(&[rows(4_000, 4_100)]).await;
+    lake.delete_places(&[(file, 0)], true).await;
+    let source = lake.source().await;
+    let (mut told, mut untold) = (0, 0);
+    for found in find(&*source, Window::ALL).await.unwrap() {
+        let spans = source.spans(&found.split, &[0, 1]).await.unwrap();
+        if found.units.iter().any(|unit| unit.rows == 0) {
+            assert_eq!(spans, [], "how many rows are left, no footer tells");
+            untold += 1;
+            continue;
+        }
+        for unit in &found.units {
+            let one = FoundSplit { units: vec![*unit], ..found.clone() };
+            let ids: Vec<i64> = read(&*source, &[one], "id", Window::ALL)
+                .await
+                .unwrap()
+                .iter()
+                .map(|row| row.0.parse().unwrap())
+                .collect();
+            let span = spans.iter().find(|span| span.position == unit.position).unwrap();
+            let bounds = ids.iter().min().copied().zip(ids.iter().max().copied());
+            assert_eq!(span.bounds, [bounds, None], "names are no integers");
+            told += ids.len();
+        }
+    }
+    assert_eq!((told, untold), (100, 1));
+}
+
+#[tokio::test]
 async fn both_kinds_of_deletes_apply_together_and_a_file_that_none_speaks_of_is_read_as_it_stands() {
     let (lake, file) = many().await;
     lake.append(&[rows(4_000, 4_100)]).await;

@@ -55,10 +55,14 @@ pub(super) struct Bench {
     pub(super) budget: Budget,
     pub(super) full_at: usize,
     pub(super) doubles: bool,
+    /// Whether outputs keep their memory until they are closed.
+    pub(super) clings: bool,
     /// How often an output gave its memory back.
     pub(super) relieved: Arc<AtomicUsize>,
     /// Whether the second reading of a unit finds nothing.
     pub(super) forgets: bool,
+    /// What the source fetches ahead.
+    pub(super) ahead: u64,
 }
 
 impl Bench {
@@ -97,8 +101,10 @@ impl Bench {
             budget: Budget::new(BUDGET),
             full_at: usize::MAX,
             doubles: false,
+            clings: false,
             relieved: Arc::default(),
             forgets: false,
+            ahead: 0,
         }
     }
 
@@ -142,6 +148,7 @@ impl Bench {
             gate: self.gate.subscribe(),
             cursor: self.cursor.clone(),
             keeps,
+            ahead: self.ahead,
         };
         let source = Box::new(script(self.begun.clone(), self.units.clone()));
         let again = if self.forgets { Arc::new(vec![Vec::new(); self.units.len()]) } else { self.units.clone() };
@@ -149,8 +156,9 @@ impl Bench {
         let whole = Box::new(script(Arc::default(), again));
         let dead_letters = keeps.then_some(DeadLetters { output: OutputIx::new(2), letterhead, whole });
         let port = |output: u32, every: i64| -> Box<dyn OutputPort> {
-            let (full_at, doubles, relieved) = (self.full_at, self.doubles, self.relieved.clone());
-            Box::new(Memory { output, every, held: Vec::new(), full_at, doubles, relieved })
+            let Self { full_at, doubles, clings, .. } = *self;
+            let relieved = self.relieved.clone();
+            Box::new(Memory { output, every, held: Vec::new(), full_at, doubles, ended: 0, clings, relieved })
         };
         let (mut outputs, budget) = (vec![port(0, 1), port(1, 3)], self.budget.clone());
         outputs.extend(keeps.then(|| port(2, 1)));
@@ -238,6 +246,7 @@ struct Scripted {
     cursor: watch::Receiver<Option<Cursor>>,
     /// Whether dead letters are kept: of the rows without event time, every second is then one before it is a row.
     keeps: bool,
+    ahead: u64,
 }
 
 fn letter(id: i64) -> DeadRecord {
@@ -247,6 +256,10 @@ fn letter(id: i64) -> DeadRecord {
 
 #[async_trait]
 impl UnitReader for Scripted {
+    fn ahead_bytes(&self) -> u64 {
+        self.ahead
+    }
+
     async fn read(
         &mut self,
         unit: &v1::UnitOfWork,
@@ -285,6 +298,9 @@ struct Memory {
     held: Vec<i64>,
     full_at: usize,
     doubles: bool,
+    /// How many rows take no memory any more.
+    ended: usize,
+    clings: bool,
     relieved: Arc<AtomicUsize>,
 }
 
@@ -321,12 +337,13 @@ impl OutputPort for Memory {
 
     async fn relieve(&mut self) -> Result<(), TaskError> {
         self.relieved.fetch_add(1, Ordering::SeqCst);
+        self.ended = if self.clings { 0 } else { self.held.len() };
         Ok(())
     }
 
     fn buffered_bytes(&self) -> u64 {
         // So much that two tasks with rows use up the budget.
-        if self.held.is_empty() { 0 } else { BUDGET / 3 }
+        if self.held.is_empty() || self.ended == self.held.len() { 0 } else { BUDGET / 3 }
     }
 
     async fn close(&mut self) -> Result<Closed, TaskError> {
