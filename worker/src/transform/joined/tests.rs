@@ -5,11 +5,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch, TimestampMicrosecondArray};
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
-use datafusion::datasource::MemTable;
+use datafusion::catalog::streaming::StreamingTable;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::streaming::PartitionStream;
 use datafusion::prelude::SessionContext;
 use proptest::prelude::*;
 
@@ -30,6 +33,21 @@ fn schema() -> SchemaRef {
     ]))
 }
 
+/// Rows without statistics, as a stream has none.
+#[derive(Debug)]
+struct Rows(RecordBatch, SchemaRef);
+
+impl PartitionStream for Rows {
+    fn schema(&self) -> &SchemaRef {
+        &self.1
+    }
+
+    fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let rows = futures::stream::iter([Ok(self.0.clone())]);
+        Box::pin(RecordBatchStreamAdapter::new(self.1.clone(), rows))
+    }
+}
+
 fn session(tables: &BTreeMap<&str, Vec<Row>>) -> SessionContext {
     let session = SessionContext::new();
     for (name, rows) in tables {
@@ -41,7 +59,8 @@ fn session(tables: &BTreeMap<&str, Vec<Row>>) -> SessionContext {
             ),
         ];
         let batch = RecordBatch::try_new(schema(), columns).unwrap();
-        session.register_table(*name, Arc::new(MemTable::try_new(schema(), vec![vec![batch]]).unwrap())).unwrap();
+        let table = StreamingTable::try_new(schema(), vec![Arc::new(Rows(batch, schema()))]).unwrap();
+        session.register_table(*name, Arc::new(table)).unwrap();
     }
     session
 }

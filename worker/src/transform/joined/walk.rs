@@ -1,7 +1,6 @@
 //! The walk over an optimized plan that finds its anchor, reaches and keys.
 
 use datafusion::common::{DFSchema, JoinType};
-use datafusion::error::Result;
 use datafusion::logical_expr::{Expr, Join, LogicalPlan, Projection, TableScan};
 
 use super::bounds::{Side, Times, distance, in_utc, time_of};
@@ -27,7 +26,7 @@ struct Relation {
 ///
 /// # Errors
 /// What cannot be answered slice by slice, and what to add.
-pub(in crate::transform) fn joined(plan: &LogicalPlan, times: &TimeColumns) -> std::result::Result<Joined, Refusal> {
+pub(in crate::transform) fn joined(plan: &LogicalPlan, times: &TimeColumns) -> Result<Joined, Refusal> {
     let Relation { mut inputs, classes, .. } = relation(plan, times)?;
     for class in classes.iter().filter(|class| class.len() == inputs.len()).collect::<Vec<_>>() {
         for (input, column) in class {
@@ -39,7 +38,7 @@ pub(in crate::transform) fn joined(plan: &LogicalPlan, times: &TimeColumns) -> s
     Ok(Joined { inputs })
 }
 
-fn relation(plan: &LogicalPlan, times: &TimeColumns) -> std::result::Result<Relation, Refusal> {
+fn relation(plan: &LogicalPlan, times: &TimeColumns) -> Result<Relation, Refusal> {
     match plan {
         LogicalPlan::TableScan(scan) if scan.fetch.is_none() => of_scan(scan, times),
         LogicalPlan::Filter(filter) => relation(&filter.input, times),
@@ -58,7 +57,7 @@ fn relation(plan: &LogicalPlan, times: &TimeColumns) -> std::result::Result<Rela
     }
 }
 
-fn of_scan(scan: &TableScan, times: &TimeColumns) -> std::result::Result<Relation, Refusal> {
+fn of_scan(scan: &TableScan, times: &TimeColumns) -> Result<Relation, Refusal> {
     let source = scan.table_name.table().to_owned();
     let fields = scan.source.schema();
     let columns: Vec<usize> = scan.projection.clone().unwrap_or_else(|| (0..fields.fields().len()).collect());
@@ -94,7 +93,7 @@ fn origin_of(expr: &Expr, schema: &DFSchema, origins: &[Origin]) -> Origin {
     }
 }
 
-fn of_join(join: &Join, times: &TimeColumns) -> std::result::Result<Relation, Refusal> {
+fn of_join(join: &Join, times: &TimeColumns) -> Result<Relation, Refusal> {
     use JoinType::{Inner, Left, LeftAnti, LeftSemi, Right, RightAnti, RightSemi};
     let anchored_right = match join.join_type {
         Inner | Left | LeftSemi | LeftAnti if !join.null_aware => false,
@@ -138,7 +137,7 @@ fn name(of: &Relation) -> &str {
     of.inputs.first().map_or("", |input| input.source.as_str())
 }
 
-fn bounded(within: Within, anchor: &Relation, other: &Relation) -> std::result::Result<(), Refusal> {
+fn bounded(within: Within, anchor: &Relation, other: &Relation) -> Result<(), Refusal> {
     let (a, b) = (name(anchor), name(other));
     let (missing, bound) = match (within.0 > i64::MIN / 2, within.1 < i64::MAX / 2) {
         (true, true) => return Ok(()),
