@@ -143,7 +143,7 @@ async fn given_an_archive_that_overlaps_its_topic_when_planned_then_as_much_as_c
             &["source", "describe", Replay::SPEC],
             &["iceberg lake.archive @ snapshot", "55 rows of the archive", "1 file, 3 partitions"],
         ),
-        (&["source", "offsets", Replay::SPEC], &[&both.topic, "RANGE START", "65"]),
+        (&["source", "offsets", Replay::SPEC], &[&both.topic, "RANGE START", "10         25           40"]),
         (&["source", "sample", Replay::SPEC, "--limit", "60"], &["_kafka", &both.topic]),
     ];
     for (command, words) in looks {
@@ -187,6 +187,22 @@ async fn given_a_hole_between_archive_and_topic_when_planned_then_it_is_refused_
     let there = |held: &&Held| held.partition == 1 || !(20..25).contains(&held.offset);
     let report = both.must_give(&expected.iter().filter(there).cloned().collect::<Vec<_>>(), 80).await;
     assert_eq!(report["sources"][0]["rows_gaps"], 5, "{report:#}");
+}
+
+#[tokio::test]
+async fn given_a_hole_in_which_the_log_starts_when_planned_then_what_the_archive_holds_behind_it_does_not_hide_it() {
+    let broker = Broker::shared().await;
+    let mut both = Both::of(broker, 1, 40).await;
+    both.archive(&[(0, 0, 10)]).await;
+    both.archive(&[(0, 30, 40)]).await;
+    let expected = both.content();
+    both.broker.delete_records(&both.topic, 0, 20).await;
+    both.replay.run().await.with(4).saying(&["offsets 10 to 19 (10) are in neither", "{offsets: {0: 20}}"]);
+    let both = both.with("switch", json!({"offsets": {"0": 35}}));
+    both.replay.run().await.with(4).saying(&["offsets 20 to 29 (10) are to be read from the archive, which lacks"]);
+    let both = both.with("switch", json!({"offsets": {"0": 20}}));
+    let there = |held: &&Held| !(10..20).contains(&held.offset);
+    both.must_give(&expected.iter().filter(there).cloned().collect::<Vec<_>>(), 40).await;
 }
 
 #[tokio::test]

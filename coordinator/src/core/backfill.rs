@@ -291,7 +291,12 @@ impl Backfill {
     pub fn imbalances(&self) -> Vec<String> {
         let mut wrong = Vec::new();
         for (source, name) in self.sources.iter().zip(&self.spec.sources) {
-            wrong.extend(source.plan.found().and_then(|found| source.account.imbalance(name, found)));
+            let Some(found) = source.plan.found() else { continue };
+            wrong.extend(source.account.imbalance(name, found));
+            let pins = self.prepared.iter().flat_map(|prepared| &prepared.sources);
+            let pin =
+                pins.filter(|pin| pin.source == *name).find_map(|pin| source.account.out_of_range(name, found, pin));
+            wrong.extend(pin);
         }
         for (output, spec) in self.outputs.iter().zip(&self.spec.outputs) {
             if let Some(source) = output.source.and_then(|at| self.sources.get(at.get() as usize)) {

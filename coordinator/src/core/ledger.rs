@@ -2,6 +2,7 @@
 //!
 //! | edge | must balance |
 //! |---|---|
+//! | range | of a source that reads a topic: offsets that are pinned, on both sides of a cut = in range |
 //! | source | in range = read + pruned + gaps; units whose rows only reading tells are in range with what was read |
 //! | output, in | rows read of its source = rows it read |
 //! | output | read = passed + filtered + late + dead letter |
@@ -75,6 +76,12 @@ impl SourceAccount {
             let (read, gaps) = (self.read, self.gaps);
             format!("source {name}: {in_range} rows in range != {read} read + {pruned} pruned + {gaps} gaps")
         })
+    }
+
+    /// How what was found differs from the offsets that are pinned, in words.
+    pub fn out_of_range(&self, name: &str, found: &v1::Enumerated, pin: &v1::SourcePin) -> Option<String> {
+        let (in_range, pinned) = (found.rows_in_range + self.unplanned, pin.offsets()?);
+        (in_range != pinned).then(|| format!("source {name}: {pinned} offsets pinned != {in_range} in range"))
     }
 }
 
@@ -207,4 +214,23 @@ pub(super) fn unkept(hand_in: &v1::HandIn, keepers: &[u32]) -> Option<String> {
 /// Rows that the plan says `units` hold.
 pub(super) fn planned_rows(units: &[v1::UnitOfWork]) -> u64 {
     units.iter().map(|unit| unit.rows).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_that_is_not_all_of_what_is_pinned_does_not_balance() {
+        let range = |start, end| v1::KafkaRange { partition: 0, start, end };
+        let kafka = v1::KafkaPin { ranges: vec![range(40, 100)], ..Default::default() };
+        let pin = v1::SourcePin { kafka: Some(kafka), archive: vec![range(10, 40)], ..Default::default() };
+        let said = |rows_in_range, pin: &v1::SourcePin| {
+            let found = v1::Enumerated { rows_in_range, ..Default::default() };
+            SourceAccount::new().out_of_range("s", &found, pin)
+        };
+        assert_eq!(said(90, &pin), None);
+        assert_eq!(said(89, &pin).as_deref(), Some("source s: 90 offsets pinned != 89 in range"));
+        assert_eq!(said(89, &v1::SourcePin::default()), None, "of a table nobody knows beforehand");
+    }
 }

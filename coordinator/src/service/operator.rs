@@ -8,7 +8,7 @@ use prost::Message;
 use tidegate_common::ids::BackfillId;
 use tidegate_common::spec;
 use tidegate_proto::v1::{self, operator_server::Operator};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
@@ -17,6 +17,8 @@ use crate::driver::{self, Coordinator};
 
 /// How often a watch reports at most.
 const WATCH_EVERY: Duration = Duration::from_millis(200);
+/// How long the end of a backfill waits at most to be told.
+const END_WITHIN: Duration = Duration::from_millis(10);
 /// A spec is at most this large, in bytes.
 const MAX_SPEC: usize = 1 << 20;
 /// Events of one blob of the log are numbered from its number times this.
@@ -197,10 +199,23 @@ async fn watch(coordinator: Coordinator, id: BackfillId, reports: mpsc::Sender<R
         if reports.send(Ok(status)).await.is_err() || rests {
             return;
         }
-        tokio::time::sleep(WATCH_EVERY).await;
+        let calm = tokio::time::timeout(WATCH_EVERY, end(&coordinator, &id, changes.clone()));
+        let _ = calm.await; // its end is told at once, all else when it is time
         tokio::select! {
             changed = changes.changed() => if changed.is_err() { return },
             () = reports.closed() => return,
+        }
+    }
+}
+
+/// Waits until the backfill is at rest, or is no more.
+async fn end(coordinator: &Coordinator, id: &BackfillId, mut changes: watch::Receiver<u64>) {
+    loop {
+        tokio::time::sleep(END_WITHIN).await;
+        let of = id.clone();
+        let rests = coordinator.look(move |core, _| core.backfill(&of).is_none_or(|backfill| backfill.is_at_rest()));
+        if rests.await.unwrap_or(true) || changes.changed().await.is_err() {
+            return;
         }
     }
 }

@@ -136,8 +136,12 @@ fn scanned_group(spec: &Resolved) -> Option<String> {
 fn topic(spec: &Resolved, pin: &v1::SourcePin) -> Option<HandOverTopic> {
     let kafka = pin.kafka.as_ref()?;
     let topic = spec.spec.sources.get(&pin.source)?.topic()?.topic.clone();
-    let part =
-        |range: &v1::KafkaRange| HandOverPartition { partition: range.partition, from: range.start, next: range.end };
+    // What an archive gave is read as well: where the topic still held it, the cut let nothing of it go.
+    let part = |range: &v1::KafkaRange| {
+        let archived = pin.archive.iter().find(|archived| archived.partition == range.partition);
+        let from = archived.map_or(range.start, |archived| archived.start.min(range.start));
+        HandOverPartition { partition: range.partition, from, next: range.end }
+    };
     let partitions = kafka.ranges.iter().map(part).collect();
     Some(HandOverTopic { source: pin.source.clone(), topic, topic_id: kafka.topic_id.clone(), partitions })
 }

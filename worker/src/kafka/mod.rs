@@ -161,7 +161,10 @@ impl Cluster {
         for (key, value) in DEFAULTS {
             config.set(*key, *value);
         }
-        config.set("queued.max.messages.kbytes", ahead_kib(spec).to_string());
+        let ahead = ahead_kib(spec);
+        config.set("queued.max.messages.kbytes", ahead.to_string());
+        // Half of it at a time: brokers answer few large fetches with less work than many small ones.
+        config.set("fetch.message.max.bytes", (ahead * 1024 / 2).to_string());
         for (key, value) in given {
             config.set(key, value);
         }
@@ -174,9 +177,11 @@ impl Cluster {
 
     /// The most bytes that a reader of so many partitions has fetched ahead, about.
     pub(crate) fn ahead_bytes(&self, partitions: usize) -> u64 {
-        let given = self.config.get("queued.max.messages.kbytes").and_then(|given| given.parse().ok());
-        let each: u64 = given.unwrap_or(AHEAD_KIB);
-        each.saturating_mul(1024).saturating_mul(partitions.min(OPEN) as u64)
+        let number = |key: &str| self.config.get(key).and_then(|given| given.parse::<u64>().ok());
+        let queued = number("queued.max.messages.kbytes").unwrap_or(AHEAD_KIB).saturating_mul(1024);
+        // A fetch is sent as long as the queue is not full.
+        let each = queued.saturating_add(number("fetch.message.max.bytes").unwrap_or(0));
+        each.saturating_mul(partitions.min(OPEN) as u64)
     }
 
     /// The brokers as the spec names them.

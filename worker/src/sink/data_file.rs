@@ -82,10 +82,14 @@ impl OpenFile {
         (self.writer.bytes_written(), self.writer.in_progress_size())
     }
 
-    /// Bytes of memory that the row group takes, and what is written and not sent yet.
+    /// Bytes of memory that the row group takes.
     pub(super) fn memory(&self) -> usize {
-        let unsent = if self.is_local { 0 } else { self.writer.bytes_written().min(PART) };
-        self.writer.memory_size() + unsent
+        self.writer.memory_size()
+    }
+
+    /// Bytes that are written and may not be sent yet: no end of a row group gives their memory back.
+    pub(super) fn unsent(&self) -> usize {
+        if self.is_local { 0 } else { self.writer.bytes_written().min(PART) }
     }
 
     /// Closes the file, durably.

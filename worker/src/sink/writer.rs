@@ -211,9 +211,9 @@ impl OutputWriter {
         Ok(())
     }
 
-    /// Bytes of memory that open row groups take.
+    /// Bytes of memory that open files take: their row groups, and what is not sent yet.
     pub fn buffered_bytes(&self) -> usize {
-        self.memory
+        self.memory + self.open.values().map(|slot| slot.file.unsent()).sum::<usize>()
     }
 
     /// Closes every open file and gives them all out; the writer can be written to again, into new files.

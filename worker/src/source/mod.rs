@@ -63,12 +63,14 @@ pub struct SourceBatch {
     pub bytes: u64,
     /// Whether it is of an archive: a rate limit is the topic's alone.
     pub is_archived: bool,
+    /// Which row of its unit each row is, where rows between them were left out.
+    pub places: Option<Vec<u64>>,
 }
 
 impl SourceBatch {
     /// Rows and dead letters, of a source that has nothing else.
     pub fn of(rows: RecordBatch, event_time: Int64Array, dead: Vec<DeadRecord>) -> Self {
-        Self { rows, event_time, dead, gaps: 0, void: 0, may_stray: false, bytes: 0, is_archived: false }
+        Self { rows, event_time, dead, gaps: 0, void: 0, may_stray: false, bytes: 0, is_archived: false, places: None }
     }
 }
 
@@ -281,7 +283,8 @@ pub(crate) async fn open_hybrid(
     let time = columns.event_time(name, by_record, spec.event_time.as_ref(), &schema)?;
     let opened = self::iceberg::IcebergSource::open(name, &hybrid.archive.iceberg, Some(&time), access, table, pin)?;
     let title = &hybrid.archive.iceberg.table;
-    let archive = self::hybrid::Archive::new(name, &kafka.spec.topic, title, Arc::new(opened), columns);
+    let archive =
+        self::hybrid::Archive::new(name, &kafka.spec.topic, title, Arc::new(opened), columns).by_record(by_record);
     let (decided, live) = match pin.and_then(|pin| Some((pin, pin.kafka.as_ref()?))) {
         Some((pin, topic)) => {
             let live = KafkaSource::open(name, spec, live, access, Offsets::Pinned(topic)).await?;

@@ -14,7 +14,7 @@ use crate::source::FoundSplit;
 pub struct Packing {
     /// Input bytes of a task.
     pub target_bytes: u64,
-    /// Slots that will read. Each gets [`Packing::TASKS_A_SLOT`] tasks where there is enough for that.
+    /// Slots that will read. Each gets eight tasks where there is enough for that.
     pub slots: u64,
     /// Input bytes that fill one file of the outputs: a task's end ends its files, so that a task is to have as many,
     /// be they more than `target_bytes`. For their sake a slot gets half as many tasks at least. Zero where nobody knows.

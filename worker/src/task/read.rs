@@ -244,9 +244,13 @@ impl Reading {
             let (dead, bytes, is_archived) = (std::mem::take(&mut batch.dead), batch.bytes, batch.is_archived);
             let mut beside = Beside { void: batch.void, gaps: batch.gaps, dead: 0 };
             let place = || place(&self.job.task, &unit);
+            let places = batch.places.take();
             let sifted = sift::sift(batch, self.job.window, bounds)
                 .map_err(|source| ReadError::Filter { place: place(), source })?;
-            let row = |row: u64| format!("{}, row {}", place(), rows + row);
+            let row = |row: u64| {
+                let known = places.as_ref().zip(usize::try_from(row).ok()).and_then(|(places, row)| places.get(row));
+                format!("{}, row {}", place(), known.copied().unwrap_or(rows + row))
+            };
             if let Some((stray, time)) = sifted.stray {
                 return Err(ReadError::OutOfBounds { at: time, bounds, place: row(stray) }.into());
             }

@@ -2,7 +2,7 @@
 //!
 //! | check | holds when |
 //! |---|---|
-//! | ledger of a source | in range = read + pruned + gaps; less was read only where the backfill did not succeed |
+//! | ledger of a source | in range = read + pruned + gaps, and of a topic, the offsets that are pinned; less was read only where the backfill did not succeed |
 //! | ledger of an output | read of its source = read for it = passed + filtered + late + dead letter; passed = rows in its files = committed |
 //! | ledger of a table of dead letters | and: dead letters of its source = passed |
 //! | units | each hand-in covers the next units of its task, and all units of a plan that succeeded are accepted |
@@ -52,7 +52,12 @@ fn source_ledger(account: &Account, source: &SourceBook) -> Check {
         _ if part < whole => vec![format!("{} rows were not read", count(whole - part))],
         _ => vec![format!("{} rows too many were read", count(part - whole))],
     };
-    Check { verdict: judge(account, whole, part), ..check.with(details) }
+    let check = Check { verdict: judge(account, whole, part), ..check.with(details) };
+    let pin = account.pins.iter().find(|pin| pin.source == source.name);
+    match pin.and_then(v1::SourcePin::offsets).filter(|pinned| *pinned != whole) {
+        Some(pinned) => check.broken_by(vec![format!("{} offsets are pinned, {in_range} are in range", count(pinned))]),
+        None => check,
+    }
 }
 
 fn output_ledger(account: &Account, output: &OutputBook) -> Check {

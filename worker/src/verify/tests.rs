@@ -193,6 +193,27 @@ fn given_rows_that_were_not_read_when_it_succeeded_then_broken_and_when_it_goes_
 }
 
 #[test]
+fn given_a_range_that_is_not_what_was_pinned_when_checked_then_the_ledger_is_broken() {
+    let pinned = |cut, end| {
+        let range = |start, end| v1::KafkaRange { partition: 0, start, end };
+        let kafka = v1::KafkaPin { ranges: vec![range(cut, end)], ..Default::default() };
+        let pin = v1::SourcePin {
+            source: "s".to_owned(),
+            kafka: Some(kafka),
+            archive: vec![range(0, cut)],
+            ..Default::default()
+        };
+        let mut account = sound();
+        account.pins = vec![pin];
+        account
+    };
+    assert_eq!(broken(&check_account(&pinned(20, 35))), Vec::<&str>::new());
+    let checks = check_account(&pinned(20, 36));
+    assert_eq!(broken(&checks), ["ledger"]);
+    assert_eq!(checks[0].details, ["36 offsets are pinned, 35 are in range"]);
+}
+
+#[test]
 fn given_a_file_in_two_intents_or_handed_in_twice_when_checked_then_files_are_broken() {
     let mut records = begin();
     records.push(hand_in(0, 1, 10, &[("f1", 10)]));

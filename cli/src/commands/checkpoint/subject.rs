@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use tidegate_common::spec::SourceKind;
 use tidegate_common::spec::model::{KafkaSpec, StorageSpec};
 use tidegate_worker::access::Access;
 use tidegate_worker::checkpoint::spark::Folder;
@@ -92,10 +91,7 @@ fn source<'s>(
     sources: &'s [tidegate_common::spec::ResolvedSource],
     name: Option<&str>,
 ) -> Result<&'s KafkaSpec, Error> {
-    let kafka = sources.iter().filter_map(|source| match &source.kind {
-        SourceKind::Kafka(kafka) => Some((source.name.as_str(), &kafka.spec)),
-        _ => None,
-    });
+    let kafka = sources.iter().filter_map(|source| Some((source.name.as_str(), &source.kafka()?.spec)));
     let kafka: Vec<(&str, &KafkaSpec)> = kafka.collect();
     let names = || kafka.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
     match (name, kafka.as_slice()) {
@@ -133,4 +129,28 @@ fn storage() -> StorageSpec {
 /// The text of a file of the user's.
 pub(super) fn text(path: &Path) -> Result<String, Error> {
     std::fs::read_to_string(path).map_err(|bad| Error::usage(format!("{} cannot be read", path.display())).because(bad))
+}
+
+#[cfg(test)]
+mod tests {
+    use tidegate_common::spec;
+
+    use super::*;
+
+    #[test]
+    fn the_topic_of_an_archive_and_a_topic_is_one_like_any_other() {
+        let kafka = |topic: &str| serde_json::json!({"topic": topic, "properties": {"bootstrap.servers": "b:9092"}, "format": {"type": "raw"}});
+        let hybrid =
+            serde_json::json!({"archive": {"iceberg": {"table": "lake.archive"}}, "live": {"kafka": kafka("old")}});
+        let mut of = serde_json::json!({"version": 1, "kind": "backfill", "name": "replay", "sources": {"both": {"hybrid": hybrid}},
+                                        "outputs": {"out": {"table": "lake.out", "sql": "SELECT value FROM both"}}});
+        let sources = |of: &serde_json::Value| {
+            spec::resolve(spec::from_canonical_json(&of.to_string()).unwrap(), 0).unwrap().sources
+        };
+        let found = |of: &serde_json::Value, name| source(&sources(of), name).map(|kafka| kafka.topic.clone()).ok();
+        assert_eq!(found(&of, None).as_deref(), Some("old"));
+        of["sources"]["alone"] = serde_json::json!({"kafka": kafka("new")});
+        assert_eq!(found(&of, None), None, "which one is not said");
+        assert_eq!(found(&of, Some("both")).as_deref(), Some("old"));
+    }
 }

@@ -39,10 +39,14 @@ const FIXTURE: &str = r#"{
 "#;
 
 fn account(spec: &str, phase: v1::Phase) -> Account {
+    archived(spec, phase, Vec::new())
+}
+
+fn archived(spec: &str, phase: v1::Phase, archive: Vec<v1::KafkaRange>) -> Account {
     let range = |partition, start, end| v1::KafkaRange { partition, start, end };
     let ranges = vec![range(0, 5, 120), range(1, 0, 0)];
     let kafka = v1::KafkaPin { topic_id: "Zm9v".to_owned(), ranges, partitions: 2, ..Default::default() };
-    let pin = v1::SourcePin { source: "orders".to_owned(), kafka: Some(kafka), ..Default::default() };
+    let pin = v1::SourcePin { source: "orders".to_owned(), kafka: Some(kafka), archive, ..Default::default() };
     let created = v1::record::Created { spec_json: spec.to_owned(), ..Default::default() };
     let prepared = v1::Prepared { version: 1, sources: vec![pin], ..Default::default() };
     let mut account = Account::new("bf-aaaaaaaaaaaaaaaa");
@@ -61,6 +65,18 @@ fn a_backfill_that_succeeded_hands_over_the_pinned_ends() {
     let made = HandOver::of(&account, Some("live".to_owned()), AT).unwrap();
     assert_eq!(made.text(), FIXTURE);
     assert_eq!(HandOver::read(FIXTURE, "a.json").unwrap(), made);
+}
+
+#[test]
+fn what_came_from_an_archive_is_read_and_covered() {
+    let kafka: serde_json::Value = serde_json::from_str::<serde_json::Value>(SPEC).unwrap()["sources"]["orders"].take();
+    let mut spec: serde_json::Value = serde_json::from_str(SPEC).unwrap();
+    spec["sources"]["orders"] =
+        serde_json::json!({"hybrid": {"archive": {"iceberg": {"table": "lake.a"}}, "live": kafka}});
+    let archive = vec![v1::KafkaRange { partition: 0, start: 2, end: 5 }];
+    let made = HandOver::of(&archived(&spec.to_string(), v1::Phase::Succeeded, archive), None, AT).unwrap();
+    let ranges: Vec<(i64, i64)> = made.positions().map(|(_, from, next)| (from, next)).collect();
+    assert_eq!((ranges, made.covers), (vec![(2, 120), (0, 0)], true));
 }
 
 #[test]

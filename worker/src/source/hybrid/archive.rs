@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arrow::array::{Array, RecordBatch, StringArray};
 use arrow::error::ArrowError;
@@ -13,16 +14,15 @@ use tidegate_common::time::Window;
 use tidegate_proto::v1;
 use tokio::sync::mpsc;
 
-use super::columns::{Columns, integers, millis};
+use super::columns::{Columns, NO_TIME, integers, millis};
 use super::holding::{Holding, Piece, Read, Span};
-use super::runs::Runs;
 use crate::source::error::{During, SourceError};
 use crate::source::{FoundSplit, Source};
 
 /// Units whose places are read at a time.
 const AT_A_TIME: usize = 8;
-/// Runs of offsets that are held: 24 bytes each.
-const MAX_RUNS: usize = 16 << 20;
+/// Pieces of offsets that are held at the most, all units together: 32 bytes each, and as much again while they are read.
+const MAX_PIECES: usize = 16 << 20;
 
 /// An archive of a topic.
 #[derive(Clone)]
@@ -34,6 +34,9 @@ pub(crate) struct Archive {
     pub(super) table: String,
     pub(super) source: Arc<dyn Source>,
     pub(super) columns: Columns,
+    max_pieces: usize,
+    /// Whether event times are the records' timestamps.
+    is_by_record: bool,
 }
 
 /// The units of an archive.
@@ -56,7 +59,23 @@ impl Archive {
     /// The table `table`, read by `source`, with the topic's partitions and offsets at `columns`.
     pub(crate) fn new(name: &str, topic: &str, table: &str, source: Arc<dyn Source>, columns: Columns) -> Self {
         let (name, topic, table) = (name.to_owned(), topic.to_owned(), table.to_owned());
-        Self { name, topic, table, source, columns }
+        Self { name, topic, table, source, columns, max_pieces: MAX_PIECES, is_by_record: false }
+    }
+
+    /// With event times that are the records' timestamps, or not.
+    pub(crate) fn by_record(self, is_by_record: bool) -> Self {
+        Self { is_by_record, ..self }
+    }
+
+    /// An event time of the archive, in microseconds; none where it is of a record that has none.
+    pub(super) fn timed(&self, micros: Option<i64>) -> Option<i64> {
+        micros.filter(|micros| !self.is_by_record || *micros != NO_TIME * 1_000)
+    }
+
+    /// With so many pieces at the most.
+    #[cfg(test)]
+    pub(super) fn with_max_pieces(self, max_pieces: usize) -> Self {
+        Self { max_pieces, ..self }
     }
 
     pub(super) fn input(&self, what: String) -> SourceError {
@@ -109,24 +128,18 @@ impl Archive {
     }
 
     async fn read_in(&self, listed: &Listed, holding: &mut Holding, units: Vec<usize>) -> Result<(), SourceError> {
-        let reads: Vec<_> = units.into_iter().map(|unit| self.read(listed, unit).boxed()).collect();
-        let mut reads = futures::stream::iter(reads).buffer_unordered(AT_A_TIME);
-        let mut runs = 0;
-        let mut all = Vec::new();
-        while let Some(read) = reads.next().await {
-            let read: (usize, Read) = read?;
-            runs += read.1.values().map(Runs::len).sum::<usize>();
-            if runs > MAX_RUNS {
-                return Err(self.input(format!(
-                    "the offsets of the archive {} lie in more than {MAX_RUNS} pieces: write its files sorted by partition \
-                     and offset",
-                    self.table
-                )));
-            }
-            all.push(read);
-        }
-        holding.read(all);
+        let pieces = AtomicUsize::new(holding.len());
+        let reads: Vec<_> = units.into_iter().map(|unit| self.read(listed, unit, &pieces).boxed()).collect();
+        let reads: Vec<(usize, Read)> = futures::stream::iter(reads).buffer_unordered(AT_A_TIME).try_collect().await?;
+        holding.read(reads);
         Ok(())
+    }
+
+    fn too_many(&self) -> SourceError {
+        let (table, most) = (&self.table, self.max_pieces);
+        self.input(format!(
+            "the offsets of the archive {table} lie in more than {most} pieces: write its files sorted by partition and offset"
+        ))
     }
 
     /// What statistics say of the units of `found`.
@@ -147,10 +160,15 @@ impl Archive {
         Ok(found.units.iter().map(span).collect())
     }
 
-    /// The places of the records that a unit holds.
-    async fn read(&self, listed: &Listed, unit: usize) -> Result<(usize, Read), SourceError> {
+    /// The places of the records that a unit holds; with its, all units have so many `pieces`.
+    async fn read(&self, listed: &Listed, unit: usize, pieces: &AtomicUsize) -> Result<(usize, Read), SourceError> {
         let mut read = Read::new();
-        self.each(listed, unit, &[], |partition, offset, _| read.entry(partition).or_default().push(offset)).await?;
+        let keep = |partition: i32, offset: i64, _: Option<i64>| {
+            let begins = read.entry(partition).or_default().push(offset);
+            let is_full = begins && pieces.fetch_add(1, Ordering::Relaxed) >= self.max_pieces;
+            if is_full { Err(self.too_many()) } else { Ok(()) }
+        };
+        self.each(listed, unit, &[], keep).await?;
         Ok((unit, read))
     }
 
@@ -169,6 +187,7 @@ impl Archive {
                 if time.is_some_and(|time| time >= at) {
                     first.entry(partition).and_modify(|held| *held = offset.min(*held)).or_insert(offset);
                 }
+                Ok(())
             };
             self.each(listed, unit, &[column], keep).await?;
             Ok::<_, SourceError>(first)
@@ -190,7 +209,7 @@ impl Archive {
         listed: &Listed,
         unit: usize,
         more: &[usize],
-        mut keep: impl FnMut(i32, i64, Option<i64>) + Send,
+        mut keep: impl FnMut(i32, i64, Option<i64>) -> Result<(), SourceError> + Send,
     ) -> Result<(), SourceError> {
         let Some((split, unit)) = listed.units.get(unit) else { return Ok(()) };
         let Some(found) = listed.splits.get(*split) else { return Ok(()) };
@@ -210,10 +229,28 @@ impl Archive {
             for (row, place) in places.into_iter().enumerate() {
                 let Some((partition, offset)) = place else { continue };
                 let time = times.as_ref().filter(|times| times.is_valid(row)).map(|times| times.value(row));
-                keep(partition, offset, time);
+                keep(partition, offset, time)?;
             }
         }
         Ok(())
+    }
+
+    /// A topic that the rows of the archive name; none where no row is left, or no column names any.
+    pub(super) async fn some_topic(&self, listed: &Listed) -> Result<Option<String>, SourceError> {
+        let Some(column) = self.columns.topic else { return Ok(None) };
+        for (split, unit) in &listed.units {
+            let Some(found) = listed.splits.get(*split) else { continue };
+            let mut reader = self.source.reader(std::slice::from_ref(&found.split), &[column], Window::ALL).await?;
+            let mut batches = reader.read(&v1::UnitOfWork { split: 0, ..*unit }).await?;
+            while let Some(batch) = batches.next().await {
+                let rows = batch?.rows;
+                let topics = rows.columns().first().and_then(|column| column.as_any().downcast_ref::<StringArray>());
+                if let Some(topic) = topics.and_then(|topics| topics.iter().flatten().next()) {
+                    return Ok(Some(topic.to_owned()));
+                }
+            }
+        }
+        Ok(None)
     }
 
     /// Partition and offset of each row, none for those of other topics. The columns of [`Columns::places`] come first in `rows`.

@@ -13,6 +13,8 @@ use crate::source::event_time::unknown_column;
 
 /// What Kafka knows of a record, in the topic's columns.
 const KNOWN: &str = "_kafka";
+/// The timestamp of a record that has none, in milliseconds, as Kafka has it.
+pub(super) const NO_TIME: i64 = -1;
 /// How such columns are called in an archive unless the spec says so; the second is what Iceberg's sink for Kafka Connect writes.
 const NAMES: [&str; 2] = ["_kafka_", "_kafka_metadata_"];
 
@@ -22,6 +24,9 @@ pub(crate) struct Columns {
     pub(super) partition: usize,
     pub(super) offset: usize,
     pub(super) topic: Option<usize>,
+    topic_name: String,
+    /// What the spec names: it must be of use. What was found by its name alone is left out where it is of none.
+    named: Vec<&'static str>,
     timestamp: Option<usize>,
     timestamp_type: Option<usize>,
     key: Option<usize>,
@@ -54,11 +59,23 @@ impl Columns {
             let (column, kind) = (field.name(), field.data_type());
             Err(refuse(format!("hybrid.archive.{key}: the column {column} of {table} is {kind}, and no integer")))
         };
+        let topic = find("topic", spec.topic.as_ref())?;
+        if let Some(field) = topic.map(|at| archive.field(at)).filter(|field| *field.data_type() != DataType::Utf8) {
+            let (column, kind) = (field.name(), field.data_type());
+            return Err(refuse(format!("hybrid.archive.topic: the column {column} of {table} is {kind}, and no text")));
+        }
+        let is_time = |at: &usize| {
+            let kind = archive.field(*at).data_type();
+            spec.timestamp.is_some() || kind.is_integer() || matches!(kind, DataType::Timestamp(..))
+        };
+        let named = [("timestamp", &spec.timestamp), ("key", &spec.key), ("headers", &spec.headers)];
         Ok(Self {
             partition: number("partition", spec.partition.as_ref())?,
             offset: number("offset", spec.offset.as_ref())?,
-            topic: find("topic", spec.topic.as_ref())?,
-            timestamp: find("timestamp", spec.timestamp.as_ref())?,
+            topic,
+            topic_name: topic.map(|at| archive.field(at).name().clone()).unwrap_or_default(),
+            named: named.into_iter().filter(|(_, given)| given.is_some()).map(|(part, _)| part).collect(),
+            timestamp: find("timestamp", spec.timestamp.as_ref())?.filter(is_time),
             timestamp_type: find("timestamp_type", None)?,
             key: find("key", spec.key.as_ref())?,
             headers: find("headers", spec.headers.as_ref())?,
@@ -98,6 +115,11 @@ impl Columns {
     /// Of what tells a record's place: those that are read of every row.
     pub(super) fn places(&self) -> Vec<usize> {
         [self.partition, self.offset].into_iter().chain(self.topic).collect()
+    }
+
+    /// The name of the column of topics.
+    pub(super) fn topic_name(&self) -> &str {
+        &self.topic_name
     }
 
     /// The column of the records' timestamps.
@@ -268,6 +290,9 @@ fn known_of(
             if !is_known_as(held.data_type(), field.data_type()) {
                 let (column, from, to) = (held.name(), held.data_type(), field.data_type());
                 let part = field.name();
+                if !columns.named.contains(&part.as_str()) && !matches!(part.as_str(), "partition" | "offset") {
+                    continue;
+                }
                 return Err(format!(
                     "the column {column} of the archive {table} is {from}, and no {KNOWN}.{part}, which is {to}: name another \
                      one by hybrid.archive.{part}"
@@ -290,10 +315,26 @@ fn is_known_as(from: &DataType, to: &DataType) -> bool {
 fn known_as(column: &ArrayRef, to: &DataType) -> Result<ArrayRef, ArrowError> {
     match (column.data_type(), to) {
         (from, DataType::Timestamp(..)) if from.is_integer() => {
-            carried(&carried(column, &DataType::Timestamp(TimeUnit::Millisecond, Some("+00:00".into())))?, to)
+            let millis = without_none(integers(column)?, NO_TIME);
+            carried(&carried(&millis, &DataType::Timestamp(TimeUnit::Millisecond, Some("+00:00".into())))?, to)
+        }
+        (DataType::Timestamp(unit, zone), DataType::Timestamp(..)) => {
+            let a_milli = match unit {
+                TimeUnit::Second => return carried(column, to),
+                TimeUnit::Millisecond => 1,
+                TimeUnit::Microsecond => 1_000,
+                TimeUnit::Nanosecond => 1_000_000,
+            };
+            let kept = without_none(integers(column)?, NO_TIME * a_milli);
+            carried(&carried(&kept, &DataType::Timestamp(*unit, zone.clone()))?, to)
         }
         _ => carried(column, to),
     }
+}
+
+/// `times` without those that are `none`.
+fn without_none(times: Int64Array, none: i64) -> ArrayRef {
+    Arc::new(times.iter().map(|time| time.filter(|time| *time != none)).collect::<Int64Array>())
 }
 
 /// `column` as a `to`, to the last value.
@@ -315,10 +356,15 @@ pub(super) fn millis(column: &ArrayRef) -> Result<Int64Array, ArrowError> {
     match column.data_type() {
         DataType::Timestamp(..) => {
             let micros = integers(&carried(column, &DataType::Timestamp(TimeUnit::Microsecond, None))?)?;
-            Ok(micros.unary(|micros| micros.div_euclid(1_000)))
+            Ok(of_times(&micros, |micros| micros.div_euclid(1_000)))
         }
-        _ => integers(column),
+        _ => Ok(of_times(&integers(column)?, |millis| millis)),
     }
+}
+
+/// Milliseconds of `times`; none where the record has no time.
+fn of_times(times: &Int64Array, millis: impl Fn(i64) -> i64) -> Int64Array {
+    times.iter().map(|time| time.map(&millis).filter(|millis| *millis != NO_TIME)).collect()
 }
 
 /// Whether every `from` is a `to`.

@@ -24,8 +24,8 @@ pub(super) struct Cut {
 pub(super) enum Hole {
     /// These are neither in the archive nor in the topic any more.
     Gone { missing: Range<i64>, log_start: i64 },
-    /// These are asked for, and the archive begins behind them.
-    Before { missing: Range<i64>, log_start: i64 },
+    /// These are asked for, and the archive begins behind them, at `first`.
+    Before { missing: Range<i64>, first: i64, log_start: i64 },
     /// The archive holds an offset that the topic has never had.
     Foreign { offset: i64, written: i64 },
     /// The range's end lies behind the topic's.
@@ -34,6 +34,8 @@ pub(super) enum Hole {
     SwitchedTooLow { missing: Range<i64> },
     /// By the switch that is given, these would be read from the archive, which ends before them.
     SwitchedTooHigh { missing: Range<i64> },
+    /// By the switch that is given, these would be read from the archive, which lacks them, and the topic still has them.
+    SwitchedOver { missing: Range<i64> },
 }
 
 impl Hole {
@@ -45,15 +47,14 @@ impl Hole {
         };
         let what = match self {
             Self::Gone { missing, log_start } => format!(
-                "the archive ends at {}, the topic's log begins at {log_start}: {} in neither; if no record was there, or \
-                 none is missed, say so by switch: {{offsets: {{{partition}: {}}}}}",
+                "the topic's log begins at {log_start}, and the archive holds nothing from {} to there: {} in neither; if no \
+                 record was there, or none is missed, say so by switch: {{offsets: {{{partition}: {}}}}}",
                 missing.start,
                 of(missing),
                 missing.end
             ),
-            Self::Before { missing, log_start } => format!(
-                "the archive begins at {}, the topic's log at {log_start}: {} in neither; start at {}",
-                missing.end,
+            Self::Before { missing, first, log_start } => format!(
+                "the archive begins at {first}, the topic's log at {log_start}: {} in neither; start at {}",
                 of(missing),
                 missing.end
             ),
@@ -70,6 +71,12 @@ impl Hole {
             Self::SwitchedTooHigh { missing } => {
                 format!("{} to be read from the archive, which ends before; switch at {}", of(missing), missing.start)
             }
+            Self::SwitchedOver { missing } => format!(
+                "{} to be read from the archive, which lacks what the topic may still hold; switch at {}, or start at {}",
+                of(missing),
+                missing.start,
+                missing.end
+            ),
         };
         format!("partition {partition} of {topic}: {what}")
     }
@@ -102,25 +109,51 @@ pub(super) fn cut(asked: &AskedRange, range: &Range<i64>, held: &[Piece], switch
         return of(start);
     }
     // From here on the topic holds what it ever held of the range.
-    let kept = asked.log_start.clamp(start, end);
-    let last = last.unwrap_or(start).max(start);
-    let log_start = asked.log_start;
+    let (log_start, kept) = (asked.log_start, asked.log_start.clamp(start, end));
+    let first = held.first().map(|piece| piece.from);
+    let before = first.filter(|first| start < kept && start < *first);
+    let before = before.map(|first| Hole::Before { missing: start..first.min(kept), first, log_start });
     if let Some(given) = switch {
         let cut = given.clamp(start, end);
-        return match cut {
-            cut if cut < kept => Err(Hole::SwitchedTooLow { missing: cut..kept }),
-            // Up to where the log starts, whoever gives the switch says that nothing is missing.
-            cut if cut > last.max(kept) => Err(Hole::SwitchedTooHigh { missing: last.max(kept)..cut }),
-            cut => of(cut),
+        let lacks = lacking(held, kept..cut.max(kept));
+        return match (lacks, before) {
+            _ if cut < kept => Err(Hole::SwitchedTooLow { missing: cut..kept }),
+            (Some(missing), _) if missing.end == cut => Err(Hole::SwitchedTooHigh { missing }),
+            (Some(missing), _) => Err(Hole::SwitchedOver { missing }),
+            // At the log's start, whoever gives the switch says that nothing is missing before.
+            (None, Some(before)) if cut > kept => Err(before),
+            _ => of(cut),
         };
     }
-    if last < kept {
-        return Err(Hole::Gone { missing: last..kept, log_start });
+    if let Some(before) = before {
+        return Err(before);
     }
-    match held.iter().map(|piece| piece.from).filter(|_| start < kept).min() {
-        Some(first) if first > start => Err(Hole::Before { missing: start..first.min(kept), log_start }),
-        _ => of(held_once(held, kept).min(end)),
+    let reached = reached(held, log_start).max(start);
+    if reached < kept {
+        return Err(Hole::Gone { missing: reached..kept, log_start });
     }
+    of(held_once(held, kept).min(end))
+}
+
+/// Where `held` ends that is of use below `log_start`: all of it where it holds that offset, else what lies before. What is
+/// held behind a hole in which the log starts says nothing of the hole.
+fn reached(held: &[Piece], log_start: i64) -> i64 {
+    let is_over = held.iter().any(|piece| piece.from <= log_start && log_start < piece.to);
+    let of_use = held.iter().filter(|piece| is_over || piece.from < log_start);
+    of_use.map(|piece| piece.to).max().unwrap_or(i64::MIN)
+}
+
+/// The first offsets of `range` that are in none of `held`, which are sorted by where they begin.
+fn lacking(held: &[Piece], range: Range<i64>) -> Option<Range<i64>> {
+    let mut next = range.start;
+    for piece in held.iter().filter(|piece| piece.to > range.start) {
+        if piece.from > next {
+            let missing = next..piece.from.min(range.end);
+            return Some(missing).filter(|missing| !missing.is_empty());
+        }
+        next = next.max(piece.to);
+    }
+    Some(next..range.end).filter(|missing| !missing.is_empty())
 }
 
 /// The first offset from `from` on that is not in exactly one of `held`, which are sorted by where they begin.

@@ -69,6 +69,7 @@ impl Archive {
         switch: Option<&BTreeMap<i32, i64>>,
     ) -> Result<Decided, SourceError> {
         let (listed, mut holding) = self.look().await?;
+        self.check_topic(&listed, &holding).await?;
         self.check_partitions(asked, &holding, switch)?;
         let wanted = self.wanted(asked, (&listed, &holding), switch).await?;
         let concerns = |partition: i32, piece: &Piece| wanted.get(&partition).is_some_and(|one| one.concerns(piece));
@@ -103,6 +104,19 @@ impl Archive {
         let cuts: Vec<Cut> = cuts.values().copied().collect();
         let account = holding.account(&cuts).map_err(|twice| self.doubled(&listed, twice))?;
         Ok(Looked { listed, account })
+    }
+
+    /// Refuses an archive of which no row is of the topic.
+    async fn check_topic(&self, listed: &Listed, holding: &Holding) -> Result<(), SourceError> {
+        if !holding.pieces().is_empty() {
+            return Ok(());
+        }
+        let Some(other) = self.some_topic(listed).await? else { return Ok(()) };
+        let (table, topic, column) = (&self.table, &self.topic, self.columns.topic_name());
+        Err(self.input(format!(
+            "the archive {table} has rows, and none of the topic {topic}: its column {column} names {other}, for one; name \
+             the column of topics by hybrid.archive.topic, or, if nothing of {topic} is archived, read the topic alone"
+        )))
     }
 
     /// Refuses partitions that the topic does not have, in the archive and in the switch.

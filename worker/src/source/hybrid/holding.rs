@@ -3,7 +3,7 @@
 //! A unit that was read gives runs, exact to the offset. One whose statistics say that it is of one partition, and that no
 //! other unit lies in its span, is one piece of so many rows: they are counted again when it is read, each once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use super::cut::Cut;
@@ -37,7 +37,7 @@ pub(super) struct Span {
 impl Span {
     /// It as a piece of one partition, if it can be one.
     fn plain(&self, unit: usize) -> Option<(i32, Piece)> {
-        let (from, to) = (self.offsets.0, self.offsets.1.checked_add(1)?);
+        let (from, to) = (Some(self.offsets.0).filter(|from| *from >= 0)?, self.offsets.1.checked_add(1)?);
         let places = u64::try_from(to.checked_sub(from)?).ok()?;
         let is_one = self.partitions.0 == self.partitions.1 && (1..=places).contains(&self.rows);
         let partition = i32::try_from(self.partitions.0).ok().filter(|_| is_one)?;
@@ -52,10 +52,10 @@ pub(super) type Read = BTreeMap<i32, Runs>;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Holding {
     units: usize,
-    /// Of the units that were read, by partition.
-    exact: BTreeMap<i32, Vec<Piece>>,
-    /// Of those that were not, by unit.
-    believed: BTreeMap<usize, (i32, Piece)>,
+    /// By partition, by where they begin.
+    pieces: BTreeMap<i32, Vec<Piece>>,
+    /// The units that were not read, each of one piece.
+    believed: BTreeSet<usize>,
 }
 
 /// What of a partition comes from the archive.
@@ -93,52 +93,63 @@ pub(super) struct Twice {
 impl Holding {
     /// Of units with these spans. Those that cannot be believed, which come with it, must be read.
     pub(super) fn of(spans: &[Option<Span>]) -> (Self, Vec<usize>) {
-        let plain = |(unit, span): (usize, &Option<Span>)| Some((unit, span.as_ref()?.plain(unit)?));
-        let believed: BTreeMap<usize, (i32, Piece)> = spans.iter().enumerate().filter_map(plain).collect();
-        let unknown = (0..spans.len()).filter(|unit| !believed.contains_key(unit)).collect();
-        (Self { units: spans.len(), exact: BTreeMap::new(), believed }, unknown)
+        let mut holding = Self { units: spans.len(), ..Self::default() };
+        let plain = |(unit, span): (usize, &Option<Span>)| span.as_ref()?.plain(unit);
+        for (partition, piece) in spans.iter().enumerate().filter_map(plain) {
+            holding.pieces.entry(partition).or_default().push(piece);
+            holding.believed.insert(piece.unit);
+        }
+        holding.pieces.values_mut().for_each(|pieces| pieces.sort_unstable());
+        let unknown = (0..spans.len()).filter(|unit| !holding.believed.contains(unit)).collect();
+        (holding, unknown)
     }
 
     /// Takes in what was read of units, in the place of what was believed of them.
     pub(super) fn read(&mut self, units: Vec<(usize, Read)>) {
+        for (unit, _) in &units {
+            self.believed.remove(unit);
+        }
+        let is_replaced: BTreeSet<usize> = units.iter().map(|(unit, _)| *unit).collect();
+        self.pieces.values_mut().for_each(|pieces| pieces.retain(|piece| !is_replaced.contains(&piece.unit)));
         for (unit, read) in units {
-            self.believed.remove(&unit);
             for (partition, runs) in read {
                 let piece = |run: Range<i64>| {
                     let rows = u64::try_from(run.end - run.start).unwrap_or(0);
                     Piece { from: run.start, to: run.end, rows, unit }
                 };
-                self.exact.entry(partition).or_default().extend(runs.sorted().into_iter().map(piece));
+                self.pieces.entry(partition).or_default().extend(runs.sorted().into_iter().map(piece));
             }
         }
+        self.pieces.retain(|_, pieces| !pieces.is_empty());
+        self.pieces.values_mut().for_each(|pieces| pieces.sort_unstable());
     }
 
     /// Its pieces by partition, by where they begin.
-    pub(super) fn pieces(&self) -> BTreeMap<i32, Vec<Piece>> {
-        let mut pieces = self.exact.clone();
-        for (partition, piece) in self.believed.values() {
-            pieces.entry(*partition).or_default().push(*piece);
-        }
-        pieces.values_mut().for_each(|pieces| pieces.sort_unstable());
-        pieces
+    pub(super) fn pieces(&self) -> &BTreeMap<i32, Vec<Piece>> {
+        &self.pieces
+    }
+
+    /// How many pieces it takes by now.
+    pub(super) fn len(&self) -> usize {
+        self.pieces.values().map(Vec::len).sum()
     }
 
     /// The units whose statistics are not enough: others lie in their spans, or `wanted` says so.
     pub(super) fn doubtful(&self, wanted: impl Fn(i32, &Piece) -> bool) -> Vec<usize> {
         let mut doubtful = Vec::new();
-        for (partition, pieces) in self.pieces() {
+        for (partition, pieces) in &self.pieces {
             let mut widest: Option<Piece> = None;
-            for piece in pieces {
+            for piece in pieces.iter().copied() {
                 if let Some(before) = widest.filter(|before| piece.from < before.to) {
                     doubtful.extend([before.unit, piece.unit]);
                 }
-                if wanted(partition, &piece) {
+                if wanted(*partition, &piece) {
                     doubtful.push(piece.unit);
                 }
                 widest = widest.filter(|before| before.to >= piece.to).or(Some(piece));
             }
         }
-        doubtful.retain(|unit| self.believed.contains_key(unit));
+        doubtful.retain(|unit| self.believed.contains(unit));
         doubtful.sort_unstable();
         doubtful.dedup();
         doubtful
@@ -146,13 +157,12 @@ impl Holding {
 
     /// What is read of it where partitions are cut so.
     pub(super) fn account(&self, cuts: &[Cut]) -> Result<Account, Twice> {
-        let pieces = self.pieces();
         let mut account = Account { taken: vec![0; self.units], ..Account::default() };
         for cut in cuts {
             let (mut rows, mut beyond) = (0, 0);
             let mut widest: Option<(i64, usize)> = None;
             let mut doubled: Option<Twice> = None;
-            for piece in pieces.get(&cut.partition).map(Vec::as_slice).unwrap_or_default() {
+            for piece in self.pieces.get(&cut.partition).map(Vec::as_slice).unwrap_or_default() {
                 let (from, to) = (piece.from.clamp(cut.start, cut.cut), piece.to.clamp(cut.start, cut.cut));
                 let length = |from: i64, to: i64| u64::try_from(to - from).unwrap_or(0);
                 // What was only believed lies on one side of either end: else it would have been read.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{BooleanArray, Int64Array, RecordBatch, RecordBatchOptions};
+use arrow::array::{Array, BooleanArray, Int64Array, RecordBatch, RecordBatchOptions};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
@@ -100,6 +100,7 @@ impl HybridReader {
             position: unit.position,
             planned,
             seen: BTreeMap::new(),
+            rows: 0,
             taken: 0,
         };
         Ok(taking.over(batches))
@@ -160,6 +161,8 @@ struct Taking {
     position: u64,
     planned: ArchiveUnit,
     seen: BTreeMap<i32, Runs>,
+    /// Rows of the unit so far, be they taken or left out.
+    rows: u64,
     taken: u64,
 }
 
@@ -192,6 +195,7 @@ impl Taking {
             }
         }
         let made = self.made(batch, &mask.into());
+        self.rows += u64::try_from(batch.rows.num_rows()).unwrap_or(u64::MAX);
         made.map_err(|e| self.shared.archive.corrupt(&self.file, During::Read, e))
     }
 
@@ -201,7 +205,12 @@ impl Taking {
         let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
         let made = RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)?;
         let times = batch.event_time.iter().zip(mask.values().iter()).filter(|(_, taken)| *taken).map(|(at, _)| at);
-        Ok(SourceBatch { is_archived: true, ..SourceBatch::of(made, times.collect::<Int64Array>(), Vec::new()) })
+        let times = times.map(|at| self.shared.archive.timed(at)).collect::<Int64Array>();
+        // Only rows without event time are asked for by their place.
+        let is_asked = times.null_count() > 0;
+        let places =
+            is_asked.then(|| (self.rows..).zip(mask.values()).filter(|(_, taken)| *taken).map(|(at, _)| at).collect());
+        Ok(SourceBatch { is_archived: true, places, ..SourceBatch::of(made, times, Vec::new()) })
     }
 
     /// What is to be said when all rows were taken: how many offsets had none.

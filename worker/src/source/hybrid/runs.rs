@@ -7,16 +7,18 @@ use std::ops::Range;
 pub(super) struct Runs(Vec<Range<i64>>);
 
 impl Runs {
-    pub(super) fn push(&mut self, offset: i64) {
+    /// Takes in `offset`; whether a run begins with it.
+    pub(super) fn push(&mut self, offset: i64) -> bool {
         match self.0.last_mut() {
-            Some(run) if run.end == offset => run.end = offset.saturating_add(1),
-            _ => self.0.push(offset..offset.saturating_add(1)),
+            Some(run) if run.end == offset => {
+                run.end = offset.saturating_add(1);
+                false
+            }
+            _ => {
+                self.0.push(offset..offset.saturating_add(1));
+                true
+            }
         }
-    }
-
-    /// How many runs it takes by now.
-    pub(super) fn len(&self) -> usize {
-        self.0.len()
     }
 
     /// The runs by where they begin, joined where they touch. An offset that came twice lies in two of them.
@@ -57,7 +59,8 @@ mod tests {
         #[test]
         fn runs_hold_each_offset_as_often_as_it_came(offsets in prop::collection::vec(0i64..40, 0..60)) {
             let mut runs = Runs::default();
-            offsets.iter().for_each(|offset| runs.push(*offset));
+            let begun = offsets.iter().filter(|offset| runs.push(**offset)).count();
+            prop_assert_eq!(begun, runs.0.len());
             let runs = runs.sorted();
             let (mut came, mut held) = (BTreeMap::new(), BTreeMap::new());
             offsets.iter().for_each(|offset| *came.entry(*offset).or_insert(0) += 1);

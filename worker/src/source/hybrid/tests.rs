@@ -1,5 +1,7 @@
 //! Both sides in memory: whatever lies where, what is read is every record that either still holds, once.
 
+mod sparse;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use arrow::array::{ArrayRef, Int32Array, Int64Array, RecordBatch, StringArray, StructArray};
@@ -32,6 +34,10 @@ struct Side {
     ranges: Option<Vec<v1::KafkaRange>>,
     /// Files of which rows were deleted: how many are left only reading tells.
     deleted: BTreeSet<usize>,
+    /// Of an archive, what its column of topics says.
+    named: Option<&'static str>,
+    /// The offsets whose records have no event time.
+    timeless: BTreeSet<i64>,
 }
 
 impl Side {
@@ -50,13 +56,16 @@ fn known_type() -> DataType {
     DataType::Struct(fields.into())
 }
 
-fn columns(is_topic: bool, places: &[Place]) -> Vec<(&'static str, ArrayRef)> {
+fn columns(side: &Side, places: &[Place]) -> Vec<(&'static str, ArrayRef)> {
     let offsets: ArrayRef = Arc::new(places.iter().map(|place| place.1).collect::<Int64Array>());
     let values: ArrayRef =
         Arc::new(places.iter().map(|place| place.1 * 7 + i64::from(place.0)).collect::<Int64Array>());
     let partitions = places.iter().map(|place| place.0).collect::<Int32Array>();
-    if !is_topic {
-        return vec![("value", values), ("_kafka_offset", offsets), ("_kafka_partition", Arc::new(partitions))];
+    if side.ranges.is_none() {
+        let own: Vec<(&str, ArrayRef)> =
+            vec![("value", values), ("_kafka_offset", offsets), ("_kafka_partition", Arc::new(partitions))];
+        let named = side.named.map(|topic| Arc::new(StringArray::from(vec![topic; places.len()])) as ArrayRef);
+        return own.into_iter().chain(named.map(|topics| ("_kafka_topic", topics))).collect();
     }
     let DataType::Struct(fields) = known_type() else { panic!("it is one") };
     let topics: ArrayRef = Arc::new(StringArray::from(vec!["t"; places.len()]));
@@ -67,7 +76,7 @@ fn columns(is_topic: bool, places: &[Place]) -> Vec<(&'static str, ArrayRef)> {
 #[async_trait]
 impl Source for Arc<Side> {
     fn schema(&self) -> SchemaRef {
-        let columns = columns(self.ranges.is_some(), &[]);
+        let columns = columns(self, &[]);
         let fields = columns.iter().map(|(name, column)| Field::new(*name, column.data_type().clone(), true));
         Arc::new(Schema::new(fields.collect::<Vec<_>>()))
     }
@@ -150,8 +159,9 @@ impl UnitReader for SideReader {
         let at = usize::try_from(unit.position).unwrap();
         let places = &self.side.records[split][at];
         let batch = |places: &[Place]| {
-            let all = RecordBatch::try_from_iter(columns(self.side.ranges.is_some(), places)).unwrap();
-            let times = places.iter().map(time).collect::<Int64Array>();
+            let all = RecordBatch::try_from_iter(columns(&self.side, places)).unwrap();
+            let is_timed = |place: &Place| !self.side.timeless.contains(&place.1);
+            let times = places.iter().map(|place| is_timed(place).then(|| time(place))).collect::<Int64Array>();
             Ok(SourceBatch::of(all.project(&self.columns).unwrap(), times, Vec::new()))
         };
         let mut batches: Vec<Result<SourceBatch, SourceError>> = places.chunks(3).map(batch).collect();
@@ -225,7 +235,7 @@ impl World {
             held.iter().for_each(|unit| units[usize::from(*unit) % UNITS].push(place));
         }
         let records = units.chunks(2).map(<[Vec<Place>]>::to_vec).collect();
-        Side { records, ranges: None, deleted: self.deleted.clone() }
+        Side { records, ranges: None, deleted: self.deleted.clone(), named: None, timeless: BTreeSet::new() }
     }
 
     fn asked(&self) -> Asked {
@@ -245,11 +255,21 @@ impl World {
             let inside = |place: &Place| place.0 == range.partition && (range.start..range.end).contains(&place.1);
             vec![self.all().filter(|(place, (exists, _))| *exists && inside(place)).map(|(place, _)| place).collect()]
         };
-        Side { records: ranges.iter().map(of).collect(), ranges: Some(ranges), deleted: BTreeSet::new() }
+        Side {
+            records: ranges.iter().map(of).collect(),
+            ranges: Some(ranges),
+            deleted: BTreeSet::new(),
+            named: None,
+            timeless: BTreeSet::new(),
+        }
     }
 
     fn open_archive(&self) -> Archive {
-        let source = Arc::new(Arc::new(self.archive()));
+        Self::opened(self.archive())
+    }
+
+    fn opened(archive: Side) -> Archive {
+        let source = Arc::new(Arc::new(archive));
         let spec = serde_json::from_value(serde_json::json!({"iceberg": {"table": "ns.a"}})).unwrap();
         let columns = Columns::of("s", &spec, &source.schema()).unwrap();
         Archive::new("s", "t", "ns.a", source, columns)
@@ -347,9 +367,12 @@ proptest! {
             Err(refused) => {
                 let said = refused.to_string();
                 let is_twice = world.all().any(|(place, (_, held))| held.len() > 1 && !is_kept(&place));
+                // It holds something below the log's start, and nothing on either side of it.
                 let ends_early = (0..2).any(|partition| {
-                    let held = || world.all().filter(move |(place, (_, held))| place.0 == partition && !held.is_empty());
-                    held().next().is_some() && !held().any(|(place, _)| place.1 + 1 >= world.log_starts[partition as usize])
+                    let held = world.all().filter(move |(place, (_, held))| place.0 == partition && !held.is_empty());
+                    let held: Vec<i64> = held.map(|(place, _)| place.1).collect();
+                    let start = world.log_starts[partition as usize];
+                    held.iter().any(|at| *at < start) && !held.iter().any(|at| (start - 1..=start).contains(at))
                 });
                 let is_right = (said.contains("more than once") && is_twice) || (said.contains("in neither") && ends_early);
                 prop_assert!(is_right, "{said} of {world:?}");

@@ -37,6 +37,8 @@ impl From<KafkaError> for PinError {
 
 /// Partitions that are named at most where several are short of what was asked for.
 const NAMED: usize = 5;
+/// Offsets before the end of a log that are looked at for a record that its time index does not find.
+const TAIL: i64 = 16;
 
 /// Pins `[start, stop)` of every partition of `topic`: the logs must hold all of it.
 pub(super) fn pin(
@@ -127,35 +129,73 @@ struct Edges<'a> {
 }
 
 impl Edges<'_> {
-    /// Refuses to take it for the end of a log that its time index finds nothing, where it holds a record with a time.
-    fn must_tell_times(&self, key: &str, found: &[(i32, Option<i64>)]) -> Result<(), PinError> {
-        let nothing: Vec<i32> = found.iter().filter(|(_, at)| at.is_none()).map(|(partition, _)| *partition).collect();
-        if nothing.is_empty() {
-            return Ok(());
-        }
+    /// The first record of each partition at `millis` or later; none where the log truly holds none.
+    ///
+    /// The time index stops at the first segment that ever held so late a time, deleted records and all, and looks in no
+    /// other. Where it finds nothing it is therefore asked three times, since what is deleted may go from its file between
+    /// two questions, and the last records must not belie it.
+    fn times(&self, key: &str, millis: i64) -> Result<BTreeMap<i32, Option<i64>>, PinError> {
+        let asked = |partitions: &[i32]| -> Vec<(i32, i64)> { partitions.iter().map(|at| (*at, millis)).collect() };
+        let mut found: BTreeMap<i32, Option<i64>> =
+            self.client.offsets_at(self.topic, &asked(self.partitions))?.into_iter().collect();
+        let nothing = |found: &BTreeMap<i32, Option<i64>>| -> Vec<i32> {
+            found.iter().filter(|(_, at)| at.is_none()).map(|(partition, _)| *partition).collect()
+        };
         let mut fetcher = Fetcher::looking(self.client, self.topic);
-        for partition in self.client.timeless(self.topic, &nothing)? {
-            let edge = |of: &BTreeMap<i32, i64>| of.get(&partition).copied().unwrap_or(0);
-            let first = match fetcher.first_time(partition, edge(self.starts), edge(self.ends)) {
-                Ok(None) => continue,
-                Ok(Some((offset, _))) => format!("its record at {offset} has one"),
-                Err(Broken::Kafka(error)) => return Err(error.into()),
-                Err(Broken::OutOfRange { .. } | Broken::Truncated { .. }) => "its log changes just now".to_owned(),
-                Err(Broken::TooLong { next, .. }) => {
-                    format!("what it holds at {next} is above receive.message.max.bytes")
-                }
-            };
-            return Err(PinError::Input(format!(
-                "{key}: the brokers find no time in partition {partition} of {}, and {first}: so it is while deleted records \
-                 are still in their files; try again in some minutes, or give `offsets`",
-                self.topic
-            )));
+        for partition in self.client.timeless(self.topic, &nothing(&found))? {
+            let first = fetcher.first_time(partition, edge(self.starts, partition), edge(self.ends, partition));
+            self.must_have_no(key, partition, first)?;
         }
-        Ok(())
+        found.extend(self.client.offsets_at(self.topic, &asked(&nothing(&found)))?);
+        for partition in nothing(&found) {
+            let late = self.late_record(&mut fetcher, partition, millis);
+            self.must_have_no(key, partition, late)?;
+        }
+        Ok(found)
+    }
+
+    /// A record at `millis` or later among the last of `partition`.
+    fn late_record(
+        &self,
+        fetcher: &mut Fetcher<'_>,
+        partition: i32,
+        millis: i64,
+    ) -> Result<Option<(i64, i64)>, Broken> {
+        let end = edge(self.ends, partition);
+        let mut next = edge(self.starts, partition).max(end.saturating_sub(TAIL));
+        while next < end {
+            let Some((offset, at)) = fetcher.first_time(partition, next, end)? else { break };
+            if at >= millis {
+                return Ok(Some((offset, at)));
+            }
+            next = offset + 1;
+        }
+        Ok(None)
+    }
+
+    /// Refuses to believe the time index in `partition`, where a record was `seen` that it does not find.
+    fn must_have_no(
+        &self,
+        key: &str,
+        partition: i32,
+        seen: Result<Option<(i64, i64)>, Broken>,
+    ) -> Result<(), PinError> {
+        let what = match seen {
+            Ok(None) => return Ok(()),
+            Ok(Some((offset, _))) => format!("its record at {offset} has one"),
+            Err(Broken::Kafka(error)) => return Err(error.into()),
+            Err(Broken::OutOfRange { .. } | Broken::Truncated { .. }) => "its log changes just now".to_owned(),
+            Err(Broken::TooLong { next, .. }) => format!("what it holds at {next} is above receive.message.max.bytes"),
+        };
+        Err(PinError::Input(format!(
+            "{key}: the brokers find no such time in partition {partition} of {}, and {what}: so it is while deleted records \
+             are still in their files; try again in some minutes, or give `offsets`",
+            self.topic
+        )))
     }
 
     fn resolve(&self, offset: &ScanOffset, key: &str) -> Result<BTreeMap<i32, Edge>, PinError> {
-        let end = |partition: i32| self.ends.get(&partition).copied().unwrap_or(0);
+        let end = |partition: i32| edge(self.ends, partition);
         match offset {
             ScanOffset::Earliest => Ok(self.partitions.iter().map(|at| (*at, Edge::Earliest)).collect()),
             ScanOffset::Latest => Ok(self.partitions.iter().map(|at| (*at, Edge::Offset(end(*at)))).collect()),
@@ -177,18 +217,19 @@ impl Edges<'_> {
                 // Rounded up: no record before the point is taken, and none at it is missed.
                 let micros = at.as_micros();
                 let millis = micros.div_euclid(1_000) + i64::from(micros.rem_euclid(1_000) > 0);
-                let asked: Vec<(i32, i64)> = self.partitions.iter().map(|partition| (*partition, millis)).collect();
-                let found = self.client.offsets_at(self.topic, &asked)?;
-                self.must_tell_times(key, &found)?;
                 // No record is that late: nothing is read from the end on, never all from the beginning.
                 let within = |(partition, offset): (i32, Option<i64>)| {
                     let found = offset.unwrap_or_else(|| end(partition)).min(end(partition));
                     (partition, Edge::Time { millis, found })
                 };
-                Ok(found.into_iter().map(within).collect())
+                Ok(self.times(key, millis)?.into_iter().map(within).collect())
             }
         }
     }
+}
+
+fn edge(of: &BTreeMap<i32, i64>, partition: i32) -> i64 {
+    of.get(&partition).copied().unwrap_or(0)
 }
 
 /// Refuses offsets that the logs do not hold.

@@ -68,10 +68,34 @@ impl Reading {
     }
 }
 
-/// The rows of `batch` that have no event time; its first row is row `before` of the unit at `position`.
+/// The rows of `batch` that have no event time; its first row is row `before` of the unit at `position`,
+/// unless it says which rows it has.
 fn without_time(batch: &SourceBatch, position: u64, before: u64) -> Result<Vec<DeadRecord>, arrow::error::ArrowError> {
     let times = &batch.event_time;
     let rows = filter_record_batch(&batch.rows, &is_null(times)?)?;
-    let places = (before..).zip(0..times.len()).filter(|(_, row)| times.is_null(*row)).map(|(row, _)| row);
+    let place =
+        |(at, row): (u64, usize)| batch.places.as_ref().and_then(|places| places.get(row)).copied().unwrap_or(at);
+    let places = (before..).zip(0..times.len()).filter(|(_, row)| times.is_null(*row)).map(place);
     dead_letter::rows_as_json(&rows, position, places)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+
+    use super::*;
+
+    #[test]
+    fn a_dead_row_is_named_by_its_place_also_where_others_were_left_out() {
+        let values: ArrayRef = Arc::new(Int64Array::from(vec![1, 2, 3]));
+        let rows = RecordBatch::try_from_iter([("v", values)]).unwrap();
+        let batch = SourceBatch::of(rows, Int64Array::from(vec![None, Some(5), None]), Vec::new());
+        let named = |batch: &SourceBatch| -> Vec<u64> {
+            without_time(batch, 0, 10).unwrap().iter().filter_map(|dead| dead.row).collect()
+        };
+        assert_eq!(named(&batch), [10, 12]);
+        assert_eq!(named(&SourceBatch { places: Some(vec![13, 14, 19]), ..batch }), [13, 19]);
+    }
 }

@@ -65,8 +65,37 @@ fn columns_that_are_not_there_or_no_integers_are_refused_by_name() {
     let said = refused(&[PLACES[0].clone(), ("_kafka_offset", DataType::Utf8)], serde_json::json!({}));
     assert!(said.contains("_kafka_offset of lake.archive is Utf8"), "{said}");
     let time = ("_kafka_timestamp", DataType::Utf8);
-    let said = refused(&[&PLACES[..], &[time]].concat(), serde_json::json!({}));
+    let said = refused(&[&PLACES[..], &[time]].concat(), serde_json::json!({"timestamp": "_kafka_timestamp"}));
     assert!(said.contains("no _kafka.timestamp"), "{said}");
+    let topic = ("_kafka_topic", DataType::Int32);
+    let said = refused(&[&PLACES[..], &[topic]].concat(), serde_json::json!({}));
+    assert!(said.contains("_kafka_topic of lake.archive is Int32, and no text"), "{said}");
+}
+
+#[test]
+fn what_is_found_by_name_alone_and_of_no_use_is_left_out_unless_it_is_named() {
+    let of_no_use = [("_kafka_timestamp", DataType::Utf8), ("_kafka_key", DataType::Int32)];
+    let archive = schema(&[&PLACES[..], &of_no_use].concat());
+    let made = joined(&archive, serde_json::json!({})).unwrap();
+    let DataType::Struct(known) = made.schema.field(3).data_type() else { panic!("{:?}", made.schema) };
+    assert_eq!(known.iter().map(|field| field.name().as_str()).collect::<Vec<_>>(), ["topic", "partition", "offset"]);
+    let columns = Columns::of("s", &spec(serde_json::json!({})), &archive).unwrap();
+    assert_eq!(columns.timestamp(), None, "nor are times looked for in it");
+    let said = joined(&archive, serde_json::json!({"key": "_kafka_key"})).unwrap_err();
+    assert!(said.contains("no _kafka.key") && said.contains("hybrid.archive.key"), "{said}");
+}
+
+#[test]
+fn a_record_without_a_timestamp_has_none_in_the_archive_either() {
+    let in_millis: ArrayRef = Arc::new(Int64Array::from(vec![Some(-1), Some(0), None, Some(-2)]));
+    let in_micros: ArrayRef = Arc::new(
+        TimestampMicrosecondArray::from(vec![Some(-1_000), Some(0), None, Some(-2_000)]).with_timezone("+00:00"),
+    );
+    let wanted = TimestampMicrosecondArray::from(vec![None, Some(0), None, Some(-2_000)]).with_timezone("+00:00");
+    for held in [in_millis, in_micros] {
+        assert_eq!(known_as(&held, &utc()).unwrap().as_ref(), &wanted as &dyn Array);
+        assert_eq!(millis(&held).unwrap(), Int64Array::from(vec![None, Some(0), None, Some(-2)]));
+    }
 }
 
 #[test]

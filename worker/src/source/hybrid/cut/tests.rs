@@ -18,7 +18,9 @@ fn archive(offsets: &[i64]) -> Holding {
     let (mut holding, unknown) = Holding::of(&vec![None; units.len()]);
     let read = |unit: usize| {
         let mut runs = Runs::default();
-        units[unit].iter().for_each(|offset| runs.push(*offset));
+        for offset in units[unit] {
+            runs.push(*offset);
+        }
         (unit, BTreeMap::from([(0, runs)]))
     };
     holding.read(unknown.into_iter().map(read).collect());
@@ -26,7 +28,7 @@ fn archive(offsets: &[i64]) -> Holding {
 }
 
 fn held(offsets: &[i64]) -> Vec<Piece> {
-    archive(offsets).pieces().remove(&0).unwrap_or_default()
+    archive(offsets).pieces().get(&0).cloned().unwrap_or_default()
 }
 
 fn decided(asked: &AskedRange, offsets: &[i64], switch: Option<i64>) -> Result<Cut, Hole> {
@@ -46,7 +48,7 @@ fn an_archive_is_read_to_its_end_and_the_topic_from_there() {
     assert_eq!(decided(&asked(61..100), &all, Some(61)), cut(61), "whoever says so takes what is there");
     assert_eq!(decided(&asked(0..100), &all, Some(0)), cut(0), "the topic alone");
     assert_eq!(decided(&asked(40..100), &all, Some(39)), Err(Hole::SwitchedTooLow { missing: 39..40 }));
-    assert_eq!(decided(&asked(40..100), &all, Some(61)), Err(Hole::SwitchedTooHigh { missing: 60..61 }));
+    assert_eq!(decided(&asked(40..100), &all, Some(62)), Err(Hole::SwitchedTooHigh { missing: 60..62 }));
     assert_eq!(decided(&asked(0..50), &all, None), Err(Hole::Foreign { offset: 59, written: 50 }));
 }
 
@@ -69,8 +71,39 @@ fn a_partition_that_the_archive_lacks_is_read_from_the_topic_if_that_holds_it() 
     assert_eq!(decided(&from(Edge::Offset(39)), &[], None), Err(gone.clone()));
     assert!(gone.said(3, "t").contains("offset 39 is in neither"), "{}", gone.said(3, "t"));
     let held: Vec<i64> = (20..60).collect();
-    let before = Hole::Before { missing: 10..20, log_start: 40 };
+    let before = Hole::Before { missing: 10..20, first: 20, log_start: 40 };
     assert_eq!(decided(&from(Edge::Offset(10)), &held, None), Err(before));
+}
+
+#[test]
+fn a_hole_in_which_the_log_starts_is_refused_though_the_archive_goes_on_behind_it() {
+    let held: Vec<i64> = (0..10).chain(100..200).collect();
+    let from = |log_start: i64, stop| asked(log_start..300, Edge::Earliest, Edge::Offset(stop));
+    let gone = Hole::Gone { missing: 10..50, log_start: 50 };
+    assert_eq!(decided(&from(50, 300), &held, None), Err(gone.clone()));
+    assert!(gone.said(0, "t").contains("switch: {offsets: {0: 50}}"), "{}", gone.said(0, "t"));
+    assert_eq!(decided(&from(50, 300), &held, Some(50)).unwrap().cut, 50, "whoever says so takes what is there");
+    assert_eq!(decided(&from(50, 30), &held, None), Err(Hole::Gone { missing: 10..30, log_start: 50 }));
+    assert_eq!(decided(&from(10, 300), &held, None).unwrap().cut, 10, "the topic has all of it");
+    assert_eq!(decided(&from(150, 300), &held, None).unwrap().cut, 200, "of what lies within nobody can tell");
+    assert_eq!(decided(&from(250, 50), &held[..], None).unwrap().cut, 50, "and the range may end within");
+}
+
+#[test]
+fn a_switch_does_not_drop_what_the_topic_may_still_hold() {
+    let held: Vec<i64> = (100..200).collect();
+    let from = |log_start: i64| asked(log_start..300, Edge::Offset(0), Edge::Offset(300));
+    let over = Hole::SwitchedOver { missing: 0..100 };
+    assert_eq!(decided(&from(0), &held, Some(150)), Err(over.clone()));
+    assert!(over.said(0, "t").contains("switch at 0, or start at 100"), "{}", over.said(0, "t"));
+    assert_eq!(decided(&from(50), &held, Some(150)), Err(Hole::SwitchedOver { missing: 50..100 }));
+    let before = Hole::Before { missing: 0..100, first: 100, log_start: 120 };
+    assert_eq!(decided(&from(120), &held, Some(150)), Err(before));
+    assert_eq!(decided(&from(120), &held, Some(120)).unwrap().cut, 120, "at the log's start it says so");
+    assert_eq!(decided(&from(0), &held, Some(0)).unwrap().cut, 0);
+    let but: Vec<i64> = (0..200).filter(|at| *at != 60).collect();
+    assert_eq!(decided(&from(50), &but, Some(150)), Err(Hole::SwitchedOver { missing: 60..61 }));
+    assert_eq!(decided(&from(61), &but, Some(150)).unwrap().cut, 150);
 }
 
 #[test]
@@ -92,6 +125,7 @@ proptest! {
         length in 0i64..26,
         start in prop::option::of(0i64..26),
         stop in 0i64..40,
+        switch in prop::option::of(0i64..40),
     ) {
         let log = log_start..log_start + length;
         let (mut offsets, stop) = (offsets, stop.min(log.end));
@@ -101,15 +135,27 @@ proptest! {
         let start = start.unwrap_or_else(|| first.unwrap_or(log.start).min(log.start));
         let stop = stop.max(start);
         let times = |at: i64| offsets.iter().filter(|held| **held == at).count();
-        let last = offsets.iter().max().map_or(start, |last| last + 1);
-
-        // All that can be known to be lost: what is asked for, gone from the topic, and outside all that the archive spans.
-        let is_lost = |at: i64| at < log.start && (at >= last || at < first.unwrap_or(i64::MAX));
+        // All that can be known to be lost: what is asked for, gone from the topic, and outside all that the archive spans,
+        // or in the hole of the archive that the log's start lies in.
+        let is_lost = |at: i64| at < log.start && (at < first.unwrap_or(i64::MAX) || (at..=log.start).all(|at| times(at) == 0)
+            || offsets.iter().all(|held| *held < at));
         let lost = (start..stop).any(is_lost);
         let right = |cut: i64| {
             (start..cut).filter(|at| log.contains(at)).all(|at| times(at) == 1) && (cut..stop).all(|at| log.contains(&at))
         };
         let best = (start..=stop).filter(|cut| right(*cut)).max();
+        if let Some(switch) = switch {
+            // What is given is taken, if the topic holds what is read from it and lacks nothing that is not.
+            let given = switch.clamp(start, stop);
+            let is_first = given <= log.start.max(start);
+            let is_right = |at: i64| match at < given {
+                true => if log.contains(&at) { times(at) > 0 } else { is_first || first.is_some_and(|first| first <= at) },
+                false => log.contains(&at),
+            };
+            let right = stop <= log.end && (start == stop || (start..stop).all(is_right));
+            let taken = decided(&asked, &offsets, Some(switch)).ok().map(|cut| (cut.start, cut.cut, cut.end));
+            prop_assert_eq!(taken, right.then_some((start, given, stop)));
+        }
         match decided(&asked, &offsets, None) {
             Ok(cut) if start == stop => prop_assert_eq!((cut.start, cut.cut, cut.end), (start, start, stop)),
             Ok(cut) => {

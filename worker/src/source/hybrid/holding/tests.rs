@@ -18,7 +18,9 @@ fn span(rows: &Rows) -> Option<Span> {
 
 fn read(rows: &Rows) -> Read {
     let mut read = Read::new();
-    rows.iter().for_each(|(partition, offset)| read.entry(*partition).or_default().push(*offset));
+    for (partition, offset) in rows {
+        read.entry(*partition).or_default().push(*offset);
+    }
     read
 }
 
@@ -54,6 +56,24 @@ fn a_unit_of_one_partition_that_lies_alone_is_not_read() {
     let (holding, reads) = looked_at(&units, (12, 99));
     assert_eq!(reads, 4, "and the one that the start lies in");
     assert_eq!(holding.account(&cuts((12, 99))).unwrap().taken, [0, 0, 8, 0, 4]);
+}
+
+#[test]
+fn bounds_below_zero_are_no_offsets_and_are_looked_at() {
+    let span = |from| Some(Span { partitions: (0, 0), offsets: (from, 9), rows: 5 });
+    let (holding, unknown) = Holding::of(&[span(-1), span(0)]);
+    assert_eq!((unknown, holding.len()), (vec![0], 1));
+}
+
+#[test]
+fn what_was_read_stands_in_the_place_of_what_was_believed_and_counts() {
+    let unit: Rows = [0, 1, 4, 7].map(|offset| (0, offset)).to_vec();
+    let (mut holding, _) = Holding::of(&[span(&unit)]);
+    assert_eq!(holding.len(), 1);
+    holding.read(vec![(0, read(&unit))]);
+    assert_eq!(holding.len(), 3);
+    holding.read(vec![(0, Read::new())]);
+    assert_eq!((holding.len(), holding.pieces().len()), (0, 0));
 }
 
 proptest! {
