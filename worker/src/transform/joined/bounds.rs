@@ -59,14 +59,17 @@ pub(super) fn in_utc(of: &DataType) -> bool {
     }
 }
 
-/// What a cast to `of` takes from a time: it rounds towards zero, and so up before 1970.
+/// What a cast to `of` takes from a time: it rounds towards zero, and so up before 1970; and a time may be finer than
+/// microseconds.
 fn coarser(of: &DataType) -> Within {
-    match of {
-        DataType::Timestamp(TimeUnit::Second, _) => Within(-999_999, 999_999),
-        DataType::Timestamp(TimeUnit::Millisecond, _) => Within(-999, 999),
-        DataType::Date32 => Within(1 - MICROS_A_DAY, MICROS_A_DAY - 1),
-        _ => Within::SAME,
-    }
+    let most = match of {
+        DataType::Timestamp(TimeUnit::Second, _) => 1_000_000,
+        DataType::Timestamp(TimeUnit::Millisecond, _) => 1_000,
+        DataType::Timestamp(TimeUnit::Microsecond, _) => 1,
+        DataType::Date32 => MICROS_A_DAY,
+        _ => 0,
+    };
+    Within(-most, most)
 }
 
 /// A stated length of time, in microseconds; months have none.
