@@ -18,7 +18,7 @@ use tonic::transport::Channel;
 
 pub(crate) use self::enumerate::packing;
 pub(crate) use self::read::projected;
-pub(crate) use self::scope::scope;
+pub(crate) use self::scope::{scope, utc_column};
 use super::budget::Budget;
 use super::opened::{BackfillError, Opened, Shelf};
 use super::{TaskBody, TaskContext, TaskEnd, TaskError};

@@ -13,12 +13,12 @@ use tidegate_common::spec::{Kafka, Resolved, ResolvedOutput, ResolvedSource, Sou
 use tidegate_proto::v1;
 use tokio::sync::OnceCell;
 
-use super::TaskError;
+use super::{TaskError, kinds};
 use crate::access::Access;
 use crate::failure::{Class, Classify};
 use crate::sink::{Catalogs, OutputTarget};
 use crate::source::{self, Both, Described, KafkaSource, Offsets, Source, SourceError};
-use crate::transform::Query;
+use crate::transform::{Query, SourceTable};
 
 /// Why a backfill cannot be worked on.
 #[derive(Debug, thiserror::Error)]
@@ -179,11 +179,12 @@ impl Opened {
     /// task of the backfill.
     pub(crate) async fn queries(&self, now_micros: i64) -> Result<&[Query], TaskError> {
         let plan = || async {
-            let mut schemas = BTreeMap::new();
+            let mut tables = BTreeMap::new();
             for (ix, described) in (0..).map(SourceIx::new).zip(&self.resolved.sources) {
-                schemas.insert(described.name.clone(), self.source(ix).await?.0.schema());
+                let (schema, time) = (self.source(ix).await?.0.schema(), kinds::utc_column(described));
+                tables.insert(described.name.clone(), SourceTable { schema, time });
             }
-            let plan = |output: &ResolvedOutput| Query::plan(&output.name, Some(&output.sql), &schemas, now_micros);
+            let plan = |output: &ResolvedOutput| Query::plan(&output.name, Some(&output.sql), &tables, now_micros);
             let queried = self.resolved.outputs.iter().filter(|output| output.dead_letters.is_none());
             let queries = queried.map(plan).collect::<Result<Vec<_>, _>>()?;
             for (ix, described) in (0..).map(SourceIx::new).zip(&self.resolved.sources) {
