@@ -11,7 +11,6 @@
 //! Numbers are little endian. A chunk is one LZ4 block; unpacked it is the body of an Arrow IPC record batch, then the
 //! batch's message, then the message's length, u32. The checksum of a chunk stands in the index, and the index's own in
 //! the journal.
-#![allow(dead_code)] // the tasks that shuffle come with the next change
 
 mod disk;
 mod error;

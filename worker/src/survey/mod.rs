@@ -218,7 +218,7 @@ async fn tables(opened: &Opened, id: &BackfillId, means: &Means) -> Result<Vec<T
             (true, true) => Some((0, 0)),
             (true, false) => Some(sink::replaced(&sink::load(&means.catalogs, &target).await?, &scope).await?),
         };
-        tables.push((v1::PreparedOutput { source: vec![query.source().to_owned()], ..found }, replaces));
+        tables.push((v1::PreparedOutput { source: query.sources().map(str::to_owned).collect(), ..found }, replaces));
     }
     for (ix, source) in opened.keepers() {
         let (target, schema) = (opened.target(ix)?, dead_letter::schema());
@@ -246,7 +246,8 @@ async fn source(
         }
         tasks
     };
-    let finding = enumerate::enumerate(source.as_ref(), opened.resolved.window, packing, None, segments);
+    let window = opened.used(ix).await?.window;
+    let finding = enumerate::enumerate(source.as_ref(), window, packing, None, segments);
     let (found, tasks) = tokio::join!(finding, collect);
     let fields = source.schema();
     let columns = fields.fields().iter().map(|field| format!("{} {}", field.name(), field.data_type()));
@@ -258,8 +259,8 @@ async fn source(
         widest_in: widest_in(&tasks),
         pins: pins(&tasks),
         state: source.pin(),
-        topic: source.topic(opened.resolved.window).await?,
-        archive: source.archive(opened.resolved.window).await?,
+        topic: source.topic(window).await?,
+        archive: source.archive(window).await?,
         sampled: Sampled::default(),
     };
     Ok((surveyed, tasks))
