@@ -20,6 +20,7 @@ mod damage;
 mod hash;
 mod places;
 mod round_trip;
+mod watched;
 
 fn backfill() -> BackfillId {
     "bf-abcdefghijklmnop".parse().unwrap()
