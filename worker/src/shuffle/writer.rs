@@ -82,9 +82,9 @@ impl ShuffleWriter {
         }
         let cells = self.cells_of(rows)?;
         let buckets = hash::buckets_of(rows, &self.keys, self.buckets)?;
-        for cell in &cells {
-            let held = self.cells.take().unwrap_or(*cell..=*cell);
-            self.cells = Some(*held.start().min(cell)..=*held.end().max(cell));
+        if let (Some(low), Some(high)) = (cells.iter().min(), cells.iter().max()) {
+            let before = self.cells.take().unwrap_or(*low..=*high);
+            self.cells = Some(*before.start().min(low)..=*before.end().max(high));
         }
         self.rows += u64::try_from(rows.num_rows()).unwrap_or(u64::MAX);
         self.gathering.add(rows, buckets.into_iter().zip(cells)).map_err(ShuffleError::rows)?;

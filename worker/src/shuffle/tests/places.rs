@@ -33,7 +33,7 @@ async fn an_object_is_named_when_it_is_closed_and_nothing_else_is_left() {
 
     let object = written(&store, "0/orders/a-1", &[(1_000, "a"), (1_025, "b")]).await;
     let path = folder.path().join("shuffle/bf-abcdefghijklmnop/0/orders/a-1.shuffle");
-    assert_eq!(files_below(folder.path()), [path.clone()]);
+    assert_eq!(files_below(folder.path()), std::slice::from_ref(&path));
     assert_eq!(object.path, "bf-abcdefghijklmnop/0/orders/a-1.shuffle");
     assert_eq!((object.rows, object.first_cell, object.last_cell), (2, 0, 2));
     assert_eq!(object.bytes, fs::metadata(&path).unwrap().len());
@@ -51,7 +51,7 @@ async fn deleting_removes_what_it_names_and_what_is_gone_is_no_error() {
     for store in [disk, in_memory()] {
         let [one, two] = [written(&store, "0/o/a-1", &[(1, "a")]).await, written(&store, "0/o/a-2", &[(1, "b")]).await];
         for _ in 0..2 {
-            store.delete(&backfill(), &[one.path.clone()]).await.unwrap();
+            store.delete(&backfill(), std::slice::from_ref(&one.path)).await.unwrap();
         }
         let error = Segments::open(&store, &one).await.unwrap_err();
         assert!(matches!(error, ShuffleError::Missing { .. }) && error.class() == Class::Retryable, "{error:?}");

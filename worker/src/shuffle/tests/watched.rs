@@ -112,7 +112,8 @@ async fn only_the_chunks_that_are_wanted_are_read_and_neighbours_in_one_request(
         let read: Vec<RecordBatch> = segments.rows(cells, 0).try_collect().await.unwrap();
         (count(&read), std::mem::take(&mut *watched.ranges.lock().unwrap()))
     };
-    assert_eq!(asked(0..=9).await, (200, vec![0..twice]));
+    let (read, ranges) = asked(0..=9).await;
+    assert_eq!((read, ranges.len(), &ranges[0]), (200, 1, &(0..twice)));
     assert_eq!(asked(20..=30).await, (0, vec![]));
     let (read, ranges) = asked(8..=9).await;
     assert_eq!((read, ranges.len()), (40, 2));
