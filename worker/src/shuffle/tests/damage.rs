@@ -194,8 +194,14 @@ proptest! {
 async fn what_release_1_wrote_is_read() {
     let bucket = Bucket::new();
     bucket.put(include_bytes!("v1.shuffle").to_vec()).await;
-    let object =
-        ShuffleObject { path: PATH.to_owned(), bytes: 766, rows: 5, first_cell: -1, last_cell: 5, index_crc: 0 };
+    let object = ShuffleObject {
+        path: PATH.to_owned(),
+        bytes: 766,
+        rows: 5,
+        first_cell: -1,
+        last_cell: 5,
+        index_crc: 1_878_177_308,
+    };
     assert_eq!(format::VERSION, 1);
     let read = read(&bucket.store, &object, 4).await.unwrap();
     let columns = read.iter().flat_map(|rows| {
