@@ -47,7 +47,7 @@ pub fn buckets_of(rows: &RecordBatch, keys: &[usize], buckets: u32) -> Result<Ve
 }
 
 /// Whether [`buckets_of`] takes keys of that type.
-pub(super) fn is_hashed(kind: &DataType) -> bool {
+pub fn is_hashed(kind: &DataType) -> bool {
     add(&mut [], &arrow::array::new_empty_array(kind)).is_ok()
 }
 

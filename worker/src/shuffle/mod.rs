@@ -24,7 +24,7 @@ mod upload;
 mod writer;
 
 pub use self::error::ShuffleError;
-pub use self::hash::buckets_of;
+pub use self::hash::{buckets_of, is_hashed};
 pub use self::segments::{Segments, Weight};
 pub use self::store::ShuffleStore;
 pub use self::writer::ShuffleWriter;

@@ -14,7 +14,7 @@ pub(super) fn plain(schema: &Schema) -> SchemaRef {
 }
 
 fn plain_field(field: &FieldRef) -> FieldRef {
-    Arc::new(Field::new(field.name(), plain_type(field.data_type()), field.is_nullable()))
+    Arc::new(Field::clone(field).with_data_type(plain_type(field.data_type())))
 }
 
 fn plain_type(kind: &DataType) -> DataType {

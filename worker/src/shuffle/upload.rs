@@ -1,4 +1,7 @@
 //! An object while it is written to a bucket: in one request where it is small, in parts where it is not.
+//!
+//! What a worker that dies has sent of an object is no object, and no list shows it: a rule of the bucket that ends
+//! unfinished uploads removes it.
 
 use std::sync::Arc;
 

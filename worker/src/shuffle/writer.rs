@@ -29,6 +29,7 @@ pub struct ShuffleWriter {
     slices: Slices,
     buckets: u32,
     gathering: Gathering,
+    most_held: usize,
     output: Option<Output>,
     chunks: Vec<Chunk>,
     bytes: u64,
@@ -59,12 +60,19 @@ impl ShuffleWriter {
             keys: keys.to_vec(),
             slices,
             buckets,
+            most_held: MOST_HELD,
             output: None,
             chunks: Vec::new(),
             bytes: 0,
             rows: 0,
             cells: None,
         })
+    }
+
+    /// The same, which holds as many bytes at most.
+    #[cfg(test)]
+    pub(super) fn holding(self, most_held: usize) -> Self {
+        Self { most_held, ..self }
     }
 
     /// Takes rows up; writes some out where too many are held.
@@ -74,13 +82,13 @@ impl ShuffleWriter {
         }
         let cells = self.cells_of(rows)?;
         let buckets = hash::buckets_of(rows, &self.keys, self.buckets)?;
-        for cell in &cells {
-            let held = self.cells.take().unwrap_or(*cell..=*cell);
-            self.cells = Some(*held.start().min(cell)..=*held.end().max(cell));
+        if let (Some(low), Some(high)) = (cells.iter().min(), cells.iter().max()) {
+            let before = self.cells.take().unwrap_or(*low..=*high);
+            self.cells = Some(*before.start().min(low)..=*before.end().max(high));
         }
         self.rows += u64::try_from(rows.num_rows()).unwrap_or(u64::MAX);
         self.gathering.add(rows, buckets.into_iter().zip(cells)).map_err(ShuffleError::rows)?;
-        if self.gathering.bytes() > MOST_HELD { self.write_out(MOST_HELD / 2).await } else { Ok(()) }
+        if self.gathering.bytes() > self.most_held { self.write_out(self.most_held / 2).await } else { Ok(()) }
     }
 
     fn cells_of(&self, rows: &RecordBatch) -> Result<Vec<i64>, ShuffleError> {
