@@ -38,6 +38,7 @@ impl Bucket {
         let footer = Footer { index_at: chunks.len() as u64, index_bytes: index.len() as u32 };
         let bytes = [chunks, index, &footer.encode()].concat();
         let object = ShuffleObject {
+            anchors: 0,
             path: PATH.to_owned(),
             bytes: bytes.len() as u64,
             rows,
@@ -70,7 +71,7 @@ async fn an_object_that_ends_early_or_late_is_an_error() {
         bucket.put(whole[..end].to_vec()).await;
         read(&bucket.store, &object, 4).await.unwrap_err();
         // Nor does it help that the journal believes it.
-        let shorter = ShuffleObject { bytes: end as u64, ..object.clone() };
+        let shorter = ShuffleObject { anchors: 0, bytes: end as u64, ..object.clone() };
         read(&bucket.store, &shorter, 4).await.unwrap_err();
     }
     bucket.put([whole, vec![0]].concat()).await;
@@ -195,6 +196,7 @@ async fn what_release_1_wrote_is_read() {
     let bucket = Bucket::new();
     bucket.put(include_bytes!("v1.shuffle").to_vec()).await;
     let object = ShuffleObject {
+        anchors: 0,
         path: PATH.to_owned(),
         bytes: 766,
         rows: 5,
