@@ -225,6 +225,11 @@ impl Backfill {
         !self.cleaned && self.outputs.iter().any(|output| output.join.is_some())
     }
 
+    /// Whether rows that it still has to join were removed when it was cancelled.
+    pub(super) fn is_forsaken(&self) -> bool {
+        self.outputs.iter().filter_map(|output| output.join.as_ref()).any(Join::is_forsaken)
+    }
+
     /// Whether anything was accepted or sealed: from then on it holds to what was pinned.
     pub(super) fn is_begun(&self) -> bool {
         self.log != LogPosition::default() || self.outputs.iter().any(|output| output.sequence != Sequence::default())

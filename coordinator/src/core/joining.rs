@@ -113,7 +113,10 @@ fn next_run(backfill: &Backfill, slots: u32) -> Option<(BackfillId, OutputIx, Ra
         let (ix, join) = (OutputIx::new(ix), output.join.as_ref()?);
         let tries = |slice: u32| backfill.tries.get(&TaskId::Join(ix, slice));
         let waiting = |slice: u32| tries(slice).is_some_and(|tries| tries.waiting);
-        let run = join.next_run(backfill.ready_slices(join), slots, |slice| tries(slice).is_some(), waiting)?;
+        // What is parked keeps the slices that it reaches from ever being ready.
+        let come = join.inputs.iter().filter_map(|input| backfill.sources.get(input.source.get() as usize));
+        let ready = (backfill.ready_slices(join), come.into_iter().any(|source| !source.plan.is_read()));
+        let run = join.next_run(ready, slots, |slice| tries(slice).is_some(), waiting)?;
         Some((backfill.id.clone(), ix, run))
     })
 }
