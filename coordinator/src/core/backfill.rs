@@ -270,7 +270,9 @@ impl Backfill {
 
     /// Whether all that can be read is read, and all that can be joined is joined.
     pub(super) fn is_processed(&self) -> bool {
-        let idle = |output: &Output| output.join.as_ref().is_none_or(|join| join.is_idle(self.ready_slices(join)));
+        // Which slices are ready is not known before what was begun is loaded again.
+        let is_idle = |join: &Join| self.is_settled() && join.is_idle(self.ready_slices(join));
+        let idle = |output: &Output| output.join.as_ref().is_none_or(is_idle);
         let read = self.phase == v1::Phase::Running && self.sources.iter().all(|source| source.plan.is_read());
         read && self.outputs.iter().all(idle)
     }

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
+use tidegate_common::fence::Fence;
 use tidegate_common::ids::TaskId;
 use tidegate_proto::v1::{self, done};
 
@@ -138,7 +139,8 @@ impl World {
     /// Removes what it was told to remove from the shuffle store; a try that fails has removed some of it.
     pub(super) fn clean(&mut self, at: usize, run: u64, grant: Grant, work: &v1::CleanWork) {
         let ix = self.oracle.ix(&grant.id);
-        let mut paths = if work.all { self.shuffle.of(ix) } else { work.paths.clone() };
+        let all = work.all || !self.fences.stands(Fence::NeededObjects);
+        let mut paths = if all { self.shuffle.of(ix) } else { work.paths.clone() };
         let fails = self.flaky(ix, grant.task);
         if fails {
             paths.truncate(paths.len() / 2);
@@ -149,6 +151,9 @@ impl World {
         }
         if fails {
             return self.fail_join(at, run, grant, v1::Failure::Retryable);
+        }
+        if work.all {
+            self.oracle.emptied(ix);
         }
         self.drop_run(at, run);
         self.say(at, Up::Done(grant, done::Result::Cleaned(v1::Cleaned {})));

@@ -189,9 +189,9 @@ impl World {
         let Some(of) = self.workers[at].runs.get(&run) else { return };
         let (grant, attempt, attached) = (of.grant.clone(), of.attempt.clone(), of.attached);
         let ix = self.oracle.ix(&grant.id);
-        let order = self.scenario.orders[ix].clone();
+        let Body::Read(reading) = &of.body else { return };
+        let (hand_in, shuffled) = hand_in(reading, &attempt, grant.task, &self.scenario.orders[ix]);
         let Some(reading) = self.reading(at, run) else { return };
-        let (hand_in, shuffled) = hand_in(reading, &attempt, grant.task, &order);
         reading.stage = Stage::AwaitsReply;
         reading.outstanding = Some((hand_in.clone(), released));
         for file in hand_in.outputs.iter().flat_map(|part| &part.files) {
@@ -199,7 +199,9 @@ impl World {
         }
         for object in hand_in.outputs.iter().filter_map(|part| part.shuffled.as_ref()) {
             self.shuffle.write(&object.path, ix, shuffled.clone());
-            self.oracle.shuffled(ix, &object.path);
+            if !self.oracle.shuffled(ix, &object.path) {
+                self.struck.count(Mishap::LeftBehind);
+            }
         }
         if attached {
             self.say(at, Up::HandIn(grant, hand_in, released));

@@ -207,6 +207,8 @@ impl World {
             let evidence = v1::Evidence { class: v1::Failure::Retryable.into(), message, ..Default::default() };
             return self.say(at, Up::Fail(grant, evidence));
         }
+        self.attempts += 1;
+        let attempt = format!("attempt-{}", self.attempts);
         let body = match assign.work {
             Some(Work::Prepare(_)) => Body::Prepare,
             Some(Work::Enumerate(_)) => Body::Enumerate(0),
@@ -220,19 +222,15 @@ impl World {
                 Body::Read(Box::new(Reading::new(task, next_unit, shapes)))
             }
             Some(Work::Join(work)) => {
+                self.oracle.join_reads(&attempt, &work);
                 let Some(joining) = Joining::new(grant.task, work) else { return };
                 Body::Join(Box::new(joining))
             }
             Some(Work::Clean(work)) => Body::Clean(work),
             _ => return,
         };
-        self.attempts += 1;
-        let attempt = format!("attempt-{}", self.attempts);
         if takes_slot(grant.task) {
             self.oracle.attempted(self.oracle.ix(&grant.id), grant.task, grant.token, &attempt);
-        }
-        if let Body::Join(joining) = &body {
-            self.oracle.join_reads(&attempt, joining.paths());
         }
         let until = self.workers[at].until(self.self_fences());
         let worker = &mut self.workers[at];

@@ -23,6 +23,8 @@ pub(super) struct JoinBook {
     there: BTreeSet<String>,
     /// What was removed from it.
     gone: BTreeSet<String>,
+    /// Whether all of it was removed, so that what comes now comes behind.
+    pub(super) emptied: bool,
     joined: BTreeSet<u32>,
     pub(super) parked: BTreeSet<u32>,
     /// The anchor's rows in accepted files.
@@ -31,9 +33,11 @@ pub(super) struct JoinBook {
     pub(super) granted: BTreeMap<TaskId, Token>,
 }
 
-/// An accepted object: the slices that need it, and its bytes.
+/// An accepted object.
 #[derive(Clone, Debug)]
 struct Object {
+    input: usize,
+    /// The slices that still need it.
     needing: BTreeSet<u32>,
     bytes: u64,
 }
@@ -46,6 +50,7 @@ impl JoinBook {
             accepted: BTreeMap::new(),
             there: BTreeSet::new(),
             gone: BTreeSet::new(),
+            emptied: false,
             joined: BTreeSet::new(),
             parked: BTreeSet::new(),
             anchors: BTreeSet::new(),
@@ -82,14 +87,18 @@ impl JoinBook {
         slice_of(*met.start(), width)..=slice_of(*met.end(), width)
     }
 
-    fn is_live(&self, object: &Object) -> bool {
-        !object.needing.is_subset(&self.joined)
+    /// The objects that the slices of a run, which are not joined, meet of each input.
+    fn met_by(&self, run: &Range<u32>) -> BTreeSet<(usize, String)> {
+        let meets = |object: &Object| object.needing.iter().any(|slice| run.contains(slice));
+        let met = self.accepted.iter().filter(|(_, object)| meets(object));
+        met.map(|(path, object)| (object.input, path.clone())).collect()
     }
 
-    /// The objects that the slices of a run meet.
-    fn met_by(&self, run: &Range<u32>) -> BTreeSet<String> {
-        let meets = |object: &Object| object.needing.iter().any(|slice| run.contains(slice));
-        self.accepted.iter().filter(|(_, object)| meets(object)).map(|(path, _)| path.clone()).collect()
+    /// The slices of a run are joined.
+    fn join(&mut self, run: &Range<u32>) {
+        self.joined.extend(run.clone());
+        self.parked.retain(|slice| !run.contains(slice));
+        self.accepted.values_mut().for_each(|object| object.needing.retain(|slice| !run.contains(slice)));
     }
 
     /// The event time below which everything is joined.
@@ -163,6 +172,12 @@ impl Book {
     }
 }
 
+/// The objects that a join is to read, of each input.
+fn named(work: &v1::JoinWork) -> BTreeSet<(usize, String)> {
+    let inputs = work.inputs.iter().enumerate();
+    inputs.flat_map(|(at, input)| input.objects.iter().map(move |object| (at, object.path.clone()))).collect()
+}
+
 /// How many outputs gain something by a hand-in of `source`.
 pub(super) fn outputs_of(order: &Order, source: u32) -> usize {
     let joined = order.joins.as_ref().map(|joins| joins.output);
@@ -185,24 +200,28 @@ impl Oracle {
     pub(super) fn shuffle_accepted(&mut self, ix: usize, task: TaskId, units: Range<u32>, part: &v1::OutputPart) {
         let book = &self.books[ix];
         let (Some(joins), TaskId::Read(source, ..)) = (&book.joins, task) else { return };
-        let Some(input) = joins.of.inputs.iter().find(|input| input.source == source.get()).copied() else { return };
+        let inputs = joins.of.inputs.iter().enumerate();
+        let Some((at, input)) = inputs.into_iter().find(|(_, input)| input.source == source.get()) else { return };
         let unit = |at: u32| Some((at, *book.tasks.get(&task)?.units.get(at as usize)?));
         let of = |(at, unit): (u32, super::Unit)| rows(task, at, (unit.low, unit.high, unit.rows), part.output);
         let held: Vec<Row> = units.filter_map(unit).flat_map(of).collect();
         let in_object = part.shuffled.as_ref().map_or(0, |object| object.rows);
-        let sound = held.len() as u64 == in_object && in_object == part.rows_passed;
         let width = joins.width.unwrap_or(1);
         let cells = held.iter().map(|row| slice_of(row.at, width));
         let (Some(first), Some(last)) = (cells.clone().min(), cells.max()) else { return };
         let meets = |slice: &u32| {
-            let cells = joins.cells(*slice, input);
+            let cells = joins.cells(*slice, *input);
             first <= *cells.end() && *cells.start() <= last
         };
         let needing: BTreeSet<u32> = (0..joins.count()).filter(meets).collect();
         let late: Vec<u32> = needing.intersection(&joins.joined).copied().collect();
-        let Some(object) = &part.shuffled else { return };
+        let Some(object) = &part.shuffled else {
+            return self.breaks(Invariant::AnchorsOnce, format!("{task}: {} rows are in no object", held.len()));
+        };
+        let counts = held.len() as u64 == in_object && in_object == part.rows_passed;
+        let sound = counts && (object.first_cell, object.last_cell) == (first, last);
         let gone = joins.gone.contains(&object.path) && !needing.is_empty();
-        let book = Object { needing, bytes: object.bytes };
+        let book = Object { input: at, needing, bytes: object.bytes };
         let Some(joins) = &mut self.books[ix].joins else { return };
         let twice = joins.accepted.insert(object.path.clone(), book).is_some();
         self.require(sound && !twice, Invariant::AnchorsOnce, || {
@@ -214,11 +233,18 @@ impl Oracle {
         self.require(!gone, Invariant::NeededKept, || format!("{} is accepted, and was removed", object.path));
     }
 
-    /// An object is written to the shuffle store.
-    pub(in super::super) fn shuffled(&mut self, ix: usize, path: &str) {
-        if let Some(joins) = &mut self.books[ix].joins {
+    /// An object is written to the shuffle store; false where that was emptied before, for good.
+    pub(in super::super) fn shuffled(&mut self, ix: usize, path: &str) -> bool {
+        let Some(joins) = &mut self.books[ix].joins else { return true };
+        if !joins.emptied {
             joins.there.insert(path.to_owned());
         }
+        !joins.emptied
+    }
+
+    /// Everything that a backfill had there is removed.
+    pub(in super::super) fn emptied(&mut self, ix: usize) {
+        self.books[ix].joins.iter_mut().for_each(|joins| joins.emptied = true);
     }
 
     /// An object is removed from it.
@@ -228,7 +254,7 @@ impl Oracle {
         let Some(joins) = &mut book.joins else { return };
         joins.there.remove(path);
         joins.gone.insert(path.to_owned());
-        let needed = joins.accepted.get(path).is_some_and(|object| joins.is_live(object));
+        let needed = joins.accepted.get(path).is_some_and(|object| !object.needing.is_empty());
         self.require(!needed || cancelled, Invariant::NeededKept, || {
             format!("{path} is removed, and slices that need it are not joined")
         });
@@ -243,8 +269,8 @@ impl Oracle {
     }
 
     /// An attempt at a join reads these.
-    pub(in super::super) fn join_reads(&mut self, attempt: &str, paths: BTreeSet<String>) {
-        self.joins_read.insert(attempt.to_owned(), paths);
+    pub(in super::super) fn join_reads(&mut self, attempt: &str, work: &v1::JoinWork) {
+        self.joins_read.insert(attempt.to_owned(), named(work));
     }
 
     /// A file of a join holds these rows of the anchor.
@@ -267,7 +293,7 @@ impl Oracle {
         let Some(joins) = &book.joins else { return };
         let run = first..work.end_slice;
         let early: Vec<u32> = run.clone().filter(|slice| book.misses(joins, *slice)).collect();
-        let named = work.inputs.iter().flat_map(|input| &input.objects).map(|object| object.path.clone()).collect();
+        let named = named(work);
         let met = joins.met_by(&run);
         // What is joined already, an older coordinator may grant again, and has objects that are gone.
         let over = run.clone().any(|slice| joins.joined.contains(&slice));
@@ -301,8 +327,7 @@ impl Oracle {
         let same = once == expected && hand_in.rows_read == expected.len() as u64;
         let (held, wanted) = (once.len(), expected.len());
         if let Some(joins) = &mut self.books[ix].joins {
-            joins.joined.extend(run.clone());
-            joins.parked.retain(|slice| !run.contains(slice));
+            joins.join(&run);
             joins.anchors.extend(once);
         }
         self.require(known && again.is_empty(), Invariant::JoinedOnce, || {
@@ -331,9 +356,9 @@ impl Oracle {
         self.require(wanted == held, Invariant::AnchorsOnce, || format!("{held} anchors of {wanted} are joined"));
     }
 
-    /// A backfill has succeeded or is cancelled: nothing of it is left in the shuffle store, but what an attempt that was
-    /// over wrote behind the last removal.
-    pub(super) fn emptied(&mut self, ix: usize) {
+    /// A backfill has succeeded, is staged or cancelled: nothing of it is left in the shuffle store, but what an attempt
+    /// that was over wrote behind the last removal.
+    pub(super) fn left_nothing(&mut self, ix: usize) {
         let Some(joins) = &self.books[ix].joins else { return };
         let left = joins.there.clone();
         self.require(left.is_empty(), Invariant::NothingLeft, || format!("{left:?} are left in the shuffle store"));
@@ -345,7 +370,8 @@ impl Oracle {
         let Some(said) = status.outputs.get(joins.of.output as usize).and_then(|output| output.join.as_ref()) else {
             return;
         };
-        let live: u64 = joins.accepted.values().filter(|object| joins.is_live(object)).map(|object| object.bytes).sum();
+        let live = joins.accepted.values().filter(|object| !object.needing.is_empty());
+        let live: u64 = live.map(|object| object.bytes).sum();
         let (done, bytes) = (joins.joined.len(), said.live_bytes);
         self.require(live == bytes, Invariant::LiveBytes, || format!("{bytes} live bytes, and {live} are needed"));
         self.require(said.slices_done as usize == done, Invariant::JoinedOnce, || {

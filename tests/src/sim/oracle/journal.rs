@@ -235,7 +235,10 @@ impl Oracle {
             let unread = units.filter(|(_, at)| !book.read_through.contains(&(*task, *at)));
             book.unread.extend(unread.map(|(unit, at)| (unit.low, *task, at)));
         }
-        book.joins.iter_mut().for_each(|joins| joins.parked.clear());
+        if let Some(joins) = &mut book.joins {
+            joins.parked.clear();
+            joins.emptied = false;
+        }
         book.wish = v1::Wish::Run;
         book.phase = v1::Phase::Running;
     }
@@ -261,7 +264,7 @@ impl Oracle {
             format!("{id:?} is {phase:?}, and slices {forgotten:?} could be joined")
         });
         if [v1::Phase::Succeeded, v1::Phase::Staged, v1::Phase::Cancelled].contains(&phase) {
-            self.emptied(ix);
+            self.left_nothing(ix);
         }
         match phase {
             v1::Phase::Succeeded => {

@@ -132,7 +132,7 @@ pub(super) struct Oracle {
     files: BTreeMap<String, FileBook>,
     attempts: BTreeMap<String, AttemptBook>,
     /// The objects that each attempt at a join reads.
-    joins_read: BTreeMap<String, BTreeSet<String>>,
+    joins_read: BTreeMap<String, BTreeSet<(usize, String)>>,
     /// The anchor's rows in each file that a join wrote.
     joined_rows: BTreeMap<String, Vec<Row>>,
     history: Vec<History>,
@@ -217,6 +217,9 @@ impl Oracle {
         for ix in 0..self.books.len() {
             let book = &self.books[ix];
             let (id, phase, wish) = (book.order.id.clone(), book.phase, book.wish);
+            if [v1::Phase::Succeeded, v1::Phase::Cancelled].contains(&phase) {
+                self.left_nothing(ix);
+            }
             if !self.is_over(ix) {
                 self.breaks(Invariant::Liveness, format!("{id:?} is still {phase:?}, wish {wish:?}"));
             }
