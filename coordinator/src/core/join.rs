@@ -56,6 +56,8 @@ pub(super) struct Join {
     parked: BTreeSet<u32>,
     /// Objects that nothing needs any more.
     waste: BTreeSet<String>,
+    /// Whether it was cancelled while objects waited: they are gone, and it never goes on.
+    forsaken: bool,
     /// Runs that are granted, by their first slice, with their ends; soft.
     running: BTreeMap<u32, u32>,
 }
@@ -76,6 +78,7 @@ impl Join {
             joined: RangeSet::new(),
             parked: BTreeSet::new(),
             waste: BTreeSet::new(),
+            forsaken: false,
             running: BTreeMap::new(),
         }
     }
@@ -200,11 +203,11 @@ impl Join {
         self.inputs.iter().map(ready).min().unwrap_or(0)
     }
 
-    /// The next run of slices to be granted, of those below `ready`; `alone` are joined by themselves, and `waiting` not
-    /// now.
+    /// The next run of slices to be granted, of those below `ready`, where more of them may `come`; `alone` are joined by
+    /// themselves, and `waiting` not now.
     pub(super) fn next_run(
         &self,
-        ready: u32,
+        (ready, come): (u32, bool),
         slots: u32,
         alone: impl Fn(u32) -> bool,
         waiting: impl Fn(u32) -> bool,
@@ -224,7 +227,7 @@ impl Join {
         let each = self.accepted_bytes / u64::from(ready.max(1));
         let most = u32::try_from(RUN_BYTES / each.max(1)).unwrap_or(u32::MAX).max(1);
         let available = u64::from(end - first);
-        let more_comes = ready < count && end == ready;
+        let more_comes = come && ready < count && end == ready;
         if more_comes && available * each < LEAST_RUN_BYTES && self.live_bytes < RUN_BYTES {
             return None;
         }
@@ -267,6 +270,15 @@ impl Join {
         let Some(slices) = self.slices else { return window.from() };
         let first = self.unjoined(slices.count()).next();
         first.map_or(EventTime::MAX, |first| slices.slice(first).map_or(window.from(), Window::from))
+    }
+
+    /// The backfill is cancelled: what waits is removed.
+    pub(super) fn forsake(&mut self) {
+        self.forsaken |= !self.objects.is_empty();
+    }
+
+    pub(super) fn is_forsaken(&self) -> bool {
+        self.forsaken
     }
 
     /// Some of what nothing needs any more.
