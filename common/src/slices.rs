@@ -112,22 +112,22 @@ impl Slices {
         let behind = end.saturating_sub(1).saturating_sub(reach.low.as_micros());
         let slice = |at: i64| self.cell_of(EventTime::from_micros(at));
         let clamped = |slice: i64| u32::try_from(slice.clamp(0, i64::from(self.count()))).unwrap_or(0);
-        // The last slice may end before its cell does.
-        let first = if lowest < self.window.to().as_micros() { clamped(slice(lowest)) } else { self.count() };
-        first..clamped(slice(behind).saturating_add(1)).max(first)
+        let (first, end) = (clamped(slice(lowest)), clamped(slice(behind).saturating_add(1)));
+        first..end.max(first)
     }
 
     /// How many slices, from the first on, are ready as far as a source of that reach goes: every cell that they meet of
     /// it lies below `complete`, to its end. What comes later is in other cells, though a slice meet only a part of one.
     pub fn ready(self, complete: EventTime, reach: Reach) -> u32 {
+        // All cells below this one are complete.
         let whole = self.cell_of(complete);
-        let last = self.window.to().plus(reach.high).as_micros().saturating_sub(1);
-        if complete == EventTime::MAX || self.cell_of(EventTime::from_micros(last)) < whole {
-            return self.count();
+        let is_ready = |ix: u32| self.cells(ix..ix + 1, reach).is_some_and(|cells| *cells.end() < whole);
+        let (mut ready, mut end) = if complete == EventTime::MAX { (self.count(), 0) } else { (0, self.count()) };
+        while ready < end {
+            let middle = ready + (end - ready) / 2;
+            (ready, end) = if is_ready(middle) { (middle + 1, end) } else { (ready, middle) };
         }
-        let beyond = reach.high.as_micros().saturating_sub(1).div_euclid(self.width);
-        let ready = whole.saturating_sub(1).saturating_sub(beyond);
-        u32::try_from(ready.max(0)).unwrap_or(u32::MAX).min(self.count())
+        ready
     }
 }
 
@@ -164,8 +164,8 @@ mod tests {
                 let all: Vec<i64> = met.iter().map(|t| slices.cell_of(at(*t))).collect();
                 let range = slices.cells(ix..ix + 1, reach).unwrap();
                 prop_assert_eq!((range.start(), range.end()), (all.iter().min().unwrap(), all.iter().max().unwrap()));
-                let ends = met.iter().map(|t| from + width * (slices.cell_of(at(*t)) + 1));
-                let whole = ends.max().unwrap() <= complete;
+                let cell_ends = |t: &i64| (*t..).find(|u| slices.cell_of(at(*u + 1)) != slices.cell_of(at(*t))).unwrap();
+                let whole = met.iter().all(|t| cell_ends(t) < complete);
                 prop_assert_eq!(ix < slices.ready(at(complete), reach), whole, "slice {}", ix);
             }
             let last = first + cells;
@@ -184,8 +184,8 @@ mod tests {
         let window = Window::new(at(0), at(10_000)).unwrap();
         let slices = Slices::new(window, Span::from_micros(439)).unwrap();
         let reach = Reach { low: Span::ZERO, high: Span::from_micros(536) };
-        assert_eq!(slices.cells(22..23, reach).unwrap(), 22..=23);
-        assert_eq!((slices.needing(23..=23, reach), slices.needing(24..=24, reach)), (21..23, 23..23));
+        assert_eq!(slices.cells(22..23, reach).unwrap(), 22..=24);
+        assert_eq!((slices.needing(24..=24, reach), slices.needing(25..=25, reach)), (22..23, 23..23));
     }
 
     #[test]
