@@ -9,7 +9,9 @@ use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, JoinType};
 use datafusion::error::Result as DataFusionResult;
 use datafusion::logical_expr::expr_rewriter::unnormalize_cols;
-use datafusion::logical_expr::{Expr, Join, LogicalPlan, Projection, SubqueryAlias, TableScan, TableSource};
+use datafusion::logical_expr::{
+    Expr, ExprSchemable, Join, LogicalPlan, Projection, SubqueryAlias, TableScan, TableSource,
+};
 
 use super::bounds::{Side, Times, distance, time_of};
 use super::{Joined, Mention, Within};
@@ -142,6 +144,10 @@ impl Walk<'_> {
             let what = format!("the join of {a} and {b} has no equality");
             return Err(self.at(other, what, format!("join on a column of each, like {a}.key = {b}.key")));
         }
+        for (a, b) in on() {
+            self.comparable(a, anchor_schema, other)?;
+            self.comparable(b, other_schema, other)?;
+        }
         let within = distance(
             Side { schema: anchor_schema, times: &anchor.times },
             Side { schema: other_schema, times: &other.times },
@@ -159,6 +165,16 @@ impl Walk<'_> {
             }),
         );
         Ok(together(join.join_type, anchored_right, (left, right), within, classes))
+    }
+
+    /// That rows can be joined on `key`.
+    fn comparable(&self, key: &Expr, schema: &DFSchema, at: &Relation) -> Result<(), Refusal> {
+        let of = key.get_type(schema).ok();
+        if of.as_ref().is_some_and(|of| !of.is_nested() && !of.is_null()) {
+            return Ok(());
+        }
+        let of = of.map_or_else(String::new, |of| format!(", which is {of}"));
+        Err(self.at(at, format!("it joins on {key}{of}"), "join on numbers, texts, dates or times".to_owned()))
     }
 
     fn bounded(&self, within: Within, anchor: &Relation, other: &Relation) -> Result<(), Refusal> {
