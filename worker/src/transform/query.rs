@@ -199,10 +199,9 @@ impl Planner<'_> {
         closed_list::decorrelated(&optimized).map_err(|refusal| refusal.of(self.output))?;
         let output = self.output.to_owned();
         // The optimizer may have seen through a join, or even that nothing is read.
-        let joins = closed_list::scanned(&optimized);
-        if joins.len() < 2 {
+        if !closed_list::joins(&optimized) {
             let program = Program::lower(&optimized).map_err(|error| self.explain(error, &mentions, &catalog))?;
-            let source = joins.into_iter().next().unwrap_or(source);
+            let source = closed_list::scanned(&optimized).unwrap_or(source);
             return Ok(Query { output, source, work: Work::Rows(Arc::new(program)) });
         }
         let join = Join::plan(self.output, optimized, self.sources, &mentions);

@@ -35,6 +35,11 @@ use crate::transform::program::said;
 /// How many consumers an error about memory names.
 const NAMED: NonZeroUsize = NonZeroUsize::MIN;
 
+/// A batch between operators is this part of the memory, if it has no fewer or more rows than these.
+const BATCHES: usize = 64;
+const LEAST_ROWS: usize = 32;
+const MOST_ROWS: usize = 8 * 1024;
+
 /// Batches of a result.
 pub(super) type Answer = BoxStream<'static, Result<RecordBatch, QueryError>>;
 /// The rules by which plans are made.
@@ -101,7 +106,7 @@ impl Join {
     /// The answer over `leaves` at once; plans are made by `rules`.
     pub(super) fn whole(&self, leaves: Leaves, bytes: usize, rules: Rules) -> Result<Answer, QueryError> {
         let failed = Failed { output: self.output.clone(), bytes };
-        let state = session(bytes, rules).map_err(|error| failed.query(error))?;
+        let state = session(bytes, &leaves, rules).map_err(|error| failed.query(error))?;
         let leaves = Arc::new(leaves);
         let planned = on_planning_thread(&self.output, || physical(&self.plan, leaves, &state))?;
         let plan = planned.map_err(|error| failed.query(error))?;
@@ -139,9 +144,10 @@ impl Failed {
 }
 
 /// What every run has of its own: memory, no files, and the rules by which plans are made.
-fn session(bytes: usize, rules: Rules) -> Result<SessionState> {
+fn session(bytes: usize, leaves: &Leaves, rules: Rules) -> Result<SessionState> {
     let mut config = SessionConfig::new().with_target_partitions(1).with_information_schema(false);
     config.options_mut().optimizer.enable_dynamic_filter_pushdown = false;
+    config.options_mut().execution.batch_size = leaves.batch_rows(bytes);
     let pool = TrackConsumersPool::new(GreedyMemoryPool::new(bytes), NAMED);
     let disk = DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled);
     let runtime = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(pool)).with_disk_manager_builder(disk);
@@ -156,6 +162,15 @@ fn physical(plan: &LogicalPlan, leaves: Arc<Leaves>, state: &SessionState) -> Re
 
 /// The rows of each scan of the plan, by its number.
 pub(super) struct Leaves(pub(super) BTreeMap<usize, Arc<Mentioned>>);
+
+impl Leaves {
+    /// How many rows a batch between operators has: room is made for them at once.
+    fn batch_rows(&self, bytes: usize) -> usize {
+        let width = |rows: &dyn InputRows| rows.bytes().div_ceil(rows.rows().max(1));
+        let width: usize = self.0.values().map(|of| width(of.rows.as_ref())).sum();
+        (bytes / BATCHES / width.max(1)).clamp(LEAST_ROWS, MOST_ROWS)
+    }
+}
 
 #[async_trait]
 impl ExtensionPlanner for Leaves {

@@ -76,6 +76,9 @@ struct Relation {
 /// What cannot be answered slice by slice, and what to add.
 pub(super) fn joined(plan: &LogicalPlan, times: &TimeColumns<'_>, mentions: &Mentions) -> Result<Joined, Refusal> {
     let Relation { mentions, origins, classes, .. } = Walk { times, mentions }.relation(plan)?;
+    if mentions.is_empty() {
+        return Err(Refusal::new(None, "no source decides which rows there are", "turn the join round"));
+    }
     Ok(Joined { mentions, origins, classes })
 }
 
@@ -92,6 +95,7 @@ impl Walk<'_> {
             LogicalPlan::SubqueryAlias(alias) => self.of_alias(alias),
             LogicalPlan::Projection(projection) => Ok(of_projection(projection, self.relation(&projection.input)?)),
             LogicalPlan::Join(join) => self.of_join(join),
+            LogicalPlan::EmptyRelation(empty) if !empty.produce_one_row => Ok(nothing(empty.schema.fields().len())),
             other => Err(refused(other)),
         }
     }
@@ -154,6 +158,7 @@ impl Walk<'_> {
             on(),
             join.filter.as_ref(),
         );
+        let within = if other.mentions.is_empty() { Within::SAME } else { within };
         self.bounded(within, anchor, other)?;
         // Conditions that contradict each other let nothing meet.
         let within = Within(within.0, within.1.max(within.0));
@@ -239,6 +244,12 @@ fn anchored_right(join: &Join) -> Result<bool, Refusal> {
         other => (format!("a {other} join is not built yet"), "write it as INNER, LEFT, RIGHT, EXISTS or NOT EXISTS"),
     };
     Err(Refusal::new(None, what, way_out))
+}
+
+/// A relation that the optimizer has seen to be empty.
+fn nothing(columns: usize) -> Relation {
+    let (times, origins) = (vec![None; columns], vec![None; columns]);
+    Relation { name: String::new(), mentions: Vec::new(), times, origins, classes: Vec::new() }
 }
 
 fn of_projection(projection: &Projection, input: Relation) -> Relation {
