@@ -188,9 +188,9 @@ impl Opened {
             let queried = self.resolved.outputs.iter().filter(|output| output.dead_letters.is_none());
             let queries = queried.map(plan).collect::<Result<Vec<_>, _>>()?;
             for (ix, described) in (0..).map(SourceIx::new).zip(&self.resolved.sources) {
-                let of_source = queries.iter().filter(|query| query.source() == described.name);
                 let (source, _) = self.source(ix).await?;
-                of_source.map(Query::columns).try_for_each(|columns| source.offers(columns))?;
+                let mut read = queries.iter().filter_map(|query| query.columns_of(&described.name));
+                read.try_for_each(|columns| source.offers(columns))?;
             }
             Ok::<_, TaskError>(queries)
         };

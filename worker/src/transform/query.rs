@@ -105,6 +105,14 @@ impl Query {
         }
     }
 
+    /// The columns of `source` that must be read; none where it reads another.
+    pub fn columns_of(&self, source: &str) -> Option<&[usize]> {
+        match &self.work {
+            Work::Rows(program) => (self.source == source).then_some(&program.columns),
+            Work::Join(join) => join.input(source).map(JoinInput::columns),
+        }
+    }
+
     /// The columns of the result: unique names, no views, no dictionaries, no metadata of the source.
     pub fn schema(&self) -> SchemaRef {
         match &self.work {

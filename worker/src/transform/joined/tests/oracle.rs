@@ -292,7 +292,7 @@ fn case() -> impl Strategy<Value = Case> {
 
 fn handing() -> impl Strategy<Value = Handing> {
     let memory =
-        prop_oneof![2 => Just(None), 1 => Just(Some(6 << 10)), 1 => (1usize..200).prop_map(|kib| Some(kib << 10))];
+        prop_oneof![2 => Just(None), 1 => Just(Some(1_500)), 1 => (1usize..200).prop_map(|kib| Some(kib << 10))];
     (prop_oneof![5..20i64, 20..130i64], 1..4usize, prop_oneof![1..4usize, Just(1_000)], any::<bool>(), memory)
         .prop_map(|(width, buckets, per_batch, cut, bytes)| Handing { width, buckets, per_batch, cut, bytes })
 }
@@ -364,7 +364,9 @@ fn slices_and_buckets_add_up_to_the_answer_of_one_query() {
     if let Err(error) = checked {
         panic!("{error}\n{met:?}");
     }
+    println!("{met:?}");
     let of = |count: &AtomicUsize| count.load(Ordering::Relaxed);
+    assert!(of(&met.tight) > of(&met.too_tight), "{met:?}");
     assert!(of(&met.joined) > 6 * of(&met.refused), "{met:?}");
     assert!(2 * of(&met.keyed) > of(&met.joined) && 3 * of(&met.not_empty) > of(&met.joined), "{met:?}");
 }

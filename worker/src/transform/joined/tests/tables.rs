@@ -38,7 +38,7 @@ fn anchor_reach_columns_and_keys_follow_from_the_plan() {
     );
     assert_eq!(
         inputs("SELECT a.v FROM a RIGHT JOIN c ON a.k = c.k AND a.ts >= c.ts AND a.ts < c.ts + INTERVAL '1' HOUR"),
-        [("b".to_owned(), Reach::NONE, vec![0, 3], vec![0]), ("a".to_owned(), reach(0, HOUR), vec![0, 1, 3], vec![0]),]
+        [("c".to_owned(), Reach::NONE, vec![0, 3], vec![0]), ("a".to_owned(), reach(0, HOUR), vec![0, 1, 3], vec![0]),]
     );
     assert_eq!(
         inputs(
