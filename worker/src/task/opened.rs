@@ -20,7 +20,7 @@ use crate::access::Access;
 use crate::failure::{Class, Classify};
 use crate::sink::{Catalogs, OutputTarget};
 use crate::source::{self, Both, Described, KafkaSource, Offsets, Source, SourceError};
-use crate::transform::{JoinInput, Query, SourceTable};
+use crate::transform::{Query, SourceTable};
 
 /// Why a backfill cannot be worked on.
 #[derive(Debug, thiserror::Error)]
@@ -202,7 +202,7 @@ impl Opened {
         let queries = queried.map(plan).collect::<Result<Vec<_>, _>>()?;
         for (ix, described) in (0..).map(SourceIx::new).zip(&self.resolved.sources) {
             let (source, _) = self.source(ix).await?;
-            let used = queries.iter().filter_map(|query| columns_of(query, &described.name));
+            let used = queries.iter().filter_map(|query| query.columns_of(&described.name));
             used.into_iter().try_for_each(|columns| source.offers(columns))?;
         }
         for (output, query) in self.resolved.outputs.iter().zip(&queries) {
@@ -252,7 +252,7 @@ impl Opened {
         };
         let (mut columns, mut window) = (BTreeSet::new(), None::<Window>);
         for query in queries {
-            let Some(of_query) = columns_of(query, &described.name) else { continue };
+            let Some(of_query) = query.columns_of(&described.name) else { continue };
             columns.extend(of_query.iter().copied());
             let input = query.join().and_then(|join| join.input(&described.name));
             let met = input.map_or(Some(self.resolved.window), |input| input.reach().around(self.resolved.window));
@@ -277,14 +277,6 @@ pub(crate) struct Used {
     pub(crate) columns: Vec<usize>,
     /// Where its rows are met: wider than the window of the spec where a join reaches beyond that.
     pub(crate) window: Window,
-}
-
-/// The columns of `source` that a query uses; `None` where it does not read it.
-fn columns_of<'q>(query: &'q Query, source: &str) -> Option<&'q [usize]> {
-    match query.join() {
-        Some(join) => join.input(source).map(JoinInput::columns),
-        None => (query.source() == source).then(|| query.columns()),
-    }
 }
 
 fn may_be_late(source: &ResolvedSource) -> bool {

@@ -37,12 +37,17 @@ pub(super) fn accept(plan: &LogicalPlan, catalog: &Catalog) -> Result<String, Un
     look.source.ok_or_else(|| Unaccepted::Refused(Refusal::new(None, "it reads no source", "read a source")))
 }
 
-/// The sources that `plan` scans, as often as it does.
-pub(super) fn scanned(plan: &LogicalPlan) -> Vec<String> {
+/// The first source that `plan` scans.
+pub(super) fn scanned(plan: &LogicalPlan) -> Option<String> {
     match plan {
-        LogicalPlan::TableScan(scan) => vec![scan.table_name.table().to_owned()],
-        other => other.inputs().into_iter().flat_map(scanned).collect(),
+        LogicalPlan::TableScan(scan) => Some(scan.table_name.table().to_owned()),
+        other => other.inputs().into_iter().find_map(scanned),
     }
+}
+
+/// Whether `plan` joins.
+pub(super) fn joins(plan: &LogicalPlan) -> bool {
+    matches!(plan, LogicalPlan::Join(_)) || plan.inputs().into_iter().any(joins)
 }
 
 /// That `plan`, optimized, has no subquery left in an expression.

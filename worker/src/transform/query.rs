@@ -105,6 +105,14 @@ impl Query {
         }
     }
 
+    /// The columns of `source` that must be read; none where it reads another.
+    pub fn columns_of(&self, source: &str) -> Option<&[usize]> {
+        match &self.work {
+            Work::Rows(program) => (self.source == source).then_some(&program.columns),
+            Work::Join(join) => join.input(source).map(JoinInput::columns),
+        }
+    }
+
     /// The columns of the result: unique names, no views, no dictionaries, no metadata of the source.
     pub fn schema(&self) -> SchemaRef {
         match &self.work {
@@ -199,10 +207,9 @@ impl Planner<'_> {
         closed_list::decorrelated(&optimized).map_err(|refusal| refusal.of(self.output))?;
         let output = self.output.to_owned();
         // The optimizer may have seen through a join, or even that nothing is read.
-        let joins = closed_list::scanned(&optimized);
-        if joins.len() < 2 {
+        if !closed_list::joins(&optimized) {
             let program = Program::lower(&optimized).map_err(|error| self.explain(error, &mentions, &catalog))?;
-            let source = joins.into_iter().next().unwrap_or(source);
+            let source = closed_list::scanned(&optimized).unwrap_or(source);
             return Ok(Query { output, source, work: Work::Rows(Arc::new(program)) });
         }
         let join = Join::plan(self.output, optimized, self.sources, &mentions);

@@ -16,8 +16,9 @@ pub(super) fn time_of(expr: &Expr, schema: &DFSchema, times: &[Option<Within>]) 
     match expr {
         Expr::Column(column) => times.get(schema.index_of_column(column).ok()?).copied().flatten(),
         Expr::Alias(alias) => time_of(&alias.expr, schema, times),
-        Expr::Cast(cast) if in_utc(&cast.data_type) && in_utc(&cast.expr.get_type(schema).ok()?) => {
-            Some(time_of(&cast.expr, schema, times)?.plus(coarser(&cast.data_type)))
+        Expr::Cast(cast) if in_utc(&cast.data_type) => {
+            let from = cast.expr.get_type(schema).ok().filter(in_utc)?;
+            Some(time_of(&cast.expr, schema, times)?.plus(coarser(&from, &cast.data_type)))
         }
         Expr::BinaryExpr(BinaryExpr { left, op: op @ (Operator::Plus | Operator::Minus), right }) => {
             let (time, by) = match (time_of(left, schema, times), micros(right)) {
@@ -59,16 +60,17 @@ pub(super) fn in_utc(of: &DataType) -> bool {
     }
 }
 
-/// What a cast to `of` takes from a time: it rounds towards zero, and so up before 1970; and a time may be finer than
+/// What a cast takes from a time: it rounds towards zero, and so up before 1970; and a time may be finer than
 /// microseconds.
-fn coarser(of: &DataType) -> Within {
-    let most = match of {
-        DataType::Timestamp(TimeUnit::Second, _) => 1_000_000,
-        DataType::Timestamp(TimeUnit::Millisecond, _) => 1_000,
+fn coarser(from: &DataType, to: &DataType) -> Within {
+    let unit = |of: &DataType| match of {
+        DataType::Timestamp(TimeUnit::Nanosecond, _) => 0,
         DataType::Timestamp(TimeUnit::Microsecond, _) => 1,
-        DataType::Date32 => MICROS_A_DAY,
-        _ => 0,
+        DataType::Timestamp(TimeUnit::Millisecond, _) => 1_000,
+        DataType::Timestamp(TimeUnit::Second, _) => 1_000_000,
+        _ => MICROS_A_DAY,
     };
+    let most = if unit(to) > unit(from) { unit(to) } else { 0 };
     Within(-most, most)
 }
 

@@ -21,7 +21,7 @@ use crate::transform::screen::Mentions;
 pub const TIME_COLUMN: &str = "$time";
 
 /// The SQL of one output over several sources, planned.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Join {
     pub(super) output: String,
     pub(super) plan: LogicalPlan,
@@ -29,12 +29,14 @@ pub struct Join {
     pub(super) inputs: Vec<JoinInput>,
     /// By number of the scan.
     pub(super) scans: BTreeMap<usize, Scan>,
+    /// The scan of the anchor.
+    pub(super) anchor: usize,
     /// Of each column of the result, the anchor's column that it is as it is.
     of_anchor: Vec<Option<String>>,
 }
 
 /// One mention of a source, as it is run.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Scan {
     /// Which of the inputs it reads.
     pub(super) input: usize,
@@ -82,7 +84,8 @@ impl Join {
         let fields = plan.schema().fields().iter();
         let fields = fields.map(|field| Field::new(field.name(), plain(field.data_type()), field.is_nullable()));
         let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
-        Ok(Self { output: output.to_owned(), plan, schema, inputs, scans, of_anchor })
+        let anchor = joined.mentions.first().map_or(0, |anchor| anchor.at);
+        Ok(Self { output: output.to_owned(), plan, schema, inputs, scans, anchor, of_anchor })
     }
 
     /// What it needs of each source, the anchor's first.
@@ -108,7 +111,7 @@ impl Join {
 }
 
 /// What a join needs of one source.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct JoinInput {
     output: String,
     source: String,

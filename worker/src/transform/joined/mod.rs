@@ -13,6 +13,7 @@
 
 mod bounds;
 mod join;
+mod pieces;
 mod rows;
 mod run;
 mod sieve;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use arrow::array::{AsArray, BooleanArray, RecordBatch, RecordBatchOptions};
 use arrow::compute::filter_record_batch;
-use arrow::datatypes::{Int64Type, SchemaRef};
+use arrow::datatypes::{Int64Type, Schema, SchemaRef};
 use datafusion::common::Statistics;
 use datafusion::common::stats::Precision;
 use datafusion::error::{DataFusionError, Result};
@@ -45,35 +45,41 @@ pub(super) struct Mentioned {
     pub(super) picked: Vec<usize>,
     /// No row lies outside; none where that is empty.
     pub(super) window: Option<Window>,
+    /// Whether each row of the result is of one of its rows.
+    pub(super) is_anchor: bool,
 }
 
 impl Mentioned {
-    /// The rows of `batch` that lie in the window, as `schema`.
-    fn cut(&self, batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
-        let types =
-            |schema: &SchemaRef| schema.fields().iter().map(|field| field.data_type().clone()).collect::<Vec<_>>();
-        if types(&batch.schema()) != types(&self.input) {
+    /// The rows of `batch` that lie in the window.
+    pub(super) fn within(&self, batch: &RecordBatch) -> Result<RecordBatch> {
+        let types = |schema: &Schema| schema.fields().iter().map(|field| field.data_type().clone()).collect::<Vec<_>>();
+        if types(batch.schema_ref()) != types(&self.input) {
             let what = format!("the rows of an input have the columns {}, not {}", batch.schema(), self.input);
             return Err(DataFusionError::Execution(what));
         }
-        let times = batch.column(0).as_primitive::<Int64Type>();
-        let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-        let picked = self.picked.iter().map(|place| Arc::clone(batch.column(*place))).collect();
-        let read = RecordBatch::try_new_with_options(Arc::clone(schema), picked, &options)?;
-        let Some(window) = self.window else { return Ok(read.slice(0, 0)) };
+        let Some(window) = self.window else { return Ok(batch.slice(0, 0)) };
         let (from, to) = (window.from().as_micros(), window.to().as_micros());
+        let times = batch.column(0).as_primitive::<Int64Type>();
         let within = BooleanArray::from_unary(times, |time| from <= time && time < to);
-        if within.true_count() == read.num_rows() {
-            return Ok(read);
+        if within.true_count() == batch.num_rows() {
+            return Ok(batch.clone());
         }
-        Ok(filter_record_batch(&read, &within)?)
+        Ok(filter_record_batch(batch, &within)?)
+    }
+
+    /// The rows of `batch` that lie in the window, of the columns that are read, as `schema`.
+    fn cut(&self, batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
+        let within = self.within(batch)?;
+        let options = RecordBatchOptions::new().with_row_count(Some(within.num_rows()));
+        let picked = self.picked.iter().map(|place| Arc::clone(within.column(*place))).collect();
+        Ok(RecordBatch::try_new_with_options(Arc::clone(schema), picked, &options)?)
     }
 }
 
 /// The leaf of a plan that reads one mention.
 #[derive(Debug)]
 pub(super) struct MentionExec {
-    mentioned: Arc<Mentioned>,
+    pub(super) mentioned: Arc<Mentioned>,
     schema: SchemaRef,
     properties: Arc<PlanProperties>,
 }

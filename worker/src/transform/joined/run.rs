@@ -1,26 +1,23 @@
 //! The answer of a join for one slice.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
-use arrow::compute::{SortOptions, cast};
+use arrow::compute::cast;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
-use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::error::{DataFusionError, Result};
-use datafusion::execution::SessionState;
-use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
-use datafusion::execution::memory_pool::{FairSpillPool, GreedyMemoryPool, MemoryPool, TrackConsumersPool};
+use datafusion::execution::memory_pool::{GreedyMemoryPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::{LogicalPlan, TableScan, UserDefinedLogicalNode};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
-use datafusion::physical_plan::joins::{HashJoinExec, SortMergeJoinExec};
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, PhysicalPlanner};
 use datafusion::prelude::SessionConfig;
@@ -28,17 +25,25 @@ use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use tidegate_common::time::Window;
 
-use super::join::Join;
+use super::join::{Join, Scan};
 use super::rows::{InputRows, MentionExec, Mentioned, Unread};
 use super::walk::Marked;
 use crate::transform::error::QueryError;
 use crate::transform::limits::on_planning_thread;
 use crate::transform::program::said;
 
-/// Rows in a batch, at most.
-const BATCH_ROWS: usize = 8 * 1024;
-/// The consumers that an error about memory names.
+/// How many consumers an error about memory names.
 const NAMED: NonZeroUsize = NonZeroUsize::MIN;
+
+/// A batch between operators is this part of the memory, if it has no fewer or more rows than these.
+const BATCHES: usize = 64;
+const LEAST_ROWS: usize = 32;
+const MOST_ROWS: usize = 8 * 1024;
+
+/// Batches of a result.
+pub(super) type Answer = BoxStream<'static, Result<RecordBatch, QueryError>>;
+/// The rules by which plans are made.
+pub(super) type Rules = Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>>;
 
 /// How a slice is joined.
 #[derive(Clone, Copy, Debug)]
@@ -48,21 +53,15 @@ pub enum Effort<'a> {
         /// What may be held.
         bytes: usize,
     },
-    /// By sorting both sides, and merging; what does not fit is in files meanwhile.
+    /// Piece by piece of the anchor's rows, as many as fit, each joined with all of the other inputs, which are opened
+    /// anew for each: one key may have any number of rows.
     Spilling {
         /// What may be held.
         bytes: usize,
-        /// Where the files are; each is removed when it is done with.
+        /// A place for files. Nothing is written there so far: inputs can be read again, and what is built of sources
+        /// other than the anchor's must fit.
         folder: &'a Path,
     },
-}
-
-impl Effort<'_> {
-    fn bytes(self) -> usize {
-        match self {
-            Self::InMemory { bytes } | Self::Spilling { bytes, .. } => bytes,
-        }
-    }
 }
 
 impl Join {
@@ -77,14 +76,38 @@ impl Join {
         slice: Window,
         inputs: Vec<Arc<dyn InputRows>>,
         effort: Effort<'_>,
-    ) -> Result<BoxStream<'static, Result<RecordBatch, QueryError>>, QueryError> {
+    ) -> Result<Answer, QueryError> {
         if inputs.len() != self.inputs.len() {
             let what = format!("it joins {} sources, and there are rows of {}", self.inputs.len(), inputs.len());
             return Err(QueryError::Input { output: self.output.clone(), what });
         }
-        let failed = Failed { output: self.output.clone(), bytes: effort.bytes() };
-        let state = session(effort, &inputs).map_err(|error| failed.query(error))?;
-        let leaves = Arc::new(self.leaves(slice, &inputs));
+        match effort {
+            Effort::InMemory { bytes } => {
+                self.whole(self.leaves(slice, &inputs), bytes, PhysicalOptimizer::new().rules)
+            }
+            Effort::Spilling { bytes, .. } => Ok(super::pieces::answer(self.clone(), slice, &inputs, bytes)),
+        }
+    }
+
+    /// What each scan sees of `inputs` for `slice`.
+    pub(super) fn leaves(&self, slice: Window, inputs: &[Arc<dyn InputRows>]) -> Leaves {
+        let mentioned = |at: usize, of: &Scan| {
+            Some(Mentioned {
+                rows: Arc::clone(inputs.get(of.input)?),
+                input: self.inputs.get(of.input)?.schema(),
+                picked: of.picked.clone(),
+                window: of.reach.around(slice),
+                is_anchor: at == self.anchor,
+            })
+        };
+        Leaves(self.scans.iter().filter_map(|(at, of)| Some((*at, Arc::new(mentioned(*at, of)?)))).collect())
+    }
+
+    /// The answer over `leaves` at once; plans are made by `rules`.
+    pub(super) fn whole(&self, leaves: Leaves, bytes: usize, rules: Rules) -> Result<Answer, QueryError> {
+        let failed = Failed { output: self.output.clone(), bytes };
+        let state = session(bytes, &leaves, rules).map_err(|error| failed.query(error))?;
+        let leaves = Arc::new(leaves);
         let planned = on_planning_thread(&self.output, || physical(&self.plan, leaves, &state))?;
         let plan = planned.map_err(|error| failed.query(error))?;
         let (schema, context) = (Arc::clone(&self.schema), state.task_ctx());
@@ -95,28 +118,16 @@ impl Join {
         });
         Ok(rows.boxed())
     }
-
-    fn leaves(&self, slice: Window, inputs: &[Arc<dyn InputRows>]) -> Leaves {
-        let mentioned = |of: &super::join::Scan| {
-            Some(Arc::new(Mentioned {
-                rows: Arc::clone(inputs.get(of.input)?),
-                input: self.inputs.get(of.input)?.schema(),
-                picked: of.picked.clone(),
-                window: of.reach.around(slice),
-            }))
-        };
-        Leaves(self.scans.iter().filter_map(|(at, of)| Some((*at, mentioned(of)?))).collect())
-    }
 }
 
 /// Says what a failure is about.
-struct Failed {
-    output: String,
-    bytes: usize,
+pub(super) struct Failed {
+    pub(super) output: String,
+    pub(super) bytes: usize,
 }
 
 impl Failed {
-    fn query(&self, error: DataFusionError) -> QueryError {
+    pub(super) fn query(&self, error: DataFusionError) -> QueryError {
         let (output, bytes) = (self.output.clone(), self.bytes);
         if matches!(error.find_root(), DataFusionError::ResourcesExhausted(_)) {
             return QueryError::Memory { output, bytes, source: Box::new(error) };
@@ -132,37 +143,16 @@ impl Failed {
     }
 }
 
-/// What every run has of its own: memory, files, and the rules by which plans are made.
-fn session(effort: Effort<'_>, inputs: &[Arc<dyn InputRows>]) -> Result<SessionState> {
-    let bytes = effort.bytes();
+/// What every run has of its own: memory, no files, and the rules by which plans are made.
+fn session(bytes: usize, leaves: &Leaves, rules: Rules) -> Result<SessionState> {
     let mut config = SessionConfig::new().with_target_partitions(1).with_information_schema(false);
     config.options_mut().optimizer.enable_dynamic_filter_pushdown = false;
-    let mut rules = PhysicalOptimizer::new().rules;
-    let (pool, disk): (Arc<dyn MemoryPool>, _) = match effort {
-        Effort::InMemory { .. } => {
-            let pool = TrackConsumersPool::new(GreedyMemoryPool::new(bytes), NAMED);
-            (Arc::new(pool), DiskManagerMode::Disabled)
-        }
-        Effort::Spilling { folder, .. } => {
-            let options = config.options_mut();
-            options.execution.batch_size = batch_rows(bytes, inputs);
-            options.execution.sort_spill_reservation_bytes = bytes / 16;
-            options.execution.sort_in_place_threshold_bytes = bytes / 16;
-            rules.insert(0, Arc::new(Merged));
-            let pool = TrackConsumersPool::new(FairSpillPool::new(bytes), NAMED);
-            (Arc::new(pool), DiskManagerMode::Directories(vec![folder.to_path_buf()]))
-        }
-    };
-    let disk = DiskManagerBuilder::default().with_mode(disk);
-    let runtime = RuntimeEnvBuilder::new().with_memory_pool(pool).with_disk_manager_builder(disk).build_arc()?;
-    let state = SessionStateBuilder::new().with_config(config).with_runtime_env(runtime);
+    config.options_mut().execution.batch_size = leaves.batch_rows(bytes);
+    let pool = TrackConsumersPool::new(GreedyMemoryPool::new(bytes), NAMED);
+    let disk = DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled);
+    let runtime = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(pool)).with_disk_manager_builder(disk);
+    let state = SessionStateBuilder::new().with_config(config).with_runtime_env(runtime.build_arc()?);
     Ok(state.with_physical_optimizer_rules(rules).build())
-}
-
-/// So many that a merge of many files holds little of each.
-fn batch_rows(bytes: usize, inputs: &[Arc<dyn InputRows>]) -> usize {
-    let widest = inputs.iter().map(|input| input.bytes().div_ceil(input.rows().max(1))).max().unwrap_or(0);
-    (bytes / 256 / widest.max(1)).clamp(64, BATCH_ROWS)
 }
 
 fn physical(plan: &LogicalPlan, leaves: Arc<Leaves>, state: &SessionState) -> Result<Arc<dyn ExecutionPlan>> {
@@ -171,7 +161,16 @@ fn physical(plan: &LogicalPlan, leaves: Arc<Leaves>, state: &SessionState) -> Re
 }
 
 /// The rows of each scan of the plan, by its number.
-struct Leaves(std::collections::BTreeMap<usize, Arc<Mentioned>>);
+pub(super) struct Leaves(pub(super) BTreeMap<usize, Arc<Mentioned>>);
+
+impl Leaves {
+    /// How many rows a batch between operators has: room is made for them at once.
+    fn batch_rows(&self, bytes: usize) -> usize {
+        let width = |rows: &dyn InputRows| rows.bytes().div_ceil(rows.rows().max(1));
+        let width: usize = self.0.values().map(|of| width(of.rows.as_ref())).sum();
+        (bytes / BATCHES / width.max(1)).clamp(LEAST_ROWS, MOST_ROWS)
+    }
+}
 
 #[async_trait]
 impl ExtensionPlanner for Leaves {
@@ -196,37 +195,6 @@ impl ExtensionPlanner for Leaves {
         let mentioned = marked.and_then(|marked| self.0.get(&marked.at));
         let schema = Arc::clone(scan.projected_schema.inner());
         Ok(mentioned.map(|mentioned| Arc::new(MentionExec::new(Arc::clone(mentioned), schema)) as _))
-    }
-}
-
-/// Makes hash joins into joins that sort and merge: these spill.
-#[derive(Debug)]
-struct Merged;
-
-impl PhysicalOptimizerRule for Merged {
-    fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
-        let merged = plan.transform_up(|node| {
-            let Some(join) = node.as_any().downcast_ref::<HashJoinExec>() else { return Ok(Transformed::no(node)) };
-            let merged = SortMergeJoinExec::try_new(
-                Arc::clone(join.left()),
-                Arc::clone(join.right()),
-                join.on().to_vec(),
-                join.filter().cloned(),
-                *join.join_type(),
-                vec![SortOptions::default(); join.on().len()],
-                join.null_equality(),
-            )?;
-            Ok(Transformed::yes(Arc::new(merged) as Arc<dyn ExecutionPlan>))
-        });
-        Ok(merged?.data)
-    }
-
-    fn name(&self) -> &'static str {
-        "merged"
-    }
-
-    fn schema_check(&self) -> bool {
-        true
     }
 }
 

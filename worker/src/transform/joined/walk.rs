@@ -9,7 +9,9 @@ use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, JoinType};
 use datafusion::error::Result as DataFusionResult;
 use datafusion::logical_expr::expr_rewriter::unnormalize_cols;
-use datafusion::logical_expr::{Expr, Join, LogicalPlan, Projection, SubqueryAlias, TableScan, TableSource};
+use datafusion::logical_expr::{
+    Expr, ExprSchemable, Join, LogicalPlan, Projection, SubqueryAlias, TableScan, TableSource,
+};
 
 use super::bounds::{Side, Times, distance, time_of};
 use super::{Joined, Mention, Within};
@@ -74,6 +76,9 @@ struct Relation {
 /// What cannot be answered slice by slice, and what to add.
 pub(super) fn joined(plan: &LogicalPlan, times: &TimeColumns<'_>, mentions: &Mentions) -> Result<Joined, Refusal> {
     let Relation { mentions, origins, classes, .. } = Walk { times, mentions }.relation(plan)?;
+    if mentions.is_empty() {
+        return Err(Refusal::new(None, "no source decides which rows there are", "turn the join round"));
+    }
     Ok(Joined { mentions, origins, classes })
 }
 
@@ -90,6 +95,7 @@ impl Walk<'_> {
             LogicalPlan::SubqueryAlias(alias) => self.of_alias(alias),
             LogicalPlan::Projection(projection) => Ok(of_projection(projection, self.relation(&projection.input)?)),
             LogicalPlan::Join(join) => self.of_join(join),
+            LogicalPlan::EmptyRelation(empty) if !empty.produce_one_row => Ok(nothing(empty.schema.fields().len())),
             other => Err(refused(other)),
         }
     }
@@ -142,12 +148,17 @@ impl Walk<'_> {
             let what = format!("the join of {a} and {b} has no equality");
             return Err(self.at(other, what, format!("join on a column of each, like {a}.key = {b}.key")));
         }
+        for (a, b) in on() {
+            self.comparable(a, anchor_schema, other)?;
+            self.comparable(b, other_schema, other)?;
+        }
         let within = distance(
             Side { schema: anchor_schema, times: &anchor.times },
             Side { schema: other_schema, times: &other.times },
             on(),
             join.filter.as_ref(),
         );
+        let within = if other.mentions.is_empty() { Within::SAME } else { within };
         self.bounded(within, anchor, other)?;
         // Conditions that contradict each other let nothing meet.
         let within = Within(within.0, within.1.max(within.0));
@@ -159,6 +170,16 @@ impl Walk<'_> {
             }),
         );
         Ok(together(join.join_type, anchored_right, (left, right), within, classes))
+    }
+
+    /// That rows can be joined on `key`.
+    fn comparable(&self, key: &Expr, schema: &DFSchema, at: &Relation) -> Result<(), Refusal> {
+        let of = key.get_type(schema).ok();
+        if of.as_ref().is_some_and(|of| !of.is_nested() && !of.is_null()) {
+            return Ok(());
+        }
+        let of = of.map_or_else(String::new, |of| format!(", which is {of}"));
+        Err(self.at(at, format!("it joins on {key}{of}"), "join on numbers, texts, dates or times".to_owned()))
     }
 
     fn bounded(&self, within: Within, anchor: &Relation, other: &Relation) -> Result<(), Refusal> {
@@ -223,6 +244,12 @@ fn anchored_right(join: &Join) -> Result<bool, Refusal> {
         other => (format!("a {other} join is not built yet"), "write it as INNER, LEFT, RIGHT, EXISTS or NOT EXISTS"),
     };
     Err(Refusal::new(None, what, way_out))
+}
+
+/// A relation that the optimizer has seen to be empty.
+fn nothing(columns: usize) -> Relation {
+    let (times, origins) = (vec![None; columns], vec![None; columns]);
+    Relation { name: String::new(), mentions: Vec::new(), times, origins, classes: Vec::new() }
 }
 
 fn of_projection(projection: &Projection, input: Relation) -> Relation {
