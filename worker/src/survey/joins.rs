@@ -111,7 +111,7 @@ mod tests {
     fn spec(alignment: &str, join: &str) -> Resolved {
         let text = format!(
             "version: 1\nkind: backfill\nname: j\nwindow: {{from: 1970-01-02, to: 1970-02-01}}\n{alignment}\nsources:\n  \
-             p: {{generate: {{rows: 1}}}}\n  i: {{generate: {{rows: 1}}}}\noutputs:\n  \
+             p: {{generate: {{rows: 1, rate: 1}}}}\n  i: {{generate: {{rows: 1, rate: 1}}}}\noutputs:\n  \
              o: {{table: n.t, sql: 'SELECT 1', {join}}}\n"
         );
         Document::read(&text, "spec.yaml", &|_| None).unwrap().resolve(0).unwrap()
