@@ -23,6 +23,11 @@ impl Reach {
     /// The anchor's own: the same row.
     pub const NONE: Self = Self { low: Span::ZERO, high: Span::ZERO };
 
+    /// From the least difference to the largest.
+    pub fn length(self) -> Span {
+        Span::from_micros(self.high.as_micros().saturating_sub(self.low.as_micros()))
+    }
+
     /// What both together reach.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
@@ -131,6 +136,117 @@ impl Slices {
     }
 }
 
+/// Bytes of input, as they lie in their files, that a slice should hold.
+const SLICE_BYTES: u64 = 64 << 20;
+/// Slices of a window at least, where nothing says how wide one should be.
+const LEAST_SLICES: i64 = 16;
+/// Slices of a window at most, unless the spec asks for more.
+const MOST_SLICES: i64 = 4096;
+/// A slice is at least this part of what it reaches: all of that is read again for each slice.
+const REACH_PART: i64 = 4;
+/// Bytes of input that one bucket of a slice should hold.
+const BUCKET_BYTES: u64 = 16 << 20;
+/// Buckets at most, unless the spec asks for more.
+const MOST_BUCKETS: u64 = 64;
+
+/// Widths that people can think in, in seconds.
+const WIDTHS: [i64; 16] = [
+    1,
+    5,
+    15,
+    60,
+    300,
+    900,
+    3_600,
+    10_800,
+    21_600,
+    43_200,
+    86_400,
+    604_800,
+    2_419_200,
+    7_257_600,
+    31_449_600,
+    314_496_000,
+];
+
+/// What decides how an output that joins is cut: what the spec says, and what was found.
+#[derive(Clone, Copy, Debug)]
+pub struct Cutting {
+    /// That of the anchor.
+    pub window: Window,
+    /// How far past the read watermark one may read; `None` without alignment.
+    pub max_drift: Option<Span>,
+    /// Bytes of all inputs that will be read, as they lie in their files.
+    pub bytes: u64,
+    /// The longest reach of an input.
+    pub reach: Span,
+    /// Whether rows that meet agree on columns by which they can be distributed.
+    pub keyed: bool,
+    /// The width that the spec asks for.
+    pub slice: Option<Span>,
+    /// The buckets that the spec asks for.
+    pub buckets: Option<u32>,
+}
+
+/// How an output that joins is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// The width of a slice.
+    pub slice: Span,
+    /// The buckets of a slice.
+    pub buckets: u32,
+}
+
+impl Cutting {
+    /// What the spec says, or what follows from what was found. The coordinator cuts by it, and a plan shows it.
+    ///
+    /// | the width of a slice | |
+    /// |---|---|
+    /// | holds about | 64 MiB of input |
+    /// | at least | a quarter of the longest reach, and a 4,096th of the window |
+    /// | at most | the drift, or without one a 16th of the window; or the longest reach, where that is more |
+    /// | within these | a width that people can think in, where there is one |
+    pub fn choose(&self) -> Cut {
+        let slice = self.slice.unwrap_or_else(|| self.width());
+        // A spec's width that makes too many slices is no width.
+        let slice = if Slices::new(self.window, slice).is_some() { slice } else { self.length() };
+        let chosen =
+            || u32::try_from(self.bytes_near(slice).div_ceil(BUCKET_BYTES).clamp(1, MOST_BUCKETS)).unwrap_or(1);
+        let buckets = if self.keyed { self.buckets.unwrap_or_else(chosen).max(1) } else { 1 };
+        Cut { slice, buckets }
+    }
+
+    fn length(&self) -> Span {
+        self.window.to().since(self.window.from())
+    }
+
+    fn width(&self) -> Span {
+        let length = self.length().as_micros().max(1);
+        let reach = self.reach.as_micros().max(0);
+        let least = ceil(length, MOST_SLICES).max(ceil(reach, REACH_PART)).min(length);
+        let most = self.max_drift.map_or(length / LEAST_SLICES, Span::as_micros).max(reach).min(length).max(least);
+        let slices = i64::try_from(self.bytes / SLICE_BYTES).unwrap_or(i64::MAX).max(1);
+        let wanted = (length / slices).clamp(least, most);
+        let nice = || WIDTHS.iter().map(|seconds| seconds * 1_000_000);
+        let narrower = nice().filter(|width| (least..=wanted).contains(width)).max();
+        let wider = || nice().find(|width| (wanted..=most).contains(width));
+        Span::from_micros(narrower.or_else(wider).unwrap_or(wanted))
+    }
+
+    /// Bytes of input that one slice takes with what it reaches, if they are spread evenly.
+    fn bytes_near(&self, slice: Span) -> u64 {
+        let length = self.length().as_micros().max(1);
+        let near = slice.as_micros().saturating_add(self.reach.as_micros()).clamp(1, length);
+        let bytes = u128::from(self.bytes) * u128::from(near.unsigned_abs()) / u128::from(length.unsigned_abs());
+        u64::try_from(bytes).unwrap_or(u64::MAX)
+    }
+}
+
+/// `of / by`, rounded up; neither is negative.
+fn ceil(of: i64, by: i64) -> i64 {
+    of / by + i64::from(of % by > 0)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -206,5 +322,88 @@ mod tests {
         assert_eq!(Slices::new(window, Span::ZERO), None);
         assert_eq!(Slices::new(window, Span::from_micros(1)), None, "a million slices");
         assert_eq!(Slices::new(window, Span::from_micros(10)).map(Slices::count), Some(100_000));
+    }
+
+    const SECOND: i64 = 1_000_000;
+    const HOUR: i64 = 3_600 * SECOND;
+    const DAY: i64 = 24 * HOUR;
+    const MIB: u64 = 1 << 20;
+
+    fn cutting(length: i64, max_drift: Option<i64>, bytes: u64, reach: i64) -> Cutting {
+        Cutting {
+            window: Window::new(at(0), at(length)).unwrap(),
+            max_drift: max_drift.map(Span::from_micros),
+            bytes,
+            reach: Span::from_micros(reach),
+            keyed: true,
+            slice: None,
+            buckets: None,
+        }
+    }
+
+    fn chosen(cutting: Cutting) -> (i64, u32, u32) {
+        let cut = cutting.choose();
+        (cut.slice.as_micros(), Slices::new(cutting.window, cut.slice).unwrap().count(), cut.buckets)
+    }
+
+    #[test]
+    fn a_slice_holds_enough_and_is_no_wider_than_sources_drift_or_reach() {
+        let cases = [
+            ("little data: as wide as the drift", cutting(365 * DAY, Some(10 * DAY), 8 * MIB, 0), (7 * DAY, 53, 1)),
+            ("the drift is a width that one can think in", cutting(30 * DAY, Some(DAY), 8 * MIB, 0), (DAY, 30, 1)),
+            ("no drift: a 16th of the window", cutting(365 * DAY, None, 8 * MIB, 0), (7 * DAY, 53, 1)),
+            ("much data: 64 MiB each", cutting(DAY, Some(DAY), 24 * 64 * MIB, 0), (HOUR, 24, 4)),
+            ("too much data: no more than 4,096", cutting(365 * DAY, Some(DAY), 1 << 50, 0), (3 * HOUR, 2_920, 64)),
+            ("a long reach: a quarter of it", cutting(30 * DAY, Some(HOUR), 1 << 40, 4 * DAY), (DAY, 30, 64)),
+            (
+                "wider where no such width is near",
+                cutting(7 * DAY, Some(HOUR / 2), 1 << 37, 5 * HOUR),
+                (3 * HOUR, 56, 64),
+            ),
+            ("nor anywhere between", cutting(30 * DAY, Some(HOUR), 1 << 40, 5 * DAY), (30 * HOUR, 24, 64)),
+            ("a reach beyond the window: all of it", cutting(HOUR, Some(HOUR), MIB, 9 * HOUR), (HOUR, 1, 1)),
+            ("next to no window", cutting(10, None, 0, 0), (1, 10, 1)),
+        ];
+        for (what, cutting, wanted) in cases {
+            assert_eq!(chosen(cutting), wanted, "{what}");
+        }
+    }
+
+    #[test]
+    fn what_the_spec_says_goes_and_what_has_no_key_has_one_bucket() {
+        let found = cutting(DAY, Some(HOUR), 100 * MIB, 0);
+        let said = Cutting { slice: Some(Span::from_micros(7 * SECOND)), buckets: Some(100), ..found };
+        assert_eq!(chosen(said), (7 * SECOND, 12_343, 100));
+        assert_eq!(chosen(Cutting { keyed: false, ..said }).2, 1);
+        assert_eq!(chosen(Cutting { slice: Some(Span::from_micros(1)), ..found }).0, DAY, "86 thousand million slices");
+        assert_eq!(chosen(Cutting { buckets: Some(0), ..found }).2, 1);
+    }
+
+    proptest! {
+        #[test]
+        fn a_width_is_within_its_bounds_whatever_was_found(
+            length in prop_oneof![1..10_000i64, SECOND..DAY, DAY..4_000 * DAY],
+            drift in proptest::option::of(prop_oneof![1..SECOND, SECOND..30 * DAY]),
+            bytes in prop_oneof![0..200 * MIB, any::<u64>()],
+            reach in prop_oneof![Just(0), 1..SECOND, SECOND..60 * DAY],
+        ) {
+            let (width, slices, buckets) = chosen(cutting(length, drift, bytes, reach));
+            prop_assert!(i64::from(slices) <= MOST_SLICES, "{slices} slices");
+            prop_assert!(width == length || width * 4 >= reach, "{width} is less than a quarter of {reach}");
+            let widest = drift.unwrap_or(length / LEAST_SLICES).max(reach);
+            let finest = length / MOST_SLICES + 1;
+            prop_assert!(width <= widest.max(finest) && width <= length, "{width} is wider than {widest}");
+            prop_assert!((1..=64).contains(&buckets));
+            // One that people can think in, wherever one is allowed.
+            let allowed = |width: i64| width <= widest && width <= length && width * MOST_SLICES >= length && width * 4 >= reach;
+            let nice = |width: i64| WIDTHS.iter().any(|seconds| seconds * SECOND == width);
+            prop_assert!(nice(width) || !WIDTHS.iter().any(|seconds| allowed(seconds * SECOND)), "{width}");
+        }
+
+        #[test]
+        fn more_data_makes_no_wider_slices(bytes in any::<u64>(), more in any::<u64>(), reach in 0..DAY) {
+            let width = |bytes| chosen(cutting(365 * DAY, Some(10 * DAY), bytes, reach)).0;
+            prop_assert!(width(bytes.saturating_add(more)) <= width(bytes));
+        }
     }
 }

@@ -86,6 +86,13 @@ impl v1::JoinInput {
     }
 }
 
+impl v1::Enumerated {
+    /// Bytes in range, less those that are proven to lie outside the window.
+    pub fn bytes_to_read(&self) -> u64 {
+        self.bytes_in_range.saturating_sub(self.bytes_pruned)
+    }
+}
+
 /// The bounds of a unit; refused when its high lies before its low.
 pub fn bounds(unit: &v1::UnitOfWork) -> Result<Bounds, BadMessage> {
     Bounds::new(EventTime::from_micros(unit.low), EventTime::from_micros(unit.high))

@@ -4,8 +4,7 @@ use std::ops::Range;
 
 use tidegate_common::fence::Fence;
 use tidegate_common::ids::{BackfillId, OutputIx, TaskId};
-use tidegate_common::slices::Slices;
-use tidegate_common::time::{Span, Window};
+use tidegate_common::slices::{Cut, Cutting, Slices};
 use tidegate_proto::v1::{self, assign::Work, record};
 
 use super::action::Out;
@@ -15,38 +14,8 @@ use super::join::Join;
 use super::read::Judgement;
 use super::{Core, ledger};
 
-/// Bytes of input, as they lie in their files, that a slice should hold.
-const SLICE_BYTES: u64 = 64 << 20;
-/// Slices of a window at least, where nothing says how wide one should be.
-const LEAST_SLICES: i64 = 16;
-/// Slices of a window at most, unless the spec asks for more.
-const MOST_SLICES: i64 = 4096;
-/// Bytes of input that one bucket of a slice should hold.
-const BUCKET_BYTES: u64 = 16 << 20;
-/// Buckets at most, unless the spec asks for more.
-const MOST_BUCKETS: u64 = 64;
 /// Objects of the shuffle store that are removed at a time.
 const REMOVED_AT_ONCE: usize = 512;
-
-/// Widths that people can think in, in seconds.
-const WIDTHS: [i64; 16] = [
-    1,
-    5,
-    15,
-    60,
-    300,
-    900,
-    3_600,
-    10_800,
-    21_600,
-    43_200,
-    86_400,
-    604_800,
-    2_419_200,
-    7_257_600,
-    31_449_600,
-    314_496_000,
-];
 
 impl Core {
     /// Everything is enumerated: chooses how outputs that join are cut.
@@ -59,7 +28,7 @@ impl Core {
         let uncut = outputs.filter_map(|(ix, (output, spec))| {
             let join = output.join.as_ref().filter(|join| join.slices().is_none())?;
             let keyed = backfill.prepared.as_ref()?.outputs.get(ix as usize)?.inputs.iter().all(|input| input.keyed);
-            let (slice, buckets) = choose(backfill, join, spec, keyed);
+            let Cut { slice, buckets } = choose(backfill, join, spec, keyed);
             Some(record::Sliced { output: ix, slice: slice.as_micros(), buckets })
         });
         for sliced in uncut.collect::<Vec<_>>() {
@@ -178,42 +147,20 @@ pub(super) fn judge(backfill: &Backfill, (ix, first): (OutputIx, u32), live: boo
     }
 }
 
-/// The width of a slice and the number of buckets of an output: what the spec says, or what follows from what was found.
-fn choose(backfill: &Backfill, join: &Join, spec: &CoreOutput, keyed: bool) -> (Span, u32) {
-    let window = backfill.spec.window;
+/// How an output that joins is cut: what the spec says, or what follows from what was found.
+fn choose(backfill: &Backfill, join: &Join, spec: &CoreOutput, keyed: bool) -> Cut {
     let bytes = |input: &super::join::Input| {
         let source = backfill.sources.get(input.source.get() as usize);
-        source.and_then(|source| source.plan.found()).map_or(0, |found| found.bytes_in_range)
+        source.and_then(|source| source.plan.found()).map_or(0, v1::Enumerated::bytes_to_read)
     };
-    let bytes: u64 = join.inputs.iter().map(bytes).sum();
-    let reach =
-        join.inputs.iter().map(|input| input.reach.high.as_micros().saturating_sub(input.reach.low.as_micros()));
-    let reach = reach.max().unwrap_or(0);
-    let width = spec.slice.unwrap_or_else(|| width(window, bytes, reach, backfill.spec.max_drift));
-    // A spec's width that makes too many slices was refused with the spec.
-    let width = if Slices::new(window, width).is_some() { width } else { length(window) };
-    let share = width.as_micros().saturating_add(reach).min(length(window).as_micros()).max(1);
-    let of_slice = u128::from(bytes) * u128::from(share.unsigned_abs())
-        / u128::from(length(window).as_micros().max(1).unsigned_abs());
-    let chosen = u64::try_from(of_slice).unwrap_or(u64::MAX).div_ceil(BUCKET_BYTES).clamp(1, MOST_BUCKETS);
-    let buckets = spec.buckets.unwrap_or_else(|| u32::try_from(chosen).unwrap_or(1));
-    (width, if keyed { buckets.max(1) } else { 1 })
-}
-
-fn length(window: Window) -> Span {
-    window.to().since(window.from())
-}
-
-/// As wide as holds [`SLICE_BYTES`], and no wider than sources drift apart or reach, so that what waits stays small.
-fn width(window: Window, bytes: u64, reach: i64, max_drift: Option<Span>) -> Span {
-    let length = length(window).as_micros().max(1);
-    let by_bytes = i64::try_from(bytes / SLICE_BYTES).unwrap_or(i64::MAX);
-    let widest = match max_drift {
-        Some(drift) => drift.as_micros().max(reach),
-        None => (length / LEAST_SLICES).max(reach),
+    let cutting = Cutting {
+        window: backfill.spec.window,
+        max_drift: backfill.spec.max_drift,
+        bytes: join.inputs.iter().map(bytes).fold(0, u64::saturating_add),
+        reach: join.inputs.iter().map(|input| input.reach.length()).max().unwrap_or_default(),
+        keyed,
+        slice: spec.slice,
+        buckets: spec.buckets,
     };
-    let wanted = (length / by_bytes.max(1)).min(widest).max(length / MOST_SLICES).max(reach / 4).max(1);
-    let nice = WIDTHS.iter().map(|seconds| seconds * 1_000_000);
-    let fitting = nice.filter(|width| *width <= wanted && length / width <= MOST_SLICES).max();
-    Span::from_micros(fitting.unwrap_or(wanted).min(length))
+    cutting.choose()
 }

@@ -53,7 +53,9 @@ pub(super) fn rows(task: TaskId, unit: u32, (low, high, rows): (i64, i64, u64), 
 
 /// The slice that holds an event time, where slices are so wide.
 pub(super) fn slice_of(at: i64, width: i64) -> i64 {
-    at.div_euclid(width.max(1))
+    let (width, window) = (width.max(1), WINDOW.cast_signed());
+    // What lies behind the window is in cells of its own.
+    if at < window { at.div_euclid(width) } else { (window + width - 1) / width + (at - window) / width }
 }
 
 impl Joins {
@@ -123,7 +125,8 @@ impl Shuffle {
 }
 
 /// The object of the rows of one hand-in, to be written to `path`; `None` where there are none.
-pub(super) fn object(path: String, rows: &[Row], width: i64, bytes: u64) -> Option<v1::ShuffleObject> {
+pub(super) fn object(path: String, rows: &[Row], width: i64, bytes: u64, anchors: bool) -> Option<v1::ShuffleObject> {
+    let inside = rows.iter().filter(|row| (0..WINDOW.cast_signed()).contains(&row.at)).count() as u64;
     let cells = rows.iter().map(|row| slice_of(row.at, width));
     Some(v1::ShuffleObject {
         path,
@@ -131,6 +134,7 @@ pub(super) fn object(path: String, rows: &[Row], width: i64, bytes: u64) -> Opti
         rows: rows.len() as u64,
         first_cell: cells.clone().min()?,
         last_cell: cells.max()?,
+        anchors: if anchors { inside } else { 0 },
         ..Default::default()
     })
 }

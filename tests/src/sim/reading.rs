@@ -278,7 +278,7 @@ fn hand_in(reading: &Reading, attempt: &str, task: TaskId, order: &Order) -> (v1
         shuffled = (reading.first..).zip(units).flat_map(of).collect();
         let width = reading.shapes.iter().find(|shape| shape.output == joins.output).map_or(0, |shape| shape.slice);
         let path = format!("{attempt}/{}/{}-shuffled", joins.output, reading.number);
-        let object = joins::object(path, &shuffled, width, joins.bytes);
+        let object = joins::object(path, &shuffled, width, joins.bytes, joins.input(source.get()) == Some(0));
         outputs.push(v1::OutputPart { shuffled: object, ..part(joins.output, shuffled.len() as u64) });
     }
     let hand_in = v1::HandIn {

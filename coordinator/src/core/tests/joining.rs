@@ -16,10 +16,15 @@ const BACK: i64 = 50_000;
 /// Two sources, each of one task with a unit for each half of a slice; ten slices of the one output. `s1` is met from
 /// half a slice before an anchor.
 fn bench(slots: u32) -> Bench {
+    bench_cut(slots, Some(tidegate_common::time::Span::from_micros(SLICE)))
+}
+
+/// The same, cut as the spec says, or as is chosen.
+fn bench_cut(slots: u32, slice: Option<tidegate_common::time::Span>) -> Bench {
     let units: Vec<(i64, i64)> = (0..20).map(|half| (half * BACK, half * BACK + BACK - 1)).collect();
     let plan = [vec![vec![task(&units)]], vec![vec![task(&units)]]];
     let mut spec = Bench::spec(&[(false, false)], 2, None, true);
-    spec.outputs[0].slice = Some(tidegate_common::time::Span::from_micros(SLICE));
+    spec.outputs[0].slice = slice;
     let mut bench = Bench::submitted(spec, true);
     bench.join(1, slots, Vec::new());
     prepare(&mut bench);
@@ -120,6 +125,16 @@ fn cleaned(bench: &mut Bench, held: Held) {
 
 fn join(bench: &Bench) -> v1::JoinState {
     bench.status().outputs[0].join.clone().unwrap()
+}
+
+#[test]
+fn where_the_spec_says_nothing_it_is_cut_once_by_what_was_found() {
+    let mut bench = bench_cut(2, None);
+    read_all(&mut bench);
+    let cut = join(&bench);
+    assert_eq!((cut.slice, cut.slices, cut.buckets), (62_500, 16, 1), "a second without alignment: a 16th of it");
+    let sliced = |record: &&v1::Record| matches!(record.kind, Some(v1::record::Kind::Sliced(_)));
+    assert_eq!(bench.journal.iter().filter(sliced).count(), 1);
 }
 
 #[test]
