@@ -103,7 +103,7 @@ impl Pieces {
 impl Pieces {
     /// The anchor's next rows, as many as may become one piece; no rows where it is done.
     async fn read(&mut self) -> Result<Piece> {
-        let most = self.bytes / SHARE;
+        let most = (self.bytes / SHARE).max(1);
         let unread = self.unread.get_or_insert_with(|| self.anchor.rows.open());
         let (mut piece, mut held) = (Piece::default(), 0_usize);
         while held < most {

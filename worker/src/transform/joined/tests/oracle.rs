@@ -139,7 +139,7 @@ fn row() -> impl Strategy<Value = Row> {
     // One key is hot, and most times are whole seconds: on the edges of bounds and slices.
     let key = prop_oneof![4 => Just(Some(1)), 1 => Just(None), 4 => (0..4i64).prop_map(Some)];
     let word = prop_oneof![Just(None), Just(Some("x")), Just(Some("xy")), Just(Some(""))];
-    let off = prop_oneof![6 => Just(0), 1 => Just(-1_000), 1 => Just(1_000), 1 => Just(999), 1 => Just(1)];
+    let off = prop_oneof![4 => Just(0), 4 => Just(-1_000), 1 => Just(1_000), 1 => Just(999), 1 => Just(1)];
     (key, 0..4i64, word, -60..60i64, off).prop_map(|(k, v, s, second, off)| Row {
         k,
         v,
@@ -364,7 +364,6 @@ fn slices_and_buckets_add_up_to_the_answer_of_one_query() {
     if let Err(error) = checked {
         panic!("{error}\n{met:?}");
     }
-    println!("{met:?}");
     let of = |count: &AtomicUsize| count.load(Ordering::Relaxed);
     assert!(of(&met.tight) > of(&met.too_tight), "{met:?}");
     assert!(of(&met.joined) > 6 * of(&met.refused), "{met:?}");

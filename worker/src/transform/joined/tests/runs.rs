@@ -95,3 +95,18 @@ async fn now_is_that_of_the_plan() {
     let answer = run(&query, window(0, 2 * SECOND), inputs, AMPLE).await.unwrap();
     assert_eq!(shown(&answer), ["2026-03-01T12:00:00|NULL"]);
 }
+
+#[tokio::test]
+async fn rows_on_the_last_microsecond_of_bounds_and_slices_meet() {
+    let near = "c.ts BETWEEN a.ts - INTERVAL '2' SECOND AND a.ts + INTERVAL '2' SECOND";
+    let query = plan(&format!("SELECT a.v, c.v AS w FROM a LEFT JOIN c ON a.k = c.k AND {near}")).unwrap();
+    let [a, c] = query.join().unwrap().inputs() else { panic!("two inputs") };
+    let at = |v: i64, micros: i64| Row { nanos: micros * 1_000, ..row(1, v, 0) };
+    let slice = window(8 * SECOND, 10 * SECOND);
+    let around = c.reach().around(slice).unwrap();
+    assert_eq!(around, window(6 * SECOND, 12 * SECOND));
+    let anchors = [at(1, 8 * SECOND - 1), at(2, 8 * SECOND), at(3, 10 * SECOND - 1), at(4, 10 * SECOND)];
+    let others = [at(5, 6 * SECOND - 1), at(6, 6 * SECOND), at(7, 12 * SECOND - 1), at(8, 12 * SECOND)];
+    let rows: Vec<Arc<dyn InputRows>> = vec![Arc::new(Given::new(a, &anchors, 4)), Arc::new(Given::new(c, &others, 4))];
+    assert_eq!(shown(&run(&query, slice, rows, AMPLE).await.unwrap()), ["2|6", "3|7"]);
+}
