@@ -85,7 +85,8 @@ impl World {
         if let Some(Body::Join(of)) = self.workers[at].runs.get_mut(&run).map(|run| &mut run.body) {
             **of = joining;
         }
-        let takes = self.chance.between(20 * MILLI, SECOND) * self.workers[at].slow;
+        let longest = if self.chance.one_in(6) { 6 * SECOND } else { SECOND };
+        let takes = self.chance.between(20 * MILLI, longest) * self.workers[at].slow;
         self.turn(at, run, takes);
     }
 

@@ -199,9 +199,7 @@ impl World {
         }
         for object in hand_in.outputs.iter().filter_map(|part| part.shuffled.as_ref()) {
             self.shuffle.write(&object.path, ix, shuffled.clone());
-            if !self.oracle.shuffled(ix, &object.path) {
-                self.struck.count(Mishap::LeftBehind);
-            }
+            self.oracle.shuffled(ix, &object.path);
         }
         if attached {
             self.say(at, Up::HandIn(grant, hand_in, released));

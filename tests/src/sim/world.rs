@@ -155,10 +155,11 @@ impl World {
         }
     }
 
-    /// What all units take to read, one after the other, by the slowest.
+    /// What all units take to read, and as many slices to join, one after the other, by the slowest.
     fn longest_read(&self) -> Micros {
         let sources = self.scenario.orders.iter().flat_map(|order| &order.sources);
-        sources.map(|source| source.found.units).sum::<u64>() * 16 * SECOND
+        let joins = self.scenario.orders.iter().filter(|order| order.joins.is_some()).count() as u64;
+        (sources.map(|source| source.found.units).sum::<u64>() + joins * 100) * 16 * SECOND
     }
 
     /// Writes down what happens, where it is asked for.

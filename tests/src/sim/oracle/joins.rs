@@ -233,13 +233,12 @@ impl Oracle {
         self.require(!gone, Invariant::NeededKept, || format!("{} is accepted, and was removed", object.path));
     }
 
-    /// An object is written to the shuffle store; false where that was emptied before, for good.
-    pub(in super::super) fn shuffled(&mut self, ix: usize, path: &str) -> bool {
-        let Some(joins) = &mut self.books[ix].joins else { return true };
-        if !joins.emptied {
+    /// An object is written to the shuffle store. What an attempt that is over writes after that was emptied nobody
+    /// expects to go.
+    pub(in super::super) fn shuffled(&mut self, ix: usize, path: &str) {
+        if let Some(joins) = self.books[ix].joins.as_mut().filter(|joins| !joins.emptied) {
             joins.there.insert(path.to_owned());
         }
-        !joins.emptied
     }
 
     /// Everything that a backfill had there is removed.
