@@ -1,8 +1,9 @@
 //! Slices: the grid on event time by which several sources are joined.
 //!
 //! A window is cut into slices of one width; each row of a join's result belongs to the slice that holds its anchor's
-//! event time. The same grid goes on beyond both ends of the window, where its pieces are *cells*: rows are kept by the
-//! cell of their own event time, and a slice needs the cells that its sources reach into.
+//! event time. Beyond both ends of the window go on pieces of the same width; all of them are *cells*: rows are kept by the
+//! cell of their own event time, and a slice needs the cells that its sources reach into. The cell of a slice holds that
+//! slice and nothing else.
 
 use std::ops::{Range, RangeInclusive};
 
@@ -85,7 +86,21 @@ impl Slices {
 
     /// The cell of an event time: that of slice `n` is `n`; those before the window are negative.
     pub fn cell_of(self, at: EventTime) -> i64 {
-        at.as_micros().saturating_sub(self.window.from().as_micros()).div_euclid(self.width)
+        let of = |origin: EventTime| at.as_micros().saturating_sub(origin.as_micros()).div_euclid(self.width);
+        match at < self.window.to() {
+            true => of(self.window.from()),
+            false => i64::from(self.count()).saturating_add(of(self.window.to())),
+        }
+    }
+
+    /// Where a cell begins.
+    fn start_of(self, cell: i64) -> i64 {
+        let count = i64::from(self.count());
+        let (origin, steps) = match cell < count {
+            true => (self.window.from(), cell),
+            false => (self.window.to(), cell - count),
+        };
+        origin.as_micros().saturating_add(self.width.saturating_mul(steps))
     }
 
     /// The cells that hold what an anchor in `[first, end)` meets of a source of that reach.
@@ -96,29 +111,28 @@ impl Slices {
 
     /// The slices that need something of the cells `[first, last]` of a source of that reach.
     pub fn needing(self, cells: RangeInclusive<i64>, reach: Reach) -> Range<u32> {
-        let from = self.window.from().as_micros();
-        let start = |cell: i64| from.saturating_add(self.width.saturating_mul(cell));
         // An anchor at t meets [t + low, t + high]: it is needed by those in [start - high, end - low).
-        let lowest = start(*cells.start()).saturating_sub(reach.high.as_micros());
-        let behind = start(cells.end().saturating_add(1)).saturating_sub(1).saturating_sub(reach.low.as_micros());
+        let lowest = self.start_of(*cells.start()).saturating_sub(reach.high.as_micros());
+        let end = self.start_of(cells.end().saturating_add(1));
+        let behind = end.saturating_sub(1).saturating_sub(reach.low.as_micros());
         let slice = |at: i64| self.cell_of(EventTime::from_micros(at));
         let clamped = |slice: i64| u32::try_from(slice.clamp(0, i64::from(self.count()))).unwrap_or(0);
         // The last slice may end before its cell does.
-        let beyond = lowest >= self.window.to().as_micros();
-        let first = if beyond { self.count() } else { clamped(slice(lowest)) };
-        let end = clamped(slice(behind).saturating_add(1));
-        first..end.max(first)
+        let first = if lowest < self.window.to().as_micros() { clamped(slice(lowest)) } else { self.count() };
+        first..clamped(slice(behind).saturating_add(1)).max(first)
     }
 
-    /// How many slices, from the first on, are ready as far as a source of that reach goes: everything that they meet of
-    /// it lies below `complete`.
+    /// How many slices, from the first on, are ready as far as a source of that reach goes: every cell that they meet of
+    /// it lies below `complete`, to its end. What comes later is in other cells, though a slice meet only a part of one.
     pub fn ready(self, complete: EventTime, reach: Reach) -> u32 {
-        if complete == EventTime::MAX || self.window.to().plus(reach.high) <= complete {
+        let whole = self.cell_of(complete);
+        let last = self.window.to().plus(reach.high).as_micros().saturating_sub(1);
+        if complete == EventTime::MAX || self.cell_of(EventTime::from_micros(last)) < whole {
             return self.count();
         }
-        let below = complete.as_micros().saturating_sub(reach.high.as_micros());
-        let whole = below.saturating_sub(self.window.from().as_micros()).div_euclid(self.width);
-        u32::try_from(whole.max(0)).unwrap_or(u32::MAX).min(self.count())
+        let beyond = reach.high.as_micros().saturating_sub(1).div_euclid(self.width);
+        let ready = whole.saturating_sub(1).saturating_sub(beyond);
+        u32::try_from(ready.max(0)).unwrap_or(u32::MAX).min(self.count())
     }
 }
 
@@ -266,7 +280,9 @@ mod tests {
                 let all: Vec<i64> = met.iter().map(|t| slices.cell_of(at(*t))).collect();
                 let range = slices.cells(ix..ix + 1, reach).unwrap();
                 prop_assert_eq!((range.start(), range.end()), (all.iter().min().unwrap(), all.iter().max().unwrap()));
-                prop_assert_eq!(ix < slices.ready(at(complete), reach), met.iter().all(|t| *t < complete), "slice {}", ix);
+                let ends = met.iter().map(|t| from + width * (slices.cell_of(at(*t)) + 1));
+                let whole = ends.max().unwrap() <= complete;
+                prop_assert_eq!(ix < slices.ready(at(complete), reach), whole, "slice {}", ix);
             }
             let last = first + cells;
             let needing: Vec<u32> = (0..slices.count())
@@ -280,11 +296,24 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_beyond_a_narrower_last_slice_is_needed_by_none() {
-        let slices = Slices::new(Window::new(at(0), at(28)).unwrap(), Span::from_micros(19)).unwrap();
-        let reach = Reach { low: Span::ZERO, high: Span::from_micros(20) };
-        assert_eq!(slices.needing(2..=2, reach), 0..2, "anchors from 18 on meet something of [38, 57)");
-        assert!(slices.needing(3..=3, reach).is_empty(), "the last anchor is 27, and meets nothing behind 47");
+    fn a_cell_behind_what_the_last_slice_meets_is_needed_by_none_though_that_slice_is_narrower_than_its_cell() {
+        let window = Window::new(at(0), at(10_000)).unwrap();
+        let slices = Slices::new(window, Span::from_micros(439)).unwrap();
+        let reach = Reach { low: Span::ZERO, high: Span::from_micros(536) };
+        assert_eq!(slices.cells(22..23, reach).unwrap(), 22..=23);
+        assert_eq!((slices.needing(23..=23, reach), slices.needing(24..=24, reach)), (21..23, 23..23));
+    }
+
+    #[test]
+    fn a_slice_that_meets_a_part_of_a_cell_is_ready_when_the_whole_cell_is_complete() {
+        let window = Window::new(at(0), at(1_000)).unwrap();
+        let slices = Slices::new(window, Span::from_micros(100)).unwrap();
+        let reach = Reach { low: Span::ZERO, high: Span::from_micros(50) };
+        assert_eq!(
+            (slices.ready(at(150), reach), slices.ready(at(199), reach), slices.ready(at(200), reach)),
+            (0, 0, 1)
+        );
+        assert_eq!(slices.needing(1..=1, reach), 0..2, "what comes below 200 is of the first slice's");
     }
 
     #[test]

@@ -50,7 +50,7 @@ fn shown(folder: &Path, name: &str) -> String {
 
 async fn backfill(folder: &Path, aligned: bool, context: &Context) -> Result<v1::Backfill, Error> {
     let spec = spec(folder, aligned).map_err(|errors| invalid("the demo", errors))?;
-    let setup = setup(WORKERS, folder.join("state"), &args::Apply::silent(), context);
+    let setup = setup(WORKERS, folder.join("state"), &args::Apply::silent(), context)?;
     let text = if aligned { "replaying both, aligned within ten days" } else { "the same again, with alignment off" };
     let mut progress = context.progress(text);
     let ended = in_process::run(&spec, setup, |state| progress.update(state)).await;

@@ -225,6 +225,11 @@ impl Backfill {
         !self.cleaned && self.outputs.iter().any(|output| output.join.is_some())
     }
 
+    /// Whether rows that it still has to join were removed when it was cancelled.
+    pub(super) fn is_forsaken(&self) -> bool {
+        self.outputs.iter().filter_map(|output| output.join.as_ref()).any(Join::is_forsaken)
+    }
+
     /// Whether anything was accepted or sealed: from then on it holds to what was pinned.
     pub(super) fn is_begun(&self) -> bool {
         self.log != LogPosition::default() || self.outputs.iter().any(|output| output.sequence != Sequence::default())
@@ -265,7 +270,9 @@ impl Backfill {
 
     /// Whether all that can be read is read, and all that can be joined is joined.
     pub(super) fn is_processed(&self) -> bool {
-        let idle = |output: &Output| output.join.as_ref().is_none_or(|join| join.is_idle(self.ready_slices(join)));
+        // Which slices are ready is not known before what was begun is loaded again.
+        let is_idle = |join: &Join| self.is_settled() && join.is_idle(self.ready_slices(join));
+        let idle = |output: &Output| output.join.as_ref().is_none_or(is_idle);
         let read = self.phase == v1::Phase::Running && self.sources.iter().all(|source| source.plan.is_read());
         read && self.outputs.iter().all(idle)
     }
@@ -339,8 +346,7 @@ impl Backfill {
                     };
                     wrong.extend(input.account.imbalances(&spec.name, name, &source.account));
                 }
-                let anchors = join.inputs.first().map_or(0, |anchor| anchor.account.shuffled);
-                wrong.extend(output.account.join_imbalances(&spec.name, anchors, staged));
+                wrong.extend(output.account.join_imbalances(&spec.name, join.anchors, staged));
             } else if let Some(source) = output.source.and_then(|at| self.sources.get(at.get() as usize)) {
                 wrong.extend(output.account.imbalances(&spec.name, &source.account, staged));
                 wrong.extend(spec.dead_letters.and_then(|_| output.account.unkept(&spec.name, &source.account)));

@@ -148,6 +148,7 @@ impl Backfill {
             return;
         }
         self.outputs.iter_mut().for_each(|output| output.doom(self.term));
+        self.outputs.iter_mut().filter_map(|output| output.join.as_mut()).for_each(Join::forsake);
         self.tries.clear();
         if matches!(self.phase, v1::Phase::Staged | v1::Phase::Partial | v1::Phase::Failed) {
             self.phase = v1::Phase::Running;

@@ -46,6 +46,8 @@ pub(super) struct Join {
     slices: Option<Slices>,
     buckets: u32,
     objects: BTreeMap<u64, Object>,
+    /// Rows of the anchor that are to be joined.
+    pub(super) anchors: u64,
     accepted: u64,
     accepted_bytes: u64,
     live_bytes: u64,
@@ -54,6 +56,8 @@ pub(super) struct Join {
     parked: BTreeSet<u32>,
     /// Objects that nothing needs any more.
     waste: BTreeSet<String>,
+    /// Whether it was cancelled while objects waited: they are gone, and it never goes on.
+    forsaken: bool,
     /// Runs that are granted, by their first slice, with their ends; soft.
     running: BTreeMap<u32, u32>,
 }
@@ -66,6 +70,7 @@ impl Join {
             slices: None,
             buckets: 0,
             objects: BTreeMap::new(),
+            anchors: 0,
             accepted: 0,
             accepted_bytes: 0,
             live_bytes: 0,
@@ -73,6 +78,7 @@ impl Join {
             joined: RangeSet::new(),
             parked: BTreeSet::new(),
             waste: BTreeSet::new(),
+            forsaken: false,
             running: BTreeMap::new(),
         }
     }
@@ -104,6 +110,9 @@ impl Join {
         if object.first_cell > object.last_cell {
             return Some(format!("it shuffled cells {} to {}", object.first_cell, object.last_cell));
         }
+        if object.anchors > if input == 0 { object.rows } else { 0 } {
+            return Some(format!("{} anchors among {} rows", object.anchors, object.rows));
+        }
         let needing = self.needing(input, object);
         let begun = self.running.iter().map(|(first, end)| *first..*end).chain(self.joined.iter().cloned());
         let late = begun.into_iter().find(|begun| begun.start < needing.end && needing.start < begun.end)?;
@@ -130,6 +139,7 @@ impl Join {
             input.account.book(part);
         }
         let Some(object) = &part.shuffled else { return };
+        self.anchors += if at == 0 { object.anchors } else { 0 };
         let slices = self.needing(at, object);
         self.accepted_bytes += object.bytes;
         if slices.is_empty() {
@@ -193,11 +203,11 @@ impl Join {
         self.inputs.iter().map(ready).min().unwrap_or(0)
     }
 
-    /// The next run of slices to be granted, of those below `ready`; `alone` are joined by themselves, and `waiting` not
-    /// now.
+    /// The next run of slices to be granted, of those below `ready`, where more of them may `come`; `alone` are joined by
+    /// themselves, and `waiting` not now.
     pub(super) fn next_run(
         &self,
-        ready: u32,
+        (ready, come): (u32, bool),
         slots: u32,
         alone: impl Fn(u32) -> bool,
         waiting: impl Fn(u32) -> bool,
@@ -217,7 +227,7 @@ impl Join {
         let each = self.accepted_bytes / u64::from(ready.max(1));
         let most = u32::try_from(RUN_BYTES / each.max(1)).unwrap_or(u32::MAX).max(1);
         let available = u64::from(end - first);
-        let more_comes = ready < count && end == ready;
+        let more_comes = come && ready < count && end == ready;
         if more_comes && available * each < LEAST_RUN_BYTES && self.live_bytes < RUN_BYTES {
             return None;
         }
@@ -262,6 +272,15 @@ impl Join {
         first.map_or(EventTime::MAX, |first| slices.slice(first).map_or(window.from(), Window::from))
     }
 
+    /// The backfill is cancelled: what waits is removed.
+    pub(super) fn forsake(&mut self) {
+        self.forsaken |= !self.objects.is_empty();
+    }
+
+    pub(super) fn is_forsaken(&self) -> bool {
+        self.forsaken
+    }
+
     /// Some of what nothing needs any more.
     pub(super) fn waste(&self, most: usize) -> Vec<String> {
         self.waste.iter().take(most).cloned().collect()
@@ -288,6 +307,7 @@ impl Join {
             buckets: self.buckets,
             live_bytes: self.live_bytes,
             peak_bytes: self.peak_bytes,
+            anchors: self.anchors,
             running: lengths(&mut self.running.iter().map(|(first, end)| *first..*end)),
         }
     }

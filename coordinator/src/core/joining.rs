@@ -2,8 +2,9 @@
 
 use std::ops::Range;
 
+use tidegate_common::fence::Fence;
 use tidegate_common::ids::{BackfillId, OutputIx, TaskId};
-use tidegate_common::slices::{Cut, Cutting};
+use tidegate_common::slices::{Cut, Cutting, Slices};
 use tidegate_proto::v1::{self, assign::Work, record};
 
 use super::action::Out;
@@ -40,7 +41,7 @@ impl Core {
         while let Some((_, session)) = self.free.last().copied() {
             let slots = self.free.iter().fold(0, |slots: u32, (free, _)| slots.saturating_add(*free));
             let due = self.active.iter().filter_map(|id| self.backfills.get(id));
-            let Some((id, ix, run)) = due.filter_map(|backfill| next_run(backfill, slots)).next() else { return };
+            let Some((id, ix, run)) = due.filter_map(|backfill| self.next_run(backfill, slots)).next() else { return };
             let task = TaskId::Join(ix, run.start);
             let join = self.backfills.get_mut(&id).and_then(|backfill| join_mut(backfill, ix));
             let Some(join) = join else { return };
@@ -55,7 +56,28 @@ impl Core {
     /// Whether slices of a backfill are ready and none is being joined.
     pub(super) fn joins_wait(&self, backfill: &Backfill) -> bool {
         let joins = backfill.grants.iter().any(|(task, _)| matches!(task, TaskId::Join(..)));
-        !joins && next_run(backfill, 1).is_some()
+        !joins && self.next_run(backfill, 1).is_some()
+    }
+
+    /// The next run of slices of a backfill that may be joined, where so many slots are free.
+    fn next_run(&self, backfill: &Backfill, slots: u32) -> Option<(BackfillId, OutputIx, Range<u32>)> {
+        if !may_run(backfill) {
+            return None;
+        }
+        (0u32..).zip(&backfill.outputs).find_map(|(ix, output)| {
+            let (ix, join) = (OutputIx::new(ix), output.join.as_ref()?);
+            let tries = |slice: u32| backfill.tries.get(&TaskId::Join(ix, slice));
+            let waiting = |slice: u32| tries(slice).is_some_and(|tries| tries.waiting);
+            // What is parked keeps the slices that it reaches from ever being ready.
+            let sources = join.inputs.iter().filter_map(|input| backfill.sources.get(input.source.get() as usize));
+            let come = sources.into_iter().any(|source| !source.plan.is_read());
+            let ready = match self.config.fences.stands(Fence::SliceReadiness) {
+                true => backfill.ready_slices(join),
+                false => join.slices().map_or(0, Slices::count),
+            };
+            let run = join.next_run((ready, come), slots, |slice| tries(slice).is_some(), waiting)?;
+            Some((backfill.id.clone(), ix, run))
+        })
     }
 
     /// What was to be removed from the shuffle store is gone.
@@ -71,20 +93,6 @@ impl Core {
 
 fn join_mut(backfill: &mut Backfill, ix: OutputIx) -> Option<&mut Join> {
     backfill.outputs.get_mut(ix.get() as usize)?.join.as_mut()
-}
-
-/// The next run of slices of a backfill that may be joined, where so many slots are free.
-fn next_run(backfill: &Backfill, slots: u32) -> Option<(BackfillId, OutputIx, Range<u32>)> {
-    if !may_run(backfill) {
-        return None;
-    }
-    (0u32..).zip(&backfill.outputs).find_map(|(ix, output)| {
-        let (ix, join) = (OutputIx::new(ix), output.join.as_ref()?);
-        let tries = |slice: u32| backfill.tries.get(&TaskId::Join(ix, slice));
-        let waiting = |slice: u32| tries(slice).is_some_and(|tries| tries.waiting);
-        let run = join.next_run(backfill.ready_slices(join), slots, |slice| tries(slice).is_some(), waiting)?;
-        Some((backfill.id.clone(), ix, run))
-    })
 }
 
 /// What of the shuffle store is to be removed now.

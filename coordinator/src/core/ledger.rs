@@ -7,7 +7,7 @@
 //! | output, in | rows read of its source = rows it read |
 //! | output | read = passed + filtered + late + dead letter |
 //! | join, in | of each source an output joins: rows read = rows it read = shuffled + filtered + late + dead letter |
-//! | join | rows of the anchor that were joined = rows of the anchor that were shuffled |
+//! | join | rows of the anchor that were joined = those that were shuffled and lie in the window |
 //! | files | rows in its files = rows passed |
 //! | table | rows committed = rows passed; until they are published, rows staged = rows passed |
 //! | dead letters | of a source = rows passed to the table that keeps them |
@@ -170,7 +170,7 @@ impl OutputAccount {
         wrong.chain(self.unwritten(name, staged)).collect()
     }
 
-    /// The edges of an output that joins, behind its sources; `anchors` are the rows of its anchor that were shuffled.
+    /// The edges of an output that joins, behind its sources; `anchors` are the rows of its anchor to be joined.
     pub fn join_imbalances(&self, name: &str, anchors: u64, staged: bool) -> Vec<String> {
         let joined = (self.read != anchors)
             .then(|| format!("output {name}: {anchors} rows of its anchor shuffled != {} joined", self.read));
@@ -199,7 +199,7 @@ impl OutputAccount {
 pub(super) struct InputAccount {
     read: u64,
     /// Rows that wait, or waited, in the shuffle store.
-    pub(super) shuffled: u64,
+    shuffled: u64,
     filtered: u64,
     late: u64,
     dead_letter: u64,

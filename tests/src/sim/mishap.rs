@@ -86,6 +86,8 @@ mishaps! {
     Published,
     /// A staging branch is dropped: counted, never drawn.
     Discarded,
+    /// An attempt that is over writes to the shuffle store after that was emptied: counted, never drawn.
+    LeftBehind,
     /// A window that is to be replaced holds what others wrote since: counted, never drawn.
     WindowConflict,
 }

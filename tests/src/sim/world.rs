@@ -12,6 +12,7 @@ use super::chance::Chance;
 use super::committing::{Heard, Landing};
 use super::driver::{self, Process};
 use super::invariants::Invariant;
+use super::joins::Shuffle;
 use super::link::Link;
 use super::mishap::{Mishap, Struck};
 use super::oracle::Oracle;
@@ -64,6 +65,7 @@ pub(super) struct World {
     pub(super) scenario: Scenario,
     pub(super) agenda: Agenda,
     pub(super) store: Store,
+    pub(super) shuffle: Shuffle,
     pub(super) processes: Vec<Process>,
     pub(super) links: Vec<Link>,
     pub(super) workers: Vec<Worker>,
@@ -94,6 +96,7 @@ impl World {
             fences: options.fences.clone(),
             agenda: Agenda::default(),
             store: Store::default(),
+            shuffle: Shuffle::default(),
             processes: Vec::new(),
             links: Vec::new(),
             landings: BTreeMap::new(),

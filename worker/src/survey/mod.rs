@@ -222,7 +222,7 @@ async fn tables(opened: &Opened, id: &BackfillId, means: &Means) -> Result<Vec<T
             (true, true) => Some((0, 0)),
             (true, false) => Some(sink::replaced(&sink::load(&means.catalogs, &target).await?, &scope).await?),
         };
-        let (source, inputs) = (vec![query.source().to_owned()], joins::joined_by(query));
+        let (source, inputs) = (query.sources().map(str::to_owned).collect(), joins::joined_by(query));
         tables.push((v1::PreparedOutput { source, inputs, ..found }, replaces));
     }
     for (ix, source) in opened.keepers() {
@@ -251,7 +251,8 @@ async fn source(
         }
         tasks
     };
-    let finding = enumerate::enumerate(source.as_ref(), opened.resolved.window, packing, None, segments);
+    let window = opened.used(ix).await?.window;
+    let finding = enumerate::enumerate(source.as_ref(), window, packing, None, segments);
     let (found, tasks) = tokio::join!(finding, collect);
     let fields = source.schema();
     let columns = fields.fields().iter().map(|field| format!("{} {}", field.name(), field.data_type()));
@@ -263,8 +264,8 @@ async fn source(
         widest_in: widest_in(&tasks),
         pins: pins(&tasks),
         state: source.pin(),
-        topic: source.topic(opened.resolved.window).await?,
-        archive: source.archive(opened.resolved.window).await?,
+        topic: source.topic(window).await?,
+        archive: source.archive(window).await?,
         sampled: Sampled::default(),
     };
     Ok((surveyed, tasks))

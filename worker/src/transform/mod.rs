@@ -10,6 +10,7 @@
 mod catalog;
 mod closed_list;
 mod error;
+mod joined;
 mod limits;
 mod program;
 mod query;
@@ -19,5 +20,6 @@ mod screen;
 mod tests;
 
 pub use error::{Place, QueryError};
+pub use joined::{Effort, InputRows, Join, JoinInput, Sieve, TIME_COLUMN};
 pub use program::Running;
-pub use query::{Query, read_columns};
+pub use query::{Query, SourceTable, read_columns};

@@ -138,6 +138,7 @@ impl Bench {
             access: Access::local(),
             catalogs: catalogs.clone(),
             default_catalog: "local".to_owned(),
+            shuffle: ShuffleStore::open(&folder.path().join("shuffle").display().to_string()).unwrap(),
             fences: Fences::default(),
         };
         let log = Log::default();

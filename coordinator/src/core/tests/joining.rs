@@ -48,6 +48,7 @@ fn shuffled(source: &str, number: u64, first: u32, end: u32) -> v1::HandIn {
         rows,
         first_cell: i64::from(first) / 2,
         last_cell: i64::from(end - 1) / 2,
+        anchors: if source == "s0" { rows } else { 0 },
         ..Default::default()
     };
     let part = v1::OutputPart { rows_read: rows, rows_passed: rows, shuffled: Some(object), ..Default::default() };
@@ -339,4 +340,85 @@ fn a_shuffle_store_that_cannot_be_emptied_keeps_no_backfill_from_its_end() {
         bench.wait(Duration::from_secs(60));
     }
     panic!("it is {:?}", bench.phase());
+}
+
+/// Everything of s0 is accepted, and half of s1; then a unit of s1 cannot be processed, and the rest of it is parked.
+fn parked_halfway(bench: &mut Bench) {
+    let first = u32::from(bench.grant(read(0, 0, 0)).is_none());
+    for source in [first, 1 - first] {
+        let held = bench.grant(read(source, 0, 0)).unwrap();
+        let end = if source == 0 { 20 } else { 10 };
+        bench.hand_in(held, shuffled(&format!("s{source}"), 0, 0, end), source == 1).unwrap();
+    }
+    for _ in 0..2 {
+        bench.fail(bench.grant(read(1, 0, 0)).unwrap(), poison());
+        bench.wait(Duration::from_secs(5));
+    }
+    assert_eq!(bench.status().parked.len(), 1);
+}
+
+#[test]
+fn little_is_joined_too_when_what_is_parked_lets_no_more_come() {
+    let mut bench = bench(1);
+    parked_halfway(&mut bench);
+    let (held, work) = runs(&bench).pop().unwrap();
+    assert_eq!((first(held), work.end_slice), (0, 5), "the sixth meets what is parked");
+    bench.hand_in(held, joined("a", 0, 5), false).unwrap();
+    bench.commit();
+    assert_eq!(bench.phase(), v1::Phase::Partial);
+    assert_eq!((join(&bench).slices_done, join(&bench).live_bytes), (5, 300));
+}
+
+#[test]
+fn a_restarted_coordinator_does_not_take_slices_for_unready_because_it_has_not_loaded_what_is_parked() {
+    let mut bench = bench(1);
+    parked_halfway(&mut bench);
+    assert_eq!(runs(&bench).len(), 1);
+    bench.restart();
+    assert_eq!(bench.phase(), v1::Phase::Running, "five slices are still to be joined");
+    bench.join(2, 1, Vec::new());
+    bench.wait(Duration::from_secs(20));
+    let (held, work) = runs(&bench).pop().unwrap();
+    bench.hand_in(held, joined("a", first(held), work.end_slice), false).unwrap();
+    bench.commit();
+    assert_eq!((bench.phase(), join(&bench).slices_done), (v1::Phase::Partial, 5));
+}
+
+#[test]
+fn what_was_cancelled_is_not_taken_up_without_the_rows_that_waited() {
+    let mut bench = bench(2);
+    let anchor = bench.grant(read(0, 0, 0)).unwrap();
+    bench.hand_in(anchor, shuffled("s0", 0, 0, 4), false).unwrap();
+    bench.change(v1::Change::Cancel);
+    let (held, _) = cleaning(&bench).unwrap();
+    cleaned(&mut bench, held);
+    assert!(bench.refused(v1::Change::Retry).contains("rows that waited to be joined were removed"));
+    bench.submit(true);
+    assert!(bench.take_refusal().unwrap().to_string().contains("rows that waited to be joined were removed"));
+    bench.restart();
+    assert!(bench.refused(v1::Change::Retry).contains("rows that waited to be joined were removed"));
+    assert_eq!(bench.phase(), v1::Phase::Cancelled);
+}
+
+#[test]
+fn rows_behind_what_a_slice_meets_are_not_late_though_they_share_a_cell_with_it() {
+    let units: Vec<(i64, i64)> = (0..20).map(|half| (half * BACK, half * BACK + BACK - 1)).collect();
+    let mut spec = Bench::spec(&[(false, false)], 2, None, true);
+    spec.outputs[0].slice = Some(tidegate_common::time::Span::from_micros(SLICE));
+    let mut bench = Bench::submitted(spec, true);
+    bench.join(1, 3, Vec::new());
+    // The second source is met up to half a slice behind an anchor.
+    let input = |source: &str, high| v1::JoinInput { source: source.to_owned(), low: 0, high, keyed: true };
+    bench.prepare_with(|table| table.inputs = vec![input("s0", 0), input("s1", BACK)]);
+    for source in 0..2 {
+        bench.enumerate(source, &[vec![task(&units)]]);
+    }
+    let (anchor, other) = (bench.grant(read(0, 0, 0)).unwrap(), bench.grant(read(1, 0, 0)).unwrap());
+    bench.hand_in(anchor, heavy(shuffled("s0", 0, 0, 20)), false).unwrap();
+    bench.hand_in(other, heavy(shuffled("s1", 0, 0, 3)), false).unwrap();
+    assert_eq!(join(&bench).slices_ready, 0, "the first slice is of whole cells, and half of the second is open");
+    bench.hand_in(other, heavy(shuffled("s1", 1, 3, 4)), false).unwrap();
+    assert_eq!(join(&bench).slices_ready, 1);
+    assert_eq!(runs(&bench).len(), 1);
+    bench.hand_in(other, heavy(shuffled("s1", 2, 4, 5)), false).unwrap();
 }

@@ -58,7 +58,8 @@ impl Kinds {
             }
             Ok::<_, Fenced>(())
         };
-        let finding = enumerate::enumerate(source.as_ref(), opened.resolved.window, packing, expected, segments);
+        let window = opened.used(ix).await?.window;
+        let finding = enumerate::enumerate(source.as_ref(), window, packing, expected, segments);
         let (enumerated, handed_on) = tokio::join!(finding, hand_on);
         handed_on?;
         Ok(TaskEnd::Done(v1::done::Result::Enumerated(enumerated?)))

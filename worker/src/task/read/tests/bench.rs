@@ -310,7 +310,8 @@ impl OutputPort for Memory {
         OutputIx::new(self.output)
     }
 
-    async fn push(&mut self, rows: &RecordBatch) -> Result<RecordBatch, TaskError> {
+    async fn push(&mut self, rows: &RecordBatch, times: &Int64Array) -> Result<RecordBatch, TaskError> {
+        assert_eq!((times.len(), times.iter().flatten().count()), (rows.num_rows(), rows.num_rows()));
         if self.doubles {
             return Ok(concat_batches(&rows.schema(), [rows, rows]).unwrap());
         }
