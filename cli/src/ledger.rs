@@ -6,7 +6,7 @@
 //! | output, in | rows read of its source = rows it read, of an output of one source |
 //! | output | read = passed + filtered + late + dead letter |
 //! | join, in | of each source that an output joins: rows read of it = rows read for it = shuffled + filtered + late + dead letter |
-//! | join | rows of the anchor shuffled = rows of it joined; what comes of one may be several rows, or none |
+//! | join | rows of the anchor that were shuffled and lie in the window = rows of it joined; what comes of one may be several rows, or none |
 //! | table | passed = committed; of a staged output, passed = committed + staged |
 //! | dead letters | of a source = rows of the table that keeps them |
 
@@ -139,9 +139,8 @@ fn join_edges(backfill: &v1::Backfill, output: &v1::OutputState, join: &v1::Join
         let text = format!("{read} read of {name} = {}", became(parts, "shuffled"));
         edges.push(of_output(output, exact(input.rows_read, sum(parts)), text));
     }
-    let anchors = join.anchors;
-    let text = format!("{} rows of the anchor shuffled = {} joined", count(anchors), count(output.rows_read));
-    edges.push(of_output(output, judge(backfill, anchors, output.rows_read), text));
+    let text = format!("{} rows of the anchor shuffled = {} joined", count(join.anchors), count(output.rows_read));
+    edges.push(of_output(output, judge(backfill, join.anchors, output.rows_read), text));
     edges
 }
 

@@ -260,7 +260,9 @@ impl Lines {
             self.put(&format!(" {mark} {word:<11} {kept} dead letters, at most {expected} expected"));
         }
         if let Some(join) = &output.join {
-            for input in join.inputs.iter().skip(1) {
+            // The anchor is with itself where its source is joined more than once.
+            let met = join.inputs.iter().enumerate().filter(|(at, input)| *at > 0 || (input.low, input.high) != (0, 0));
+            for (_, input) in met {
                 self.fact("with", &format!("{}, {}", input.source, reach(input.low, input.high)));
             }
             self.fact("joined", &joined(join));

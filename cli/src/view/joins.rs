@@ -12,6 +12,8 @@ use super::seconds;
 pub(crate) struct Join {
     /// The anchor first.
     pub inputs: Vec<JoinInput>,
+    /// Rows of the anchor that were shuffled and lie in the window: each is joined once.
+    pub anchors: u64,
     /// The width of a slice; null until the window is cut.
     pub slice_seconds: Option<f64>,
     pub slices: u32,
@@ -61,6 +63,7 @@ pub(super) fn join(join: &v1::JoinState) -> Join {
     };
     Join {
         inputs: join.inputs.iter().map(input).collect(),
+        anchors: join.anchors,
         slice_seconds: (join.slices > 0).then(|| seconds(join.slice)),
         slices: join.slices,
         slices_ready: join.slices_ready,

@@ -7,6 +7,8 @@ use tidegate_common::spec::{Resolved, ResolvedOutput};
 use tidegate_common::time::{EventTime, Span};
 use tidegate_proto::v1;
 
+use crate::transform::{JoinInput, Query};
+
 /// How an output joins.
 #[derive(Clone, Debug, PartialEq)]
 pub struct JoinPlan {
@@ -35,6 +37,17 @@ pub struct JoinInputPlan {
     pub from: EventTime,
     /// Where its reading ends; this point is not read.
     pub to: EventTime,
+}
+
+/// What the query of an output needs of each source that it joins, the anchor first; nothing where it reads one.
+pub(super) fn joined_by(query: &Query) -> Vec<v1::JoinInput> {
+    let input = |input: &JoinInput| v1::JoinInput {
+        source: input.source().to_owned(),
+        low: input.reach().low.as_micros(),
+        high: input.reach().high.as_micros(),
+        keyed: !input.keys().is_empty(),
+    };
+    query.join().map(|join| join.inputs().iter().map(input).collect()).unwrap_or_default()
 }
 
 /// How `output` joins `inputs`, of which enumeration found what `found` says; `None` where it joins nothing.
@@ -73,17 +86,18 @@ pub(super) fn plan<'a>(
 
 /// Bytes of the sources that wait to be joined at most, were they spread evenly over their event times.
 ///
-/// A row waits until the slice of the last anchor that may meet it is joined; that slice waits for what it meets of every
-/// source, and none is further ahead of the slowest than they may drift apart. Without alignment all may wait.
+/// A row waits until the slice of the last anchor that may meet it is joined; that slice waits for the ends of all cells
+/// that it meets of any source, and none is further ahead of the slowest than they may drift apart. Without alignment all
+/// may wait.
 fn waiting(inputs: &[(Reach, &v1::Enumerated)], slice: Span, max_drift: Option<Span>) -> u64 {
     let widest = inputs.iter().map(|(_, found)| found.widest_unit).max().unwrap_or(0);
     let ahead = max_drift.map(|drift| i128::from(drift.as_micros().max(widest)));
-    let met_until = inputs.iter().map(|(reach, _)| reach.high.as_micros()).max().unwrap_or(0).max(0);
+    let slice = i128::from(slice.as_micros().max(1));
+    let high = inputs.iter().map(|(reach, _)| i128::from(reach.high.as_micros())).max().unwrap_or(0).max(0);
+    let met_until = high + (slice - high % slice) % slice;
     let of = |(reach, found): &(Reach, &v1::Enumerated)| {
         let lasts = (i128::from(found.high) - i128::from(found.low) + 1).max(1);
-        let waits = ahead.map(|ahead| {
-            ahead + i128::from(slice.as_micros()) + i128::from(met_until) - i128::from(reach.low.as_micros())
-        });
+        let waits = ahead.map(|ahead| ahead + slice + met_until - i128::from(reach.low.as_micros()));
         let part = waits.map_or(lasts, |waits| waits.clamp(0, lasts));
         let bytes = i128::from(found.bytes_to_read()) * part / lasts;
         u64::try_from(bytes).unwrap_or(u64::MAX)
@@ -167,9 +181,9 @@ mod tests {
 
     #[test]
     fn given_a_drift_when_estimated_then_rows_wait_for_it_a_slice_and_what_is_met() {
-        // Of 30 days, p waits a day, a slice of 6 h, and an hour for i behind it: 31 h. i waits 4 h more.
+        // Of 30 days, p waits a day, a slice of 6 h, and for the next cell of i: 36 h. i waits 4 h more.
         let aligned = spec("alignment: {max_drift: 1d}", "join: {slice: 6h}");
-        assert_eq!(planned(&aligned, &inputs(), 720 * MIB).state_bytes, (31 + 2 * 35) * MIB);
+        assert_eq!(planned(&aligned, &inputs(), 720 * MIB).state_bytes, (36 + 2 * 40) * MIB);
         let loose = spec("", "join: {slice: 6h}");
         assert_eq!(planned(&loose, &inputs(), 720 * MIB).state_bytes, 3 * 720 * MIB, "nothing holds them together");
         let wide = spec("alignment: {max_drift: 60d}", "join: {slice: 6h}");

@@ -15,7 +15,8 @@ pub struct JoinBook {
     pub inputs: Vec<InputBook>,
     /// How the window is cut; `None` until it is.
     pub slices: Option<Slices>,
-    anchors: u64,
+    /// Rows of the anchor that were shuffled and lie in the window: each is joined once.
+    pub anchors: u64,
     joined: BTreeSet<u32>,
     objects: BTreeSet<String>,
     /// What cannot be, of slices and objects.
@@ -78,7 +79,7 @@ impl JoinBook {
 
     /// Books a part of a read of `source`.
     pub(super) fn read(&mut self, source: &str, part: &v1::OutputPart) {
-        let Some(input) = self.inputs.iter_mut().find(|input| input.source == source) else {
+        let Some((at, input)) = self.inputs.iter_mut().enumerate().find(|(_, input)| input.source == source) else {
             return self.wrong.push(format!("rows of {source} were handed in, and it joins no such source"));
         };
         input.read += part.rows_read;
@@ -95,9 +96,12 @@ impl JoinBook {
             input.wrong.push(format!("{} rows were shuffled, and {path} holds {rows} of them", part.rows_passed));
         }
         let Some(object) = &part.shuffled else { return };
-        self.anchors += object.anchors;
+        if object.anchors > if at == 0 { rows } else { 0 } {
+            input.wrong.push(format!("{} holds {} anchors among {rows} rows", object.path, object.anchors));
+        }
         input.objects += 1;
         input.object_rows += rows;
+        self.anchors += object.anchors;
         let reach = input.reach;
         self.wrong.extend(self.unfit(object, reach));
         self.objects.insert(object.path.clone());
@@ -141,10 +145,5 @@ impl JoinBook {
     /// Slices that are joined.
     pub fn slices_joined(&self) -> u32 {
         u32::try_from(self.joined.len()).unwrap_or(u32::MAX)
-    }
-
-    /// Rows of the anchor that were shuffled and lie in the window.
-    pub fn anchors(&self) -> u64 {
-        self.anchors
     }
 }

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | ledger of a source | in range = read + pruned + gaps, and of a topic, the offsets that are pinned; less was read only where the backfill did not succeed |
 //! | ledger of an output | read of its source = read for it = passed + filtered + late + dead letter; passed = rows in its files = committed |
-//! | ledger of an output that joins | rows of its anchor shuffled = joined; passed = rows in its files = committed |
+//! | ledger of an output that joins | rows of its anchor that were shuffled and lie in the window = joined; passed = rows in its files = committed |
 //! | ledger of each source that it joins | read of the source = read for it = shuffled + filtered + late + dead letter; shuffled = rows in its objects |
 //! | ledger of a table of dead letters | and: dead letters of its source = passed |
 //! | units | each hand-in covers the next units of its task, and all units of a plan that succeeded are accepted |
@@ -92,7 +92,7 @@ fn output_ledger(account: &Account, output: &OutputBook) -> Check {
         }
         None => text,
     };
-    let waits = output.join.as_ref().is_some_and(|join| judge(account, join.anchors(), output.read) == Verdict::Untold);
+    let waits = output.join.as_ref().is_some_and(|join| judge(account, join.anchors, output.read) == Verdict::Untold);
     let check = Check::new("ledger", output.title(), text);
     let missing = match judge(account, passed, committed) {
         Verdict::Holds => return check.broken_by(details).untold_if(waits),
@@ -119,9 +119,9 @@ fn query_sums(account: &Account, output: &OutputBook) -> (String, Vec<String>) {
 
 /// What came of the anchors of an output that joins, and what is wrong with that.
 fn joined_sums(account: &Account, output: &OutputBook, join: &JoinBook) -> (String, Vec<String>) {
-    let (anchors, joined) = (count(join.anchors()), count(output.read));
+    let (anchors, joined) = (count(join.anchors), count(output.read));
     let text = format!("{anchors} rows of the anchor shuffled = {joined} joined, {} passed", count(output.passed));
-    let wrong = judge(account, join.anchors(), output.read) == Verdict::Broken;
+    let wrong = judge(account, join.anchors, output.read) == Verdict::Broken;
     let detail = || format!("{anchors} rows of the anchor were shuffled, and {joined} were joined");
     (text, wrong.then(detail).into_iter().collect())
 }

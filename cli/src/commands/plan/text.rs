@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use tidegate_common::clock;
+use tidegate_common::slices::Reach;
 use tidegate_common::spec::{Resolved, ScanOffset};
 use tidegate_common::time::{EventTime, Span, Window};
 use tidegate_worker::survey::{DriftSurvey, JoinInputPlan, JoinPlan, OutputSurvey, SourceSurvey};
@@ -211,9 +212,11 @@ fn table(output: &OutputSurvey, wide: bool) -> String {
 /// Which sources an output joins, how far around the window each is read, how it is cut, and what waits.
 fn joins(join: &JoinPlan, aligned: bool) -> String {
     let input = |(at, input): (usize, &JoinInputPlan)| {
+        let met = reach(input.reach.low.as_micros(), input.reach.high.as_micros());
         let (word, met) = match at {
-            0 => ("joins", "the anchor".to_owned()),
-            _ => ("with", reach(input.reach.low.as_micros(), input.reach.high.as_micros())),
+            0 if input.reach == Reach::NONE => ("joins", "the anchor".to_owned()),
+            0 => ("joins", format!("the anchor, and {met}")),
+            _ => ("with", met),
         };
         let key = if input.keyed { "by key" } else { "by no key" };
         let read = format!("read over [{}, {})", input.from, input.to);

@@ -224,10 +224,17 @@ fn given_rows_that_are_lost_or_doubled_when_checked_then_the_ledger_is_broken() 
             "21 rows were passed on, and its files were handed in with 20; 21 rows were passed on, and 20 are committed",
         ),
         (
-            |records| object_at(records, 1).rows -= 1,
+            |records| {
+                object_at(records, 1).rows -= 1;
+                object_at(records, 1).anchors -= 1;
+                hand_in_at(records, 6).rows_read -= 1;
+                part_at(records, 6).rows_read -= 1;
+            },
             &["ledger"],
             "9 rows were shuffled, and 0/0 holds 8 of them; 19 rows were shuffled, and its objects hold 18",
         ),
+        (|records| object_at(records, 3).anchors = 1, &["ledger", "ledger"], "1/1 holds 1 anchors among 4 rows"),
+        (|records| object_at(records, 1).anchors = 10, &["ledger", "ledger"], "0/0 holds 10 anchors among 9 rows"),
         (
             |records| part_at(records, 3).shuffled = None,
             &["ledger"],
@@ -260,6 +267,17 @@ fn given_rows_that_are_lost_or_doubled_when_checked_then_the_ledger_is_broken() 
             "1 data files were handed in with rows to be joined",
         ),
     ]);
+}
+
+#[test]
+fn given_rows_of_the_anchor_beyond_the_window_when_checked_then_they_need_not_be_joined() {
+    let mut records = journal();
+    object_at(&mut records, 4).anchors -= 3;
+    hand_in_at(&mut records, 6).rows_read -= 3;
+    part_at(&mut records, 6).rows_read -= 3;
+    let checks = check_account(&account(records));
+    assert_eq!(broken(&checks), Vec::<&str>::new());
+    assert!(checks[4].text.starts_with("16 rows of the anchor shuffled = 16 joined"), "{}", checks[4].text);
 }
 
 #[test]
