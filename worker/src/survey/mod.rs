@@ -222,7 +222,7 @@ async fn tables(opened: &Opened, id: &BackfillId, means: &Means) -> Result<Vec<T
             (true, true) => Some((0, 0)),
             (true, false) => Some(sink::replaced(&sink::load(&means.catalogs, &target).await?, &scope).await?),
         };
-        let (source, inputs) = (query.sources().map(str::to_owned).collect(), joins::joined_by(query));
+        let (source, inputs) = (query.sources().map(str::to_owned).collect(), kinds::inputs(query));
         tables.push((v1::PreparedOutput { source, inputs, ..found }, replaces));
     }
     for (ix, source) in opened.keepers() {
