@@ -11,6 +11,7 @@ use super::run::{failed, invalid, setup};
 use super::{Context, wait};
 use crate::args;
 use crate::exit::{Error, Exit, Outcome};
+use crate::figures::bytes;
 use crate::output::{self, Format};
 use crate::{demo_data, in_process};
 
@@ -51,7 +52,11 @@ fn shown(folder: &Path, name: &str) -> String {
 async fn backfill(folder: &Path, aligned: bool, context: &Context) -> Result<v1::Backfill, Error> {
     let spec = spec(folder, aligned).map_err(|errors| invalid("the demo", errors))?;
     let setup = setup(WORKERS, folder.join("state"), &args::Apply::silent(), context)?;
-    let text = if aligned { "replaying and joining both, aligned within ten days" } else { "the same again, with alignment off" };
+    let text = if aligned {
+        "replaying and joining both, aligned within ten days"
+    } else {
+        "the same again, with alignment off"
+    };
     let mut progress = context.progress(text);
     let ended = in_process::run(&spec, setup, |state| progress.update(state)).await;
     progress.end();

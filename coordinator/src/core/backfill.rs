@@ -225,6 +225,11 @@ impl Backfill {
         !self.cleaned && self.outputs.iter().any(|output| output.join.is_some())
     }
 
+    /// Whether rows of it wait in the shuffle store to be joined.
+    pub(super) fn has_waiting_rows(&self) -> bool {
+        self.outputs.iter().filter_map(|output| output.join.as_ref()).any(Join::has_waiting_rows)
+    }
+
     /// Whether rows that it still has to join were removed when it was cancelled.
     pub(super) fn is_forsaken(&self) -> bool {
         self.outputs.iter().filter_map(|output| output.join.as_ref()).any(Join::is_forsaken)

@@ -277,6 +277,11 @@ impl Join {
         self.forsaken |= !self.objects.is_empty();
     }
 
+    /// Whether rows wait in the shuffle store that are still to be joined.
+    pub(super) fn has_waiting_rows(&self) -> bool {
+        !self.objects.is_empty() && !self.forsaken
+    }
+
     pub(super) fn is_forsaken(&self) -> bool {
         self.forsaken
     }

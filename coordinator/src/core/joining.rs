@@ -105,7 +105,7 @@ pub(super) fn litter(backfill: &Backfill) -> Option<v1::CleanWork> {
     if !busy && (backfill.wish == v1::Wish::Cancel || (backfill.is_whole() && backfill.is_committed())) {
         return Some(v1::CleanWork { paths: Vec::new(), all: true });
     }
-    if backfill.is_processed() {
+    if backfill.is_whole() {
         return None; // all of it goes soon
     }
     let joins = backfill.outputs.iter().filter_map(|output| output.join.as_ref());

@@ -7,8 +7,6 @@ use tidegate_common::spec::{Resolved, ResolvedOutput};
 use tidegate_common::time::{EventTime, Span};
 use tidegate_proto::v1;
 
-use crate::transform::{JoinInput, Query};
-
 /// How an output joins.
 #[derive(Clone, Debug, PartialEq)]
 pub struct JoinPlan {
@@ -37,17 +35,6 @@ pub struct JoinInputPlan {
     pub from: EventTime,
     /// Where its reading ends; this point is not read.
     pub to: EventTime,
-}
-
-/// What the query of an output needs of each source that it joins, the anchor first; nothing where it reads one.
-pub(super) fn joined_by(query: &Query) -> Vec<v1::JoinInput> {
-    let input = |input: &JoinInput| v1::JoinInput {
-        source: input.source().to_owned(),
-        low: input.reach().low.as_micros(),
-        high: input.reach().high.as_micros(),
-        keyed: !input.keys().is_empty(),
-    };
-    query.join().map(|join| join.inputs().iter().map(input).collect()).unwrap_or_default()
 }
 
 /// How `output` joins `inputs`, of which enumeration found what `found` says; `None` where it joins nothing.

@@ -422,3 +422,27 @@ fn rows_behind_what_a_slice_meets_are_not_late_though_they_share_a_cell_with_it(
     assert_eq!(runs(&bench).len(), 1);
     bench.hand_in(other, heavy(shuffled("s1", 2, 4, 5)), false).unwrap();
 }
+
+#[test]
+fn what_failed_or_is_partial_keeps_its_rows_until_it_is_cancelled() {
+    let mut bench = bench(1);
+    read_all(&mut bench);
+    for _ in 0..2 {
+        let (held, _) = runs(&bench).pop().unwrap();
+        bench.fail(held, poison());
+        bench.wait(Duration::from_secs(5));
+        let (rest, work) = runs(&bench).pop().unwrap();
+        if first(rest) == 1 {
+            bench.hand_in(rest, joined("rest", 1, work.end_slice), false).unwrap();
+        }
+    }
+    bench.commit();
+    assert_eq!(bench.phase(), v1::Phase::Partial);
+    bench.change(v1::Change::Cancel);
+    let (held, work) = cleaning(&bench).unwrap();
+    assert!(work.all);
+    cleaned(&mut bench, held);
+    assert_eq!(bench.phase(), v1::Phase::Cancelled);
+    assert!(bench.refused(v1::Change::Cancel).contains("nothing to cancel"));
+    assert!(bench.refused(v1::Change::Retry).contains("apply it anew"));
+}

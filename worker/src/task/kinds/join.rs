@@ -104,22 +104,22 @@ impl Kinds {
         Ok(opened.into_iter().collect::<Result<_, _>>()?)
     }
 
-    /// Writes the answer to files; with `spilling`, by joins that need little memory.
+    /// Writes the answer to files; with `in_pieces`, by joins that need little memory.
     async fn answer(
         &self,
         opened: &Opened,
         context: &TaskContext,
         ix: OutputIx,
         run: &Run<'_>,
-        spilling: bool,
+        in_pieces: bool,
     ) -> Result<Joined, JoinError> {
-        let attempt = if spilling { uuid::Uuid::new_v4().to_string() } else { context.attempt.clone() };
+        let attempt = if in_pieces { uuid::Uuid::new_v4().to_string() } else { context.attempt.clone() };
         let mut port = self.port(opened, &attempt, ix, None, run.memory).await?;
         let mut passed = 0;
         for slices in run.pieces() {
             for bucket in 0..run.buckets {
                 context.lease.check().map_err(TaskError::from)?;
-                passed += run.bucket(context, slices.clone(), bucket, spilling, &mut port).await?;
+                passed += run.bucket(context, slices.clone(), bucket, in_pieces, &mut port).await?;
             }
         }
         Ok(Joined { passed, closed: port.close().await? })
@@ -167,7 +167,7 @@ impl Run<'_> {
         context: &TaskContext,
         slices: Range<u32>,
         bucket: u32,
-        spilling: bool,
+        in_pieces: bool,
         port: &mut IcebergPort,
     ) -> Result<u64, JoinError> {
         let Some(window) = self.slices.run(slices.clone()) else { return Ok(0) };
@@ -177,14 +177,10 @@ impl Run<'_> {
             return Ok(0);
         }
         let bytes = waiting.iter().map(|input| input.bytes).sum::<usize>();
-        let folder;
-        let in_memory = self.fits(u64::try_from(bytes).unwrap_or(u64::MAX)) && !spilling;
+        let in_memory = self.fits(u64::try_from(bytes).unwrap_or(u64::MAX)) && !in_pieces;
         let effort = match in_memory {
             true => Effort::InMemory { bytes: self.memory },
-            false => {
-                folder = tempfile::Builder::new().prefix("tidegate-spill-").tempdir().map_err(NoSpill)?;
-                Effort::Spilling { bytes: self.memory, folder: folder.path() }
-            }
+            false => Effort::InPieces { bytes: self.memory },
         };
         let inputs = waiting.into_iter().map(|input| Arc::new(input) as Arc<dyn InputRows>).collect();
         let mut rows = self.join.run(window, inputs, effort)?;
@@ -268,29 +264,12 @@ impl From<TaskError> for JoinError {
     }
 }
 
-impl From<NoSpill> for JoinError {
-    fn from(error: NoSpill) -> Self {
-        Self::Task(error.into())
-    }
-}
-
 impl From<JoinError> for TaskError {
     fn from(error: JoinError) -> Self {
         match error {
             JoinError::Query(error) => error.into(),
             JoinError::Task(error) => error,
         }
-    }
-}
-
-/// There is no place for what does not fit into memory.
-#[derive(Debug, thiserror::Error)]
-#[error("a join needs more than its memory, and no temporary folder can be made: free some disk, or set TMPDIR")]
-struct NoSpill(#[source] std::io::Error);
-
-impl crate::failure::Classify for NoSpill {
-    fn class(&self) -> crate::failure::Class {
-        crate::failure::Class::WorkerSick
     }
 }
 

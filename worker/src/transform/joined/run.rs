@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::panic::AssertUnwindSafe;
-use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
@@ -47,7 +46,7 @@ pub(super) type Rules = Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>>;
 
 /// How a slice is joined.
 #[derive(Clone, Copy, Debug)]
-pub enum Effort<'a> {
+pub enum Effort {
     /// By hash tables in memory; ends with [`QueryError::Memory`] where they do not fit.
     InMemory {
         /// What may be held.
@@ -55,12 +54,9 @@ pub enum Effort<'a> {
     },
     /// Piece by piece of the anchor's rows, as many as fit, each joined with all of the other inputs, which are opened
     /// anew for each: one key may have any number of rows.
-    Spilling {
-        /// What may be held.
+    InPieces {
+        /// What may be held; what is built of sources other than the anchor's must fit.
         bytes: usize,
-        /// A place for files. Nothing is written there so far: inputs can be read again, and what is built of sources
-        /// other than the anchor's must fit.
-        folder: &'a Path,
     },
 }
 
@@ -71,12 +67,7 @@ impl Join {
     /// # Errors
     /// There are more or fewer inputs, or DataFusion cannot plan it. The stream ends with an error where the rows
     /// cannot be read, an expression fails on one, or the memory does not do.
-    pub fn run(
-        &self,
-        slice: Window,
-        inputs: Vec<Arc<dyn InputRows>>,
-        effort: Effort<'_>,
-    ) -> Result<Answer, QueryError> {
+    pub fn run(&self, slice: Window, inputs: Vec<Arc<dyn InputRows>>, effort: Effort) -> Result<Answer, QueryError> {
         if inputs.len() != self.inputs.len() {
             let what = format!("it joins {} sources, and there are rows of {}", self.inputs.len(), inputs.len());
             return Err(QueryError::Input { output: self.output.clone(), what });
@@ -85,7 +76,7 @@ impl Join {
             Effort::InMemory { bytes } => {
                 self.whole(self.leaves(slice, &inputs), bytes, PhysicalOptimizer::new().rules)
             }
-            Effort::Spilling { bytes, .. } => Ok(super::pieces::answer(self.clone(), slice, &inputs, bytes)),
+            Effort::InPieces { bytes } => Ok(super::pieces::answer(self.clone(), slice, &inputs, bytes)),
         }
     }
 

@@ -1,9 +1,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod oracle;
+mod pieces;
 mod refusals;
 mod runs;
-mod spilling;
 mod tables;
 
 use std::collections::BTreeMap;
@@ -26,7 +26,7 @@ const NOW: i64 = 1_772_366_400_000_000;
 const SECOND: i64 = 1_000_000;
 const SOURCES: [&str; 3] = ["a", "b", "c"];
 /// Most that a join holds in these tests, unless it is what they are about.
-const AMPLE: Effort<'static> = Effort::InMemory { bytes: 64 << 20 };
+const AMPLE: Effort = Effort::InMemory { bytes: 64 << 20 };
 
 /// A row of any of the sources; its time in nanoseconds.
 #[derive(Clone, Debug)]
@@ -132,7 +132,7 @@ async fn run(
     query: &Query,
     slice: Window,
     inputs: Vec<Arc<dyn InputRows>>,
-    effort: Effort<'_>,
+    effort: Effort,
 ) -> Result<Vec<RecordBatch>, QueryError> {
     let mut batches = Vec::new();
     let mut rows = query.join().unwrap().run(slice, inputs, effort)?;

@@ -23,8 +23,7 @@ fn given(inputs: &[JoinInput]) -> Vec<Arc<dyn InputRows>> {
 #[tokio::test]
 async fn a_hot_key_that_does_not_fit_is_joined_piece_by_piece() {
     let near = "y.ts BETWEEN x.ts - INTERVAL '1' SECOND AND x.ts";
-    let folder = tempfile::tempdir().unwrap();
-    let tight = Effort::Spilling { bytes: BYTES, folder: folder.path() };
+    let tight = Effort::InPieces { bytes: BYTES };
     for sql in [
         format!("SELECT x.v, x.s, y.v AS w, y.s AS t FROM a x JOIN b y ON x.k = y.k AND {near}"),
         format!("SELECT x.v, x.s, y.v AS w, y.s AS t FROM a x LEFT JOIN b y ON x.k = y.k AND x.v = y.v + 1 AND {near}"),
@@ -59,8 +58,7 @@ async fn a_hot_key_that_does_not_fit_is_joined_piece_by_piece() {
 #[tokio::test]
 async fn what_no_piece_can_help_says_that_it_is_the_memory() {
     let query = plan("SELECT a.v, b.v AS w FROM a JOIN b ON a.k = b.k AND a.ts = b.ts").unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    for effort in [Effort::InMemory { bytes: 16 }, Effort::Spilling { bytes: 16, folder: folder.path() }] {
+    for effort in [Effort::InMemory { bytes: 16 }, Effort::InPieces { bytes: 16 }] {
         let error =
             run(&query, window(0, 60 * SECOND), given(query.join().unwrap().inputs()), effort).await.unwrap_err();
         assert!(error.is_memory(), "{error:?}");
