@@ -8,6 +8,7 @@
 use std::ops::{Range, RangeInclusive};
 
 use crate::time::{EventTime, Span, Window};
+use crate::windows::WholeWindows;
 
 /// How far the rows of a source that a row of the anchor meets lie from it: `row - anchor` is at least `low` and at most
 /// `high`.
@@ -186,6 +187,8 @@ pub struct Cutting {
     pub slice: Option<Span>,
     /// The buckets that the spec asks for.
     pub buckets: Option<u32>,
+    /// The windows that its aggregates group by: no slice holds a part of one.
+    pub whole: Option<WholeWindows>,
 }
 
 /// How an output that joins is cut.
@@ -206,8 +209,10 @@ impl Cutting {
     /// | at least | a quarter of the longest reach, and a 4,096th of the window |
     /// | at most | the drift, or without one a 16th of the window; or the longest reach, where that is more |
     /// | within these | a width that people can think in, where there is one |
+    /// | whatever else | a multiple of the windows that are grouped by |
     pub fn choose(&self) -> Cut {
         let slice = self.slice.unwrap_or_else(|| self.width());
+        let slice = self.whole.map_or(slice, |whole| whole.round_up(slice));
         // A spec's width that makes too many slices is no width.
         let slice = if Slices::new(self.window, slice).is_some() { slice } else { self.length() };
         let chosen =
@@ -338,6 +343,7 @@ mod tests {
             keyed: true,
             slice: None,
             buckets: None,
+            whole: None,
         }
     }
 
@@ -379,7 +385,38 @@ mod tests {
         assert_eq!(chosen(Cutting { buckets: Some(0), ..found }).2, 1);
     }
 
+    #[test]
+    fn a_slice_is_made_of_whole_windows() {
+        let hours = |hours| WholeWindows::new(Span::from_micros(hours * HOUR), at(0));
+        let found = Cutting { whole: hours(1), ..cutting(30 * DAY, Some(DAY), 1 << 50, 0) };
+        let plain = Cutting { whole: None, ..found };
+        assert_eq!((chosen(plain).0, chosen(found).0), (900 * SECOND, HOUR), "too narrow without");
+        assert_eq!(chosen(Cutting { whole: hours(5), ..cutting(30 * DAY, Some(DAY), MIB, 0) }).0, 25 * HOUR);
+        let wide = Cutting { whole: hours(24), ..cutting(30 * DAY, Some(HOUR), MIB, 0) };
+        assert_eq!(chosen(wide).0, DAY, "wider than the drift, for want of a narrower one");
+        let said = Cutting { slice: Some(Span::from_micros(HOUR + 1)), ..found };
+        assert_eq!(chosen(said).0, 2 * HOUR);
+        let too_fine = Cutting { slice: Some(Span::from_micros(1)), whole: hours(0), ..found };
+        assert_eq!(chosen(too_fine).0, 30 * DAY);
+    }
+
     proptest! {
+        #[test]
+        fn whatever_was_found_a_slice_is_made_of_whole_windows_and_no_wider_than_the_window(
+            (width, windows) in (prop_oneof![1..1_000i64, SECOND..DAY], 1..5_000i64),
+            drift in proptest::option::of(1..30 * DAY),
+            bytes in any::<u64>(),
+            reach in 0..60 * DAY,
+            slice in proptest::option::of(1..2 * DAY),
+        ) {
+            let whole = WholeWindows::new(Span::from_micros(width), at(0));
+            let slice = slice.map(Span::from_micros);
+            let cutting = Cutting { whole, slice, ..cutting(width * windows, drift, bytes, reach) };
+            let cut = cutting.choose().slice.as_micros();
+            prop_assert_eq!(cut % width, 0);
+            prop_assert!(slice.is_some() || cut <= width * windows, "{cut} is wider than the window");
+        }
+
         #[test]
         fn a_width_is_within_its_bounds_whatever_was_found(
             length in prop_oneof![1..10_000i64, SECOND..DAY, DAY..4_000 * DAY],

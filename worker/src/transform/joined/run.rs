@@ -22,7 +22,7 @@ use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, Phy
 use datafusion::prelude::SessionConfig;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
-use tidegate_common::time::Window;
+use tidegate_common::time::{EventTime, Window};
 
 use super::join::{Join, Scan};
 use super::rows::{InputRows, MentionExec, Mentioned, Unread};
@@ -39,6 +39,9 @@ const BATCHES: usize = 64;
 const LEAST_ROWS: usize = 32;
 const MOST_ROWS: usize = 8 * 1024;
 
+/// What a query may hold that is run over no rows.
+const TRIED_BYTES: usize = 64 << 20;
+
 /// Batches of a result.
 pub(super) type Answer = BoxStream<'static, Result<RecordBatch, QueryError>>;
 /// The rules by which plans are made.
@@ -53,7 +56,8 @@ pub enum Effort {
         bytes: usize,
     },
     /// Piece by piece of the anchor's rows, as many as fit, each joined with all of the other inputs, which are opened
-    /// anew for each: one key may have any number of rows.
+    /// anew for each: one key may have any number of rows. A query that aggregates takes whole groups at a time: what it
+    /// keeps of one group must fit, and where it joins, the anchor's rows of one group or the smaller side.
     InPieces {
         /// What may be held; what is built of sources other than the anchor's must fit.
         bytes: usize,
@@ -76,8 +80,19 @@ impl Join {
             Effort::InMemory { bytes } => {
                 self.whole(self.leaves(slice, &inputs), bytes, PhysicalOptimizer::new().rules)
             }
-            Effort::InPieces { bytes } => Ok(super::pieces::answer(self.clone(), slice, &inputs, bytes)),
+            Effort::InPieces { bytes } => Ok(match &self.groups {
+                None => super::pieces::answer(self.clone(), slice, &inputs, bytes),
+                Some((whole, keys)) => super::parts::answer(self, slice, &inputs, bytes, (*whole, keys.clone())),
+            }),
         }
+    }
+
+    /// That DataFusion can run it: some aggregates are planned and then refused. Nothing is read.
+    pub(in crate::transform) fn tried(&self) -> Result<(), QueryError> {
+        let Some(slice) = Window::new(EventTime::from_micros(0), EventTime::from_micros(1)) else { return Ok(()) };
+        let inputs = self.inputs.iter().map(|_| Arc::new(NoRows) as Arc<dyn InputRows>).collect();
+        let answer = self.run(slice, inputs, Effort::InMemory { bytes: TRIED_BYTES })?;
+        futures::executor::block_on(answer.try_for_each(|_| std::future::ready(Ok(()))))
     }
 
     /// What each scan sees of `inputs` for `slice`.
@@ -108,6 +123,24 @@ impl Join {
             rows.and_then(|rows| cleaned(&rows, &schema)).map_err(|error| failed.query(error))
         });
         Ok(rows.boxed())
+    }
+}
+
+/// An input without rows.
+#[derive(Debug)]
+struct NoRows;
+
+impl InputRows for NoRows {
+    fn open(&self) -> BoxStream<'static, Result<RecordBatch>> {
+        futures::stream::empty().boxed()
+    }
+
+    fn rows(&self) -> usize {
+        0
+    }
+
+    fn bytes(&self) -> usize {
+        0
     }
 }
 
