@@ -215,7 +215,7 @@ impl Planner<'_> {
         let join = Join::plan(self.output, optimized, self.sources, &mentions);
         let join = join.map_err(|refusal| refusal.of(self.output))?;
         if join.whole_windows().is_some() {
-            join.tried().map_err(|error| self.untried(error))?;
+            join.tried().map_err(|error| self.unplannable(None, error))?;
         }
         let source = join.inputs().first().map_or(source, |anchor| anchor.source().to_owned());
         Ok(Query { output, source, work: Work::Join(Arc::new(join)) })
@@ -290,14 +290,6 @@ impl Planner<'_> {
 
     fn twice(&self, place: Option<Place>, name: String) -> QueryError {
         QueryError::DuplicateName { output: self.output.to_owned(), place, name }
-    }
-
-    /// DataFusion takes an aggregate in its plan, and cannot compute it.
-    fn untried(&self, error: QueryError) -> QueryError {
-        match error {
-            QueryError::Evaluate { source, .. } => self.unplannable(None, *source),
-            other => other,
-        }
     }
 
     fn unplannable(&self, place: Option<Place>, source: DataFusionError) -> QueryError {

@@ -17,12 +17,13 @@ use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::{LogicalPlan, TableScan, UserDefinedLogicalNode};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
+use datafusion::physical_plan::aggregates::AggregateExec;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, PhysicalPlanner};
 use datafusion::prelude::SessionConfig;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
-use tidegate_common::time::{EventTime, Window};
+use tidegate_common::time::Window;
 
 use super::join::{Join, Scan};
 use super::rows::{InputRows, MentionExec, Mentioned, Unread};
@@ -39,7 +40,7 @@ const BATCHES: usize = 64;
 const LEAST_ROWS: usize = 32;
 const MOST_ROWS: usize = 8 * 1024;
 
-/// What a query may hold that is run over no rows.
+/// What a query may hold that is made and not run.
 const TRIED_BYTES: usize = 64 << 20;
 
 /// Batches of a result.
@@ -87,12 +88,24 @@ impl Join {
         }
     }
 
-    /// That DataFusion can run it: some aggregates are planned and then refused. Nothing is read.
-    pub(in crate::transform) fn tried(&self) -> Result<(), QueryError> {
-        let Some(slice) = Window::new(EventTime::from_micros(0), EventTime::from_micros(1)) else { return Ok(()) };
-        let inputs = self.inputs.iter().map(|_| Arc::new(NoRows) as Arc<dyn InputRows>).collect();
-        let answer = self.run(slice, inputs, Effort::InMemory { bytes: TRIED_BYTES })?;
-        futures::executor::block_on(answer.try_for_each(|_| std::future::ready(Ok(()))))
+    /// That DataFusion can compute its aggregates: some are planned, and refused when the first row comes.
+    pub(in crate::transform) fn tried(&self) -> Result<(), DataFusionError> {
+        let nothing = || Arc::new(NoRows) as Arc<dyn InputRows>;
+        let inputs: Vec<_> = self.inputs.iter().map(|_| nothing()).collect();
+        let leaves = Arc::new(self.leaves(Window::ALL, &inputs));
+        let state = session(TRIED_BYTES, &leaves, PhysicalOptimizer::new().rules)?;
+        let mut nodes = vec![physical(&self.plan, leaves, &state)?];
+        while let Some(node) = nodes.pop() {
+            let functions = node.as_any().downcast_ref::<AggregateExec>().map(AggregateExec::aggr_expr);
+            for function in functions.unwrap_or_default() {
+                match function.groups_accumulator_supported() {
+                    true => drop(function.create_groups_accumulator()?),
+                    false => drop(function.create_accumulator()?),
+                }
+            }
+            nodes.extend(node.children().into_iter().cloned());
+        }
+        Ok(())
     }
 
     /// What each scan sees of `inputs` for `slice`.

@@ -119,10 +119,12 @@ impl Walk<'_> {
         let what = "an aggregate needs a window of event time: without one its groups are never complete";
         let way_out = match input.mentions.first().and_then(|anchor| self.time_of(anchor)) {
             Some(time) => format!(
-                "group by date_bin(INTERVAL '1' HOUR, {anchor}.{time}) or date_trunc('hour', {anchor}.{time}), of that                  column itself and a width that is no month, quarter or year"
+                "group by date_bin(INTERVAL '1' HOUR, {anchor}.{time}) or date_trunc('hour', {anchor}.{time}), of that \
+                 column itself and a width that is no month, quarter or year"
             ),
             None => format!(
-                "nothing can be grouped by, for the event time of {anchor} is not a column that is a timestamp or a date                  in UTC; give it such a column, and name it with event_time.column, without unit and time_zone"
+                "nothing can be grouped by, for the event time of {anchor} is not a column that is a timestamp or a date \
+                 in UTC; give it such a column, and name it with event_time.column, without unit and time_zone"
             ),
         };
         Refusal::new(self.mentions.aggregated(), what, way_out)

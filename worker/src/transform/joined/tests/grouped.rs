@@ -37,7 +37,7 @@ fn computed() -> BoxedStrategy<String> {
         "count(DISTINCT #s)",
         "sum(#v)",
         "sum(DISTINCT #v)",
-        "sum(CAST(#v AS DECIMAL(10, 2)))",
+        "sum(CAST(#v + 5 AS DECIMAL(10, 2)))",
         "avg(#v)",
         "min(#s)",
         "max(#v)",

@@ -6,6 +6,7 @@ mod pieces;
 mod refusals;
 mod runs;
 mod tables;
+mod windows;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
