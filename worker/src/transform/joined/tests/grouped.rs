@@ -112,7 +112,12 @@ fn two() -> BoxedStrategy<String> {
         let exists = format!("EXISTS (SELECT 1 FROM {{1}} y WHERE x.{key} = y.{key} AND {bound})");
         (window, format!("{{0}} x WHERE {not}{exists}"))
     });
+    // Groups of what was met, or not: that which is null is of rows of every key.
+    let outer = (bound("x", "y"), windows("x"), pick(&["", " AND y.v > 1"])).prop_map(|(bound, window, more)| {
+        (window, format!("{{0}} x LEFT JOIN {{1}} y ON x.k = y.k AND {bound}{more}"))
+    });
     prop_oneof![
+        1 => shaped(outer, &["y.k"], &["x.v", "y.v"]),
         3 => shaped(joined, &["x.k", "y.k", "x.s", "y.s", "y.v"], &["x.v", "y.v"]),
         1 => shaped(exists, &["x.k", "x.s", "x.v"], &["x.v"]),
     ]
