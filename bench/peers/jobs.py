@@ -94,7 +94,7 @@ JOBS = {
         rows=6_000_000,
         tables={"lineitem": "l_time", "orders": "o_time"},
         window="{from: 1992-01-01, to: 1999-01-01}",
-        drift="30d",
+        drift="60d",
         select="SELECT l.l_time, l.l_orderkey, l.l_linenumber, l.l_partkey, l.l_suppkey, l.l_quantity, l.l_extendedprice, "
         "l.l_extendedprice * (1 - l.l_discount) AS revenue, l.l_shipmode, o.o_time, o.o_custkey, o.o_totalprice, "
         "o.o_orderpriority, o.o_clerk FROM lineitem l JOIN orders o ON l.l_orderkey = o.o_orderkey "
