@@ -68,6 +68,8 @@ impl Run {
                 staged: false,
                 replaces: false,
                 dead_letters: None,
+                slice: None,
+                buckets: None,
             }],
         };
         let submission = Submission {

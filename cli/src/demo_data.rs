@@ -12,6 +12,7 @@ macro_rules! files {
 
 files!(
     "aligned.yaml",
+    "joined.yaml",
     "README.md",
     "flights/2013-01.parquet",
     "flights/2013-02.parquet",

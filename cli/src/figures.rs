@@ -85,6 +85,22 @@ pub(crate) fn span(micros: i64) -> String {
     Span::from_micros(micros).to_string()
 }
 
+/// Where rows lie, seen from those that they are joined to, in microseconds: `from 4h before to 1h after`.
+pub(crate) fn reach(low: i64, high: i64) -> String {
+    let point = |at: i64| match at.signum() {
+        0 => "the same time".to_owned(),
+        -1 => format!("{} before", span(at.saturating_neg())),
+        _ => format!("{} after", span(at)),
+    };
+    match (low, high) {
+        (0, 0) => "at the same time".to_owned(),
+        (low, high) if low == high => point(low),
+        (low, 0) => format!("up to {}", point(low)),
+        (0, high) => format!("up to {}", point(high)),
+        (low, high) => format!("from {} to {}", point(low), point(high)),
+    }
+}
+
 /// A point of event or processing time, RFC 3339 in UTC.
 pub(crate) fn time(micros: i64) -> String {
     EventTime::from_micros(micros).to_string()
@@ -121,6 +137,25 @@ mod tests {
         let said: Vec<String> =
             [0.0, 0.5, 12.3, 950.0, 999.6, 173_412.0, 1_734_000.0, f64::NAN].into_iter().map(rate).collect();
         assert_eq!(said, ["0/s", "0.50/s", "12/s", "950/s", "1.00k/s", "173k/s", "1.73M/s", "0/s"]);
+    }
+
+    #[test]
+    fn a_reach_is_said_from_where_one_stands() {
+        const HOUR: i64 = 3_600_000_000;
+        let cases = [(-4, 1), (-4, 0), (0, 1), (0, 0), (-2, -2), (1, 3), (-3, -1)];
+        let said: Vec<String> = cases.into_iter().map(|(low, high)| reach(low * HOUR, high * HOUR)).collect();
+        assert_eq!(
+            said,
+            [
+                "from 4h before to 1h after",
+                "up to 4h before",
+                "up to 1h after",
+                "at the same time",
+                "2h before",
+                "from 1h after to 3h after",
+                "from 3h before to 1h before",
+            ]
+        );
     }
 
     #[test]

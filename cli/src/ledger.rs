@@ -5,6 +5,8 @@
 //! | source | in range = read + pruned + gaps; rows that only reading tells of are in range once they are read |
 //! | output, in | rows read of its source = rows it read, of an output of one source |
 //! | output | read = passed + filtered + late + dead letter |
+//! | join, in | of each source that an output joins: rows read of it = rows read for it = shuffled + filtered + late + dead letter |
+//! | join | rows of the anchor that were shuffled and lie in the window = rows of it joined; what comes of one may be several rows, or none |
 //! | table | passed = committed; of a staged output, passed = committed + staged |
 //! | dead letters | of a source = rows of the table that keeps them |
 
@@ -89,37 +91,73 @@ pub(crate) fn done_percent(backfill: &v1::Backfill) -> Option<f64> {
 
 /// The edges of an output; none until it is prepared.
 pub(crate) fn output_edges(backfill: &v1::Backfill, output: &v1::OutputState) -> Vec<Edge> {
-    let edge = |balance, text| Edge { of: "output", name: output.name.clone(), balance, text };
     let Some(table) = &output.table else { return Vec::new() };
-    let mut edges = Vec::new();
-    if let [only] = table.source.as_slice()
-        && let Some(source) = backfill.sources.iter().find(|source| source.name == *only)
-    {
-        let text = format!("{} read of {only} = {} read for it", count(source.rows_read), count(output.rows_read));
-        edges.push(edge(exact(source.rows_read, output.rows_read), text));
-        if output.dead_letters_expected.is_some() {
-            let (dead, kept) = (source.rows_dead_letter, output.rows_passed);
-            let text = format!("{} dead letters of {only} = {} kept", count(dead), count(kept));
-            edges.push(edge(exact(dead, kept), text));
-        }
-    }
-    let parts = [output.rows_passed, output.rows_filtered, output.rows_late, output.rows_dead_letter];
-    let text = format!(
-        "{} read = {} passed + {} filtered + {} late + {} dead letter",
-        count(output.rows_read),
-        count(output.rows_passed),
-        count(output.rows_filtered),
-        count(output.rows_late),
-        count(output.rows_dead_letter)
-    );
-    edges.push(edge(exact(output.rows_read, parts.into_iter().fold(0, u64::saturating_add)), text));
+    let mut edges = match &output.join {
+        Some(join) => join_edges(backfill, output, join),
+        None => query_edges(backfill, output, table),
+    };
     let mut text = format!("{} passed = {} committed", count(output.rows_passed), count(output.rows_committed));
     if !output.branch.is_empty() {
         text.push_str(&format!(" + {} staged", count(output.rows_staged)));
     }
     let there = output.rows_committed.saturating_add(output.rows_staged);
-    edges.push(edge(judge(backfill, output.rows_passed, there), text));
+    edges.push(of_output(output, judge(backfill, output.rows_passed, there), text));
     edges
+}
+
+fn of_output(output: &v1::OutputState, balance: Balance, text: String) -> Edge {
+    Edge { of: "output", name: output.name.clone(), balance, text }
+}
+
+/// The edges of an output of one source, up to what its query passed on.
+fn query_edges(backfill: &v1::Backfill, output: &v1::OutputState, table: &v1::PreparedOutput) -> Vec<Edge> {
+    let mut edges = Vec::new();
+    if let [only] = table.source.as_slice()
+        && let Some(source) = backfill.sources.iter().find(|source| source.name == *only)
+    {
+        edges.push(read_for(output, source, output.rows_read));
+        if output.dead_letters_expected.is_some() {
+            let (dead, kept) = (source.rows_dead_letter, output.rows_passed);
+            let text = format!("{} dead letters of {only} = {} kept", count(dead), count(kept));
+            edges.push(of_output(output, exact(dead, kept), text));
+        }
+    }
+    let parts = [output.rows_passed, output.rows_filtered, output.rows_late, output.rows_dead_letter];
+    let text = format!("{} read = {}", count(output.rows_read), became(parts, "passed"));
+    edges.push(of_output(output, exact(output.rows_read, sum(parts)), text));
+    edges
+}
+
+/// The edges of an output that joins, up to what was joined.
+fn join_edges(backfill: &v1::Backfill, output: &v1::OutputState, join: &v1::JoinState) -> Vec<Edge> {
+    let mut edges = Vec::new();
+    for input in &join.inputs {
+        let source = backfill.sources.iter().find(|source| source.name == input.source);
+        edges.extend(source.map(|source| read_for(output, source, input.rows_read)));
+        let parts = [input.rows_shuffled, input.rows_filtered, input.rows_late, input.rows_dead_letter];
+        let (read, name) = (count(input.rows_read), &input.source);
+        let text = format!("{read} read of {name} = {}", became(parts, "shuffled"));
+        edges.push(of_output(output, exact(input.rows_read, sum(parts)), text));
+    }
+    let text = format!("{} rows of the anchor shuffled = {} joined", count(join.anchors), count(output.rows_read));
+    edges.push(of_output(output, judge(backfill, join.anchors, output.rows_read), text));
+    edges
+}
+
+/// Every row of a source is read for an output that reads it.
+fn read_for(output: &v1::OutputState, source: &v1::SourceState, read: u64) -> Edge {
+    let text = format!("{} read of {} = {} read for it", count(source.rows_read), source.name, count(read));
+    of_output(output, exact(source.rows_read, read), text)
+}
+
+/// What became of rows: those that went on, as `what` says, then those that did not.
+fn became([on, filtered, late, dead_letter]: [u64; 4], what: &str) -> String {
+    let (on, filtered, late, dead) = (count(on), count(filtered), count(late), count(dead_letter));
+    format!("{on} {what} + {filtered} filtered + {late} late + {dead} dead letter")
+}
+
+fn sum(parts: [u64; 4]) -> u64 {
+    parts.into_iter().fold(0, u64::saturating_add)
 }
 
 /// Whether `output` keeps more dead letters than were expected.
@@ -167,6 +205,45 @@ mod tests {
         assert_eq!(edge.balance, Balance::Balanced);
         assert_eq!(edge.text, "500 in range = 500 read + 0 pruned + 0 gaps");
         assert_eq!(done_percent(&run), Some(50.0), "by units: six of 12 and four of 8");
+    }
+
+    #[test]
+    fn each_sum_of_a_join_that_is_wrong_is_wrong_in_its_own_edges() {
+        type Harm = fn(&mut v1::Backfill);
+        fn input(run: &mut v1::Backfill, at: usize) -> &mut v1::JoinInputState {
+            &mut run.outputs[0].join.as_mut().unwrap().inputs[at]
+        }
+        let harms: [(Harm, &[&str]); 6] = [
+            (|_| {}, &[]),
+            (|run| run.sources[1].rows_read += 1, &["26,115 in range", "25,116 read of weather = 25,115 read for it"]),
+            (
+                |run| input(run, 1).rows_shuffled -= 1,
+                &["25,115 read of weather = 24,999 shuffled + 115 filtered + 0 late + 0 dead letter"],
+            ),
+            (
+                |run| input(run, 0).rows_late += 1,
+                &["335,776 read of flights = 335,700 shuffled + 76 filtered + 1 late + 0 dead letter"],
+            ),
+            (|run| run.outputs[0].rows_read -= 1, &["335,700 rows of the anchor shuffled = 335,699 joined"]),
+            (|run| run.outputs[0].rows_passed += 1, &["335,913 passed = 335,912 committed"]),
+        ];
+        for (harm, wanted) in harms {
+            let mut run = sample::joined();
+            harm(&mut run);
+            let wrong: Vec<Edge> = edges(&run).into_iter().filter(|edge| edge.balance != Balance::Balanced).collect();
+            assert!(wrong.iter().all(|edge| edge.balance == Balance::Wrong), "{wrong:?}");
+            assert_eq!(wrong.len(), wanted.len(), "{wrong:?}");
+            assert!(wrong.iter().zip(wanted).all(|(edge, text)| edge.text.starts_with(text)), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn anchors_that_wait_to_be_joined_are_an_open_edge() {
+        let open: Vec<Edge> =
+            edges(&sample::joining()).into_iter().filter(|edge| edge.balance == Balance::Open).collect();
+        let texts: Vec<&str> = open.iter().map(|edge| edge.text.as_str()).collect();
+        assert_eq!(texts[2..], ["137,924 rows of the anchor shuffled = 30,000 joined", "30,010 passed = 0 committed"]);
+        assert!(edges(&sample::joining()).iter().all(|edge| edge.balance != Balance::Wrong));
     }
 
     #[test]

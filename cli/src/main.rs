@@ -98,6 +98,7 @@ fn flags(global: &Global, command: &Command) -> ConfigFile {
         Command::Worker(worker) => {
             flags.worker.slots = worker.slots;
             flags.worker.memory.clone_from(&worker.memory);
+            flags.worker.shuffle.clone_from(&worker.shuffle);
             flags.worker.name.clone_from(&worker.name);
             flags.allow.paths = (!worker.allow_paths.is_empty()).then(|| worker.allow_paths.clone());
         }

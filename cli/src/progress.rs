@@ -13,7 +13,7 @@ use tidegate_proto::v1;
 use crate::figures::{count, micros, plural, rate, second, span};
 use crate::ledger;
 use crate::output;
-use crate::report::{paint_state, short_id, wall_micros};
+use crate::report::{joined, paint_state, short_id, wall_micros};
 use crate::style::{Paint, plain};
 
 /// How often a line is written at most, where there is no terminal.
@@ -225,6 +225,13 @@ fn line(backfill: &v1::Backfill, pace: &Pace, now: i64) -> String {
     if let Some(watermark) = backfill.read_watermark {
         text.push_str(&format!("  watermark {}", second(watermark)));
     }
+    let joins = || backfill.outputs.iter().filter_map(|output| output.join.as_ref());
+    let slices = |of: fn(&v1::JoinState) -> u32| joins().map(|join| u64::from(of(join))).sum::<u64>();
+    let all = slices(|join| join.slices);
+    if all > 0 {
+        let done = count(slices(|join| join.slices_done));
+        text.push_str(&format!("  joined {done} of {}", plural(all, "slice")));
+    }
     text
 }
 
@@ -257,6 +264,9 @@ fn frame(backfill: &v1::Backfill, pace: &Pace, now: i64, paint: Paint) -> String
             false => format!(", {} rows staged on {}", count(output.rows_staged), plain(&output.branch)),
         };
         text.push_str(&format!("\nOUTPUT {}  {committed}{through}{staged}", plain(&output.name)));
+        if let Some(join) = &output.join {
+            text.push_str(&format!("\n  joined {}", joined(join)));
+        }
     }
     text.push('\n');
     text.push_str(&workers(backfill));
@@ -312,7 +322,10 @@ mod tests {
     }
 
     fn paced() -> (v1::Backfill, Pace) {
-        let now = sample::running();
+        paced_of(sample::running())
+    }
+
+    fn paced_of(now: v1::Backfill) -> (v1::Backfill, Pace) {
         let mut before = now.clone();
         before.sources[0].rows_read -= 60_000;
         before.sources[1].rows_read -= 4_000;
@@ -341,6 +354,13 @@ mod tests {
     fn the_line_of_a_run() {
         let (now, pace) = paced();
         insta::assert_snapshot!(line(&now, &pace, NOW));
+    }
+
+    #[test]
+    fn the_picture_and_the_line_of_a_run_that_joins() {
+        let (now, pace) = paced_of(sample::joining());
+        let (frame, line) = (frame(&now, &pace, NOW, Paint::plain()), line(&now, &pace, NOW));
+        insta::assert_snapshot!(format!("{frame}\n\n{line}"));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use tidegate_common::clock;
 use tidegate_proto::v1;
 
 use crate::exit::{Error, Exit};
-use crate::figures::{bytes, count, micros, plural, rate, span, time};
+use crate::figures::{bytes, count, micros, plural, rate, reach, span, time};
 use crate::ledger::{self, Balance, Edge};
 use crate::output;
 use crate::style::{Paint, plain};
@@ -141,6 +141,17 @@ pub(crate) fn next(backfill: &v1::Backfill) -> String {
     }
 }
 
+/// How far the joining is: `12 of 53 slices of 7d, 4 buckets each, 18.2 MiB live in the shuffle store, 40.1 MiB at most`.
+pub(crate) fn joined(join: &v1::JoinState) -> String {
+    if join.slices == 0 {
+        return "nothing: it is not cut into slices yet".to_owned();
+    }
+    let (done, all, width) = (count(join.slices_done.into()), plural(join.slices.into(), "slice"), span(join.slice));
+    let running = if join.running > 0 { format!(", {} under way", count(join.running.into())) } else { String::new() };
+    let (buckets, live, peak) = (plural(join.buckets.into(), "bucket"), bytes(join.live_bytes), bytes(join.peak_bytes));
+    format!("{done} of {all} of {width}{running}, {buckets} each, {live} live in the shuffle store, {peak} at most")
+}
+
 /// Where what is staged can be queried.
 fn staged_on(backfill: &v1::Backfill) -> String {
     let staged = backfill.outputs.iter().filter(|output| !output.branch.is_empty());
@@ -248,6 +259,14 @@ impl Lines {
             let (kept, expected) = (count(output.rows_passed), count(expected));
             self.put(&format!(" {mark} {word:<11} {kept} dead letters, at most {expected} expected"));
         }
+        if let Some(join) = &output.join {
+            // The anchor is with itself where its source is joined more than once.
+            let met = join.inputs.iter().enumerate().filter(|(at, input)| *at > 0 || (input.low, input.high) != (0, 0));
+            for (_, input) in met {
+                self.fact("with", &format!("{}, {}", input.source, reach(input.low, input.high)));
+            }
+            self.fact("joined", &joined(join));
+        }
         let files = plural(output.files_committed, "file");
         let snapshots = match output.commits {
             0 => "no snapshot".to_owned(),
@@ -341,6 +360,21 @@ mod tests {
     #[test]
     fn a_run_that_goes_on() {
         insta::assert_snapshot!(render(&sample::running(), NOW, Paint::plain()));
+    }
+
+    #[test]
+    fn a_run_that_joined() {
+        insta::assert_snapshot!(render(&sample::joined(), NOW, Paint::plain()));
+    }
+
+    #[test]
+    fn a_run_that_joins_says_how_far_it_is() {
+        let text = render(&sample::joining(), NOW, Paint::plain());
+        let line = "   joined      12 of 53 slices of 7d, 2 under way, 1 bucket each, 18.2 MiB live in the shuffle store, 40.1 MiB at most";
+        assert!(text.lines().any(|one| one == line), "{text}");
+        let mut uncut = sample::joining();
+        uncut.outputs[0].join.as_mut().unwrap().slices = 0;
+        assert!(render(&uncut, NOW, Paint::plain()).contains("joined      nothing: it is not cut into slices yet"));
     }
 
     #[test]

@@ -72,6 +72,7 @@ fn output(passed: u64, committed: u64) -> v1::OutputState {
             branch_marker: String::new(),
             time_column: String::new(),
             head_before: 0,
+            inputs: Vec::new(),
         }),
         rows_read: passed + 76,
         rows_passed: passed,
@@ -92,6 +93,7 @@ fn output(passed: u64, committed: u64) -> v1::OutputState {
         staged_snapshot: 0,
         replaces: false,
         dead_letters_expected: None,
+        join: None,
     }
 }
 
@@ -139,6 +141,60 @@ pub(crate) fn succeeded() -> v1::Backfill {
         state: "succeeded".to_owned(),
         ..running()
     }
+}
+
+/// How an output stands that joins flights with the weather of the hour before, and of how many of its rows that is.
+fn join(flights: u64, weather: u64, slices_done: u32) -> v1::JoinState {
+    let input = |source: &str, low, shuffled, filtered| v1::JoinInputState {
+        source: source.to_owned(),
+        low,
+        high: 0,
+        rows_read: shuffled + filtered,
+        rows_shuffled: shuffled,
+        rows_filtered: filtered,
+        rows_late: 0,
+        rows_dead_letter: 0,
+    };
+    let running = if slices_done < 53 { 2 } else { 0 };
+    v1::JoinState {
+        inputs: vec![input("flights", 0, flights - 76, 76), input("weather", -HOUR, weather - 115, 115)],
+        slice: 7 * DAY,
+        slices: 53,
+        slices_ready: slices_done + running,
+        slices_done,
+        buckets: 1,
+        live_bytes: if running > 0 { 19_084_083 } else { 0 },
+        peak_bytes: 42_047_898,
+        running,
+        anchors: flights - 76,
+    }
+}
+
+fn joining_output(anchors: u64, passed: u64, committed: u64, join: v1::JoinState) -> v1::OutputState {
+    let mut output = output(passed, committed);
+    (output.name, output.rows_read, output.rows_filtered) = ("flights_weather".to_owned(), anchors, 0);
+    let table = output.table.as_mut().unwrap();
+    table.table = "default.air.flights_weather".to_owned();
+    table.source = vec!["flights".to_owned(), "weather".to_owned()];
+    let input = |input: &v1::JoinInputState| v1::JoinInput {
+        source: input.source.clone(),
+        low: input.low,
+        high: input.high,
+        keyed: true,
+    };
+    table.inputs = join.inputs.iter().map(input).collect();
+    v1::OutputState { join: Some(join), ..output }
+}
+
+/// One that goes on, and joins.
+pub(crate) fn joining() -> v1::Backfill {
+    v1::Backfill { outputs: vec![joining_output(30_000, 30_010, 0, join(138_000, 9_800, 12))], ..running() }
+}
+
+/// One that is done, and has joined.
+pub(crate) fn joined() -> v1::Backfill {
+    let output = joining_output(335_700, 335_912, 335_912, join(335_776, 25_115, 53));
+    v1::Backfill { outputs: vec![output], ..succeeded() }
 }
 
 /// One that is done, and has met a hundred records that it could not use where `expected` were no surprise.

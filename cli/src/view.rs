@@ -2,10 +2,14 @@
 //!
 //! Ids of snapshots are text: they do not fit into the numbers of most JSON readers. Keys are added, never renamed.
 
+mod joins;
+
 use schemars::JsonSchema;
 use serde::Serialize;
 use tidegate_proto::v1;
 
+use self::joins::Join;
+pub(crate) use self::joins::{Reach, reach};
 use crate::figures;
 use crate::ledger::{self, Edge};
 
@@ -148,6 +152,9 @@ pub(crate) struct Output {
     pub replaces: bool,
     /// Of a table that keeps the dead letters of its source: the most that are within the limit. Null for all others.
     pub dead_letters_expected: Option<u64>,
+    /// Of an output that joins several sources; rows_read are then the anchor's rows that were joined, and rows_passed
+    /// what came of them. Null for all others.
+    pub join: Option<Join>,
 }
 
 /// Who works on it.
@@ -317,6 +324,7 @@ fn output(output: &v1::OutputState) -> Output {
         last_staged_snapshot: (output.staged_snapshot != 0).then(|| output.staged_snapshot.to_string()),
         replaces: output.replaces,
         dead_letters_expected: output.dead_letters_expected,
+        join: output.join.as_ref().map(joins::join),
     }
 }
 

@@ -34,11 +34,15 @@ pub enum Fence {
     UnknownOutcome,
     /// An intent that is given up has an end only when a fence stands in the table, or the intent itself.
     CancelFence,
+    /// A slice is joined only when everything that it meets is accepted.
+    SliceReadiness,
+    /// Of the shuffle store nothing is removed that a slice still needs.
+    NeededObjects,
 }
 
 impl Fence {
     /// Every fence.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::TokenCompare,
         Self::PrefixRule,
         Self::TermCompare,
@@ -51,6 +55,8 @@ impl Fence {
         Self::SelfFencing,
         Self::UnknownOutcome,
         Self::CancelFence,
+        Self::SliceReadiness,
+        Self::NeededObjects,
     ];
 }
 

@@ -184,8 +184,12 @@ pub enum TaskId {
     Enumerate(SourceIx),
     /// Read a run of units: the source, the plan segment, the place in it.
     Read(SourceIx, SegmentIx, u32),
+    /// Join a run of slices of an output, by the first of them.
+    Join(OutputIx, u32),
     /// Commit an intent.
     Commit(OutputIx, Sequence),
+    /// Remove what of the shuffle store nothing needs any more.
+    Clean,
 }
 
 impl fmt::Display for TaskId {
@@ -194,7 +198,9 @@ impl fmt::Display for TaskId {
             Self::Prepare => f.write_str("prepare"),
             Self::Enumerate(source) => write!(f, "enumerate-{source}"),
             Self::Read(source, segment, at) => write!(f, "read-{source}{segment}.{at}"),
+            Self::Join(output, slice) => write!(f, "join-{output}.{slice}"),
             Self::Commit(output, sequence) => write!(f, "commit-{output}{sequence}"),
+            Self::Clean => f.write_str("clean"),
         }
     }
 }

@@ -8,5 +8,6 @@ pub mod failpoint;
 pub mod fence;
 pub mod gate;
 pub mod ids;
+pub mod slices;
 pub mod spec;
 pub mod time;

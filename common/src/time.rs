@@ -219,6 +219,12 @@ impl Window {
     pub fn contains(self, at: EventTime) -> bool {
         self.from <= at && at < self.to
     }
+
+    /// The least window that holds both.
+    #[must_use]
+    pub fn hull(self, other: Self) -> Self {
+        Self { from: self.from.min(other.from), to: self.to.max(other.to) }
+    }
 }
 
 impl fmt::Display for Window {

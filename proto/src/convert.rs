@@ -4,7 +4,8 @@
 
 use tidegate_common::gate::Gate;
 use tidegate_common::ids::{BackfillId, Epoch, OutputIx, SegmentIx, Sequence, SourceIx, TaskId, Term, Token};
-use tidegate_common::time::{Bounds, EventTime};
+use tidegate_common::slices::Reach;
+use tidegate_common::time::{Bounds, EventTime, Span};
 
 use crate::v1;
 
@@ -48,7 +49,7 @@ pub fn token(token: Option<v1::Token>) -> Result<Token, BadMessage> {
 
 impl From<TaskId> for v1::TaskId {
     fn from(task: TaskId) -> Self {
-        use v1::task_id::{CommitId, Kind, ReadId, Unit};
+        use v1::task_id::{CommitId, JoinId, Kind, ReadId, Unit};
         let kind = match task {
             TaskId::Prepare => Kind::Prepare(Unit {}),
             TaskId::Enumerate(source) => Kind::Enumerate(source.get()),
@@ -58,6 +59,8 @@ impl From<TaskId> for v1::TaskId {
             TaskId::Commit(output, sequence) => {
                 Kind::Commit(CommitId { output: output.get(), sequence: sequence.get() })
             }
+            TaskId::Join(output, slice) => Kind::Join(JoinId { output: output.get(), slice }),
+            TaskId::Clean => Kind::Clean(Unit {}),
         };
         Self { kind: Some(kind) }
     }
@@ -71,7 +74,23 @@ pub fn task_id(task: Option<v1::TaskId>) -> Result<TaskId, BadMessage> {
         Kind::Enumerate(source) => TaskId::Enumerate(SourceIx::new(source)),
         Kind::Read(read) => TaskId::Read(SourceIx::new(read.source), SegmentIx::new(read.segment), read.at),
         Kind::Commit(commit) => TaskId::Commit(OutputIx::new(commit.output), Sequence::new(commit.sequence)),
+        Kind::Join(join) => TaskId::Join(OutputIx::new(join.output), join.slice),
+        Kind::Clean(_) => TaskId::Clean,
     })
+}
+
+impl v1::JoinInput {
+    /// How far its rows lie from the anchor's that they meet.
+    pub fn reach(&self) -> Reach {
+        Reach { low: Span::from_micros(self.low), high: Span::from_micros(self.high) }
+    }
+}
+
+impl v1::Enumerated {
+    /// Bytes in range, less those that are proven to lie outside the window.
+    pub fn bytes_to_read(&self) -> u64 {
+        self.bytes_in_range.saturating_sub(self.bytes_pruned)
+    }
 }
 
 /// The bounds of a unit; refused when its high lies before its low.
@@ -123,6 +142,8 @@ mod tests {
             TaskId::Enumerate(SourceIx::new(3)),
             TaskId::Read(SourceIx::new(1), SegmentIx::new(2), 7),
             TaskId::Commit(OutputIx::new(1), Sequence::new(9)),
+            TaskId::Join(OutputIx::new(1), 4),
+            TaskId::Clean,
         ] {
             assert_eq!(task_id(Some(task.into())).unwrap(), task);
         }

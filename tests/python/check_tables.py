@@ -6,6 +6,7 @@ input. A check is
   catalog   {"name", "file", "warehouse"} of a SQLite catalog, or {"name", "uri"} of a REST catalog; "properties" for more
   table     namespace.name
   input     Parquet files (globs): what the query is about
+  others    [{"name", "input", "window"}]: other tables that the query reads
   branch    the branch that is read and judged, or null: main
   query     SQL over the table `input`: the rows that the table must hold, each as often; null: no commit may be there
   time      the event-time column of the input and of the table
@@ -184,6 +185,8 @@ def contents(table, files, rows, check, problems) -> None:
     db.execute("SET TimeZone = 'UTC'")
     names = [field.name for field in table.schema().fields]
     read_window(db, "input", check["input"], check)
+    for other in check["others"]:
+        read_window(db, other["name"], other["input"], {**check, "window": other["window"]})
     db.execute(f"CREATE TABLE wanted AS {check['query']}")
     listed = ", ".join(f'"{name}"' for name in names)
     db.register("by_pyiceberg", rows)

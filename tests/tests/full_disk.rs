@@ -19,6 +19,7 @@ fn check(world: &World, id: &str, query: &str) -> Check {
         table: "lake.big".to_owned(),
         branch: None,
         input: vec![world.root().join("big/*.parquet").display().to_string()],
+        others: Vec::new(),
         query: Some(query.to_owned()),
         time: "ts",
         window: None,

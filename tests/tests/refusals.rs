@@ -147,6 +147,7 @@ fn no_commit(world: &World) -> Check {
         table: "lake.events".to_owned(),
         branch: None,
         input: Vec::new(),
+        others: Vec::new(),
         query: None,
         time: "ts",
         window: None,

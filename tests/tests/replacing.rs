@@ -41,6 +41,7 @@ fn check(world: &World, (from, to): (i64, i64)) -> Check {
         catalog: world.catalog(),
         table: "lake.t".to_owned(),
         input: vec![first.clone()],
+        others: Vec::new(),
         query: Some(format!(
             "SELECT key, ts, id, amount FROM read_parquet('{first}') WHERE NOT ({within}) \
              UNION ALL SELECT key, ts, id, amount FROM read_parquet('{second}') WHERE {within}"

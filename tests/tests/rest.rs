@@ -169,6 +169,7 @@ impl Lake {
             table: "ns.t".to_owned(),
             branch: None,
             input: vec![input.display().to_string()],
+            others: Vec::new(),
             query: Some("SELECT * FROM input".to_owned()),
             time: "at",
             window: None,

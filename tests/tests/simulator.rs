@@ -134,6 +134,7 @@ fn bites_within(fence: tidegate_common::fence::Fence) -> u64 {
     match fence {
         Fence::MarkerVerdict | Fence::IntentImmutability | Fence::CompleteWatermark | Fence::GateBetweenUnits => 50,
         Fence::GarbageRule | Fence::SealedThrough | Fence::TermCompare => 50,
+        Fence::SliceReadiness | Fence::NeededObjects => 50,
         Fence::UnknownOutcome | Fence::SelfFencing | Fence::PrefixRule | Fence::CancelFence => 200,
         // It takes a hand-in that arrives after its lease has ended and before anybody else has handed in.
         Fence::TokenCompare => 2_000,

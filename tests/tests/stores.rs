@@ -15,6 +15,7 @@ fn check(world: &World, table: &str, input: String, query: &str, time: &'static 
         table: table.to_owned(),
         branch: None,
         input: vec![input],
+        others: Vec::new(),
         query: Some(query.to_owned()),
         time,
         window: None,

@@ -7,6 +7,7 @@ pub mod failure;
 mod format;
 pub mod kafka;
 pub mod session;
+pub mod shuffle;
 pub mod sink;
 pub mod source;
 pub mod storage;

@@ -8,6 +8,7 @@ use tonic::transport::Channel;
 
 use crate::access::Access;
 use crate::session::{self, SessionConfig, SessionError};
+use crate::shuffle::ShuffleStore;
 use crate::sink::Catalogs;
 use crate::task::budget::Budget;
 use crate::task::kinds::Kinds;
@@ -29,6 +30,8 @@ pub struct WorkerConfig {
     pub catalogs: Arc<Catalogs>,
     /// The catalog of a table whose name has none.
     pub default_catalog: String,
+    /// Where rows wait to be joined; the same for all workers of a coordinator.
+    pub shuffle: ShuffleStore,
     /// All of them, outside tests.
     pub fences: Fences,
 }
@@ -68,6 +71,7 @@ pub async fn run(
         slots,
         fences: config.fences.clone(),
         shelf: Shelf::new(reach),
+        shuffle: config.shuffle,
     };
     let session = SessionConfig {
         worker: config.name,

@@ -36,6 +36,10 @@ pub(crate) struct Worker {
     /// Its memory budget [env: TIDEGATE_WORKER_MEMORY] [default: 1GiB]
     #[arg(long, value_name = "SIZE")]
     pub(crate) memory: Option<String>,
+    /// Where rows wait to be joined, the same for all workers: a folder, or s3://bucket/prefix [env:
+    /// TIDEGATE_WORKER_SHUFFLE] [default: shuffle in the folder of the state]
+    #[arg(long, value_name = "DIR|URL")]
+    pub(crate) shuffle: Option<String>,
     /// Its name, for people [env: TIDEGATE_WORKER_NAME] [default: the host's name and the process id]
     #[arg(long)]
     pub(crate) name: Option<String>,

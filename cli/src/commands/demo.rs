@@ -1,4 +1,4 @@
-//! `demo`: a year of real flights and weather, replayed under one watermark, in this process.
+//! `demo`: a year of real flights and weather, joined under one watermark, in this process.
 
 use std::path::Path;
 
@@ -11,6 +11,7 @@ use super::run::{failed, invalid, setup};
 use super::{Context, wait};
 use crate::args;
 use crate::exit::{Error, Exit, Outcome};
+use crate::figures::bytes;
 use crate::output::{self, Format};
 use crate::{demo_data, in_process};
 
@@ -28,7 +29,7 @@ pub(super) async fn demo(args: args::Demo, context: &Context) -> Outcome {
     context.config.use_folder(&folder);
     context.config.worker_slots.value = WORKERS;
     context.say(&format!(
-        "two sources of 2013, a year each: {} and {}",
+        "every flight of 2013 with the weather at its origin: {} and {}",
         shown(&folder, "flights"),
         shown(&folder, "weather")
     ));
@@ -50,8 +51,12 @@ fn shown(folder: &Path, name: &str) -> String {
 
 async fn backfill(folder: &Path, aligned: bool, context: &Context) -> Result<v1::Backfill, Error> {
     let spec = spec(folder, aligned).map_err(|errors| invalid("the demo", errors))?;
-    let setup = setup(WORKERS, folder.join("state"), &args::Apply::silent(), context);
-    let text = if aligned { "replaying both, aligned within ten days" } else { "the same again, with alignment off" };
+    let setup = setup(WORKERS, folder.join("state"), &args::Apply::silent(), context)?;
+    let text = if aligned {
+        "replaying and joining both, aligned within ten days"
+    } else {
+        "the same again, with alignment off"
+    };
     let mut progress = context.progress(text);
     let ended = in_process::run(&spec, setup, |state| progress.update(state)).await;
     progress.end();
@@ -60,8 +65,8 @@ async fn backfill(folder: &Path, aligned: bool, context: &Context) -> Result<v1:
 
 /// The example's spec; without alignment it goes under another name and to other tables.
 fn spec(folder: &Path, aligned: bool) -> Result<Resolved, SpecErrors> {
-    let text = include_str!("../../../examples/flights/aligned.yaml");
-    let mut document = Document::read(text, "aligned.yaml", &|_| None)?;
+    let text = include_str!("../../../examples/flights/joined.yaml");
+    let mut document = Document::read(text, "joined.yaml", &|_| None)?;
     if !aligned {
         document.spec.name.push_str("-unaligned");
         document.spec.alignment = None;
@@ -73,7 +78,8 @@ fn spec(folder: &Path, aligned: bool) -> Result<Resolved, SpecErrors> {
     document.resolve(clock::processing_time_micros())
 }
 
-/// The two runs side by side: how far ahead of the watermark each source was read, at most.
+/// The two runs side by side: how far ahead of the watermark each source was read, and how much waited to be joined, at
+/// most.
 fn comparison(aligned: &v1::Backfill, free: &v1::Backfill) -> String {
     let bound = aligned.promised_skew.map_or_else(String::new, |bound| Span::from_micros(bound).to_string());
     let mut text = format!("{:<12}{:>24}{:>24}\n", "read ahead", format!("aligned, at most {bound}"), "alignment off");
@@ -81,6 +87,10 @@ fn comparison(aligned: &v1::Backfill, free: &v1::Backfill) -> String {
         let skew = |source: &v1::SourceState| Span::from_micros(source.max_skew).to_string();
         text.push_str(&format!("{:<12}{:>24}{:>24}\n", aligned.name, skew(aligned), skew(free)));
     }
+    let waited = |run: &v1::Backfill| {
+        bytes(run.outputs.iter().filter_map(|output| Some(output.join.as_ref()?.peak_bytes)).sum::<u64>())
+    };
+    text.push_str(&format!("{:<12}{:>24}{:>24}\n", "to be joined", waited(aligned), waited(free)));
     text
 }
 
@@ -88,8 +98,8 @@ fn what_next(folder: &Path) -> String {
     let folder = folder.display();
     format!(
         "The tables are Iceberg's: {folder}/catalog.db, a SQLite catalog, names them, and PyIceberg reads them:\n\
-         \x20 SqlCatalog(\"default\", uri=\"sqlite:///{folder}/catalog.db\").load_table(\"air.flights\").scan().to_pandas()\n\
-         Next: run the demo again (it has nothing to do), or change {folder}/aligned.yaml and\n\
-         \x20 tidegate run {folder}/aligned.yaml --local\n"
+         \x20 SqlCatalog(\"default\", uri=\"sqlite:///{folder}/catalog.db\").load_table(\"air.flights_weather\").scan().to_pandas()\n\
+         Next: run the demo again (it has nothing to do), or change {folder}/joined.yaml and\n\
+         \x20 tidegate run {folder}/joined.yaml --local\n"
     )
 }

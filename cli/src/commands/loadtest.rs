@@ -33,7 +33,7 @@ pub(super) async fn loadtest(args: args::Loadtest, context: &Context) -> Outcome
         folder.display()
     ));
     let apply = args::Apply::silent();
-    in_this_process(&resolved, setup(args.workers, folder.join("state"), &apply, &context), &context).await
+    in_this_process(&resolved, setup(args.workers, folder.join("state"), &apply, &context)?, &context).await
 }
 
 fn impossible(errors: tidegate_common::spec::SpecErrors) -> Error {

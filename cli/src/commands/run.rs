@@ -27,7 +27,7 @@ pub(super) async fn run(args: args::Run, context: &Context) -> Outcome {
         let told = Error::usage("--publish: no output of this spec is staged");
         return Err(told.hint("without --publish it commits as it goes; `publish: staged` in an output stages it"));
     }
-    let mut setup = setup(args.workers, context.config.state.value.clone(), &args.apply, context);
+    let mut setup = setup(args.workers, context.config.state.value.clone(), &args.apply, context)?;
     setup.expected = expected;
     setup.then = match (args.publish, args.discard) {
         (_, true) => Then::Discard,
@@ -47,8 +47,11 @@ pub(super) async fn run(args: args::Run, context: &Context) -> Outcome {
 }
 
 /// Workers of this process: what the user may reach, they may reach.
-pub(super) fn setup(workers: u32, state: PathBuf, args: &args::Apply, context: &Context) -> Setup {
-    let one = worker_config(&context.config, String::new(), Access::local());
+///
+/// # Errors
+/// The configuration names no place for what waits to be joined.
+pub(super) fn setup(workers: u32, state: PathBuf, args: &args::Apply, context: &Context) -> Result<Setup, Error> {
+    let one = worker_config(&context.config, String::new(), Access::local())?;
     // The configured slots are those of this machine; they are shared out, at least one each.
     let slots = (one.slots / workers.max(1) as usize).max(1);
     let memory_bytes = one.memory_bytes / u64::from(workers.max(1));
@@ -56,14 +59,14 @@ pub(super) fn setup(workers: u32, state: PathBuf, args: &args::Apply, context: &
         let name = format!("local-{}-{number}", std::process::id());
         tidegate_worker::worker::WorkerConfig { name, slots, memory_bytes, ..one.clone() }
     };
-    Setup {
+    Ok(Setup {
         state,
         workers: (1..=workers).map(named).collect(),
         reason: args.reason.clone(),
         allow_existing: args.allow_existing,
         expected: None,
         then: Then::Leave,
-    }
+    })
 }
 
 /// Runs a backfill in this process with progress, and prints its report.

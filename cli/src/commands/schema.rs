@@ -94,7 +94,7 @@ mod tests {
         };
         let backfill = Backfill::of(&crate::sample::partial());
         let printed = serde_json::to_value(output::Document::new("Backfill", &backfill)).unwrap();
-        let list = List { items: vec![backfill] };
+        let list = List { items: vec![backfill, Backfill::of(&crate::sample::joining())] };
         let listed = serde_json::to_value(output::Document::new("BackfillList", &list)).unwrap();
         for (kind, document) in [("Backfill", printed), ("BackfillList", listed)] {
             let mut found = Vec::new();

@@ -157,5 +157,7 @@ mod tests {
         insta::assert_snapshot!("partial_json", text(&sample::partial(), Format::Json));
         insta::assert_snapshot!("failed_yaml", text(&sample::failed(), Format::Yaml));
         assert_eq!(text(&sample::running(), Format::Jsonl).lines().count(), 1);
+        let join = view::Backfill::of(&sample::joining()).outputs.remove(0).join;
+        insta::assert_snapshot!("join_json", Document::new("Join", &join).text(Format::Json).unwrap());
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tidegate_common::fence::Fences;
 use tidegate_worker::access::Access;
+use tidegate_worker::shuffle::ShuffleStore;
 use tidegate_worker::sink::{CatalogConfig, Catalogs};
 use tidegate_worker::worker::{self, WorkerConfig, WorkerError};
 
@@ -30,12 +31,13 @@ pub(super) async fn worker(context: &Context) -> Outcome {
     if config.allow_paths.value.is_empty() {
         context.say("warning: no folder is allowed: specs reach no local file here until --allow-path or allow.paths");
     }
+    let working = worker_config(config, name, access)?;
     let (drain, drained) = tokio::sync::oneshot::channel::<()>();
     let shutdown = async move {
         // a sender that is dropped says the same
         let _ = drained.await;
     };
-    let mut working = std::pin::pin!(worker::run(worker_config(config, name, access), channel, shutdown));
+    let mut working = std::pin::pin!(worker::run(working, channel, shutdown));
     tokio::select! {
         ended = &mut working => return ended.map(|()| Exit::Done).map_err(failed),
         _ = stop.asked() => {}
@@ -49,16 +51,22 @@ pub(super) async fn worker(context: &Context) -> Outcome {
 }
 
 /// The configuration of a worker that may reach what `access` says.
-pub(crate) fn worker_config(config: &Config, name: String, access: Access) -> WorkerConfig {
-    WorkerConfig {
+///
+/// # Errors
+/// The shuffle store is none.
+pub(crate) fn worker_config(config: &Config, name: String, access: Access) -> Result<WorkerConfig, Error> {
+    let shuffle = ShuffleStore::open(&config.worker_shuffle.value);
+    let no_store = |bad| Error::usage("`worker.shuffle` names no place where rows can wait").because(bad);
+    Ok(WorkerConfig {
         name,
         slots: usize::try_from(config.worker_slots.value).unwrap_or(usize::MAX),
         memory_bytes: config.worker_memory.value,
         access,
         catalogs: Arc::new(Catalogs::new(catalogs(config))),
         default_catalog: DEFAULT_CATALOG.to_owned(),
+        shuffle: shuffle.map_err(no_store)?,
         fences: Fences::from_env(),
-    }
+    })
 }
 
 /// The catalogs of the configuration, by name.

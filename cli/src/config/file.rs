@@ -47,6 +47,9 @@ pub(crate) struct WorkerSection {
     pub slots: Option<u32>,
     /// Its memory budget: `512MiB`, `4GiB`. Default 1GiB.
     pub memory: Option<String>,
+    /// Where rows wait to be joined, the same for all workers: a folder that they share, or `s3://bucket/prefix`. Default
+    /// `shuffle` in the folder of the state.
+    pub shuffle: Option<String>,
 }
 
 /// What a spec may reach on a worker.
@@ -75,6 +78,9 @@ impl ConfigFile {
         let place = |path: &mut PathBuf| *path = folder.join(&path);
         self.state.as_mut().map(place);
         self.allow.paths.iter_mut().flatten().for_each(place);
+        for location in self.worker.shuffle.iter_mut().filter(|location| !location.contains("://")) {
+            *location = folder.join(&*location).display().to_string();
+        }
         self.catalogs.values_mut().for_each(|catalog| catalog.below(folder));
         self
     }

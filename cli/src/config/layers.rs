@@ -104,6 +104,7 @@ fn environment(env: &dyn Fn(&str) -> Option<String>) -> Result<ConfigFile, Error
             name: get("worker.name"),
             slots: number("worker.slots", get("worker.slots"))?,
             memory: get("worker.memory"),
+            shuffle: get("worker.shuffle"),
         },
         allow: AllowSection {
             paths: list("allow.paths").map(|paths| paths.into_iter().map(PathBuf::from).collect()),
@@ -161,6 +162,7 @@ impl Layers {
         let state = self.or("state", |file| file.state.clone(), places.folder.join(".tidegate"));
         let listen = self.or("listen", |file| file.listen.clone(), "127.0.0.1:7411".to_owned());
         let memory = self.or("worker.memory", |file| file.worker.memory.clone(), "1GiB".to_owned());
+        let beside = state.value.join("shuffle").display().to_string();
         let slots = self.or("worker.slots", |file| file.worker.slots, processors());
         if slots.value == 0 {
             return Err(senseless("worker.slots", &slots, "a worker has at least one"));
@@ -178,6 +180,7 @@ impl Layers {
             worker_name: self.maybe("worker.name", |file| file.worker.name.clone()),
             worker_slots: slots,
             worker_memory: checked("worker.memory", &memory, |text| parse_bytes(text).map_err(|bad| bad.to_string()))?,
+            worker_shuffle: self.or("worker.shuffle", |file| file.worker.shuffle.clone(), beside),
             allow_paths: self.or("allow.paths", |file| file.allow.paths.clone(), Vec::new()),
             allow_env: self.or("allow.env", |file| file.allow.env.clone(), Vec::new()),
             allow_endpoints: self.or("allow.endpoints", |file| file.allow.endpoints.clone(), Vec::new()),

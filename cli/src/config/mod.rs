@@ -79,6 +79,8 @@ pub(crate) struct Config {
     pub worker_slots: Setting<u32>,
     /// A worker's memory budget in bytes.
     pub worker_memory: Setting<u64>,
+    /// Where rows wait to be joined: a folder or a URL.
+    pub worker_shuffle: Setting<String>,
     /// Folders below which a spec may read and write on a worker.
     pub allow_paths: Setting<Vec<PathBuf>>,
     /// Environment variables that a spec's secrets may name.
@@ -92,9 +94,10 @@ pub(crate) struct Config {
 }
 
 impl Config {
-    /// Puts state, catalog and warehouse into `folder`, whatever was configured.
+    /// Puts state, catalog, warehouse and what waits to be joined into `folder`, whatever was configured.
     pub(crate) fn use_folder(&mut self, folder: &std::path::Path) {
         self.state.value = folder.join("state");
+        self.worker_shuffle.value = folder.join("shuffle").display().to_string();
         let local = SqliteSpec::local(&folder.join("catalog.db"), &folder.join("warehouse"));
         let setting = Setting { value: CatalogSpec::Sqlite(local), origin: Origin::Default };
         self.catalogs = BTreeMap::from([(DEFAULT_CATALOG.to_owned(), setting)]);

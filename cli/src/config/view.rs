@@ -28,6 +28,7 @@ pub(crate) fn entries(config: &Config) -> Vec<Entry> {
         entry("worker.name", &config.worker_name, |name| serde_json::json!(name)),
         entry("worker.slots", &config.worker_slots, |slots| (*slots).into()),
         entry("worker.memory", &config.worker_memory, |bytes| (*bytes).into()),
+        entry("worker.shuffle", &config.worker_shuffle, |location| redacted(location).into()),
         entry("allow.paths", &config.allow_paths, |paths| serde_json::json!(paths)),
         entry("allow.env", &config.allow_env, |names| serde_json::json!(names)),
         entry("allow.endpoints", &config.allow_endpoints, |hosts| serde_json::json!(hosts)),

@@ -333,6 +333,9 @@ pub struct OutputSpec {
     /// commits once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub commit: Option<CommitSpec>,
+    /// How a query over several sources is cut; default: as the plan finds fit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub join: Option<JoinSpec>,
 }
 
 /// What becomes of rows that are there.
@@ -367,6 +370,18 @@ pub struct CommitSpec {
     /// Bytes of data files between two commits: `512MiB`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<String>,
+}
+
+/// How a query over several sources is cut.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct JoinSpec {
+    /// The width of a slice of event time, which is joined at once: `6h`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slice: Option<String>,
+    /// Into how many buckets the rows of a slice are distributed by their keys, 1 to 1024: each is joined by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub buckets: Option<u32>,
 }
 
 fn is_false(value: &bool) -> bool {

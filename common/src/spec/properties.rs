@@ -159,8 +159,9 @@ fn output() -> BoxedStrategy<OutputSpec> {
     let mode = prop_oneof![Just(Mode::Append), Just(Mode::ReplaceWindow)];
     let publish = prop_oneof![Just(Publish::Direct), Just(Publish::Staged)];
     let properties = btree_map("[a-z.]{1,6}", text(), 0..3);
-    (text(), of(text()), vec(text(), 0..3), properties, mode, publish, commit)
-        .prop_map(|(table, sql, partition_by, properties, mode, publish, commit)| OutputSpec {
+    let join = of((of(text()), of(any::<u32>())).prop_map(|(slice, buckets)| JoinSpec { slice, buckets }));
+    (text(), of(text()), vec(text(), 0..3), properties, mode, publish, commit, join)
+        .prop_map(|(table, sql, partition_by, properties, mode, publish, commit, join)| OutputSpec {
             table,
             sql,
             partition_by,
@@ -168,6 +169,7 @@ fn output() -> BoxedStrategy<OutputSpec> {
             mode,
             publish,
             commit,
+            join,
         })
         .boxed()
 }

@@ -3,18 +3,20 @@
 use std::time::Duration;
 
 use super::error::{SpecError, quoted};
-use super::model::{CommitSpec, Mode, OutputSpec, Publish};
+use super::model::{CommitSpec, JoinSpec, Mode, OutputSpec, Publish};
 use super::names::TableName;
 use super::partition::PartitionField;
 use super::quantity::{canonical_bytes, canonical_span, parse_bytes};
 use super::resolve::{Findings, positive_span};
 use super::resolved::ResolvedOutput;
+use crate::time::Span;
 
 pub(super) const COMMIT_EVERY: Duration = Duration::from_secs(60);
 pub(super) const COMMIT_BYTES: u64 = 4 << 30;
 const MAX_SQL: usize = 64 << 10;
 const MAX_FIELDS: usize = 16;
 const MAX_PROPERTIES: usize = 256;
+const MAX_BUCKETS: u32 = 1024;
 /// What Tidegate itself writes into a table's properties.
 const RESERVED: &str = "tidegate.";
 
@@ -31,7 +33,8 @@ pub(super) fn output(
     let partition_by = findings.within("partition_by", |findings| fields(&mut spec.partition_by, findings));
     findings.within("properties", |findings| properties(spec, findings));
     let commit = findings.within("commit", |findings| commit(&mut spec.commit, findings));
-    let (table, (commit_every, commit_bytes)) = (table?, commit?);
+    let join = findings.within("join", |findings| join(&mut spec.join, findings));
+    let (table, (commit_every, commit_bytes), (slice, buckets)) = (table?, commit?, join?);
     spec.table = table.to_string();
     Some(ResolvedOutput {
         name: name.to_owned(),
@@ -44,6 +47,8 @@ pub(super) fn output(
         commit_every,
         commit_bytes,
         dead_letters: None,
+        slice,
+        buckets,
     })
 }
 
@@ -135,6 +140,21 @@ fn commit(spec: &mut Option<CommitSpec>, findings: &mut Findings) -> Option<(Dur
     }
     let every = every.map_or(COMMIT_EVERY, |span| Duration::from_micros(span.as_micros().unsigned_abs()));
     Some((every, bytes.unwrap_or(COMMIT_BYTES)))
+}
+
+fn join(spec: &mut Option<JoinSpec>, findings: &mut Findings) -> Option<(Option<Span>, Option<u32>)> {
+    let Some(given) = spec else { return Some((None, None)) };
+    let slice = findings.keep("slice", given.slice.as_deref().map(positive_span).transpose())?;
+    let buckets = given.buckets;
+    if buckets.is_some_and(|buckets| !(1..=MAX_BUCKETS).contains(&buckets)) {
+        findings.add("buckets", SpecError::new(format!("rows are distributed into 1 to {MAX_BUCKETS} buckets")));
+        return None;
+    }
+    *given = JoinSpec { slice: slice.map(canonical_span), buckets };
+    if *given == JoinSpec::default() {
+        *spec = None;
+    }
+    Some((slice, buckets))
 }
 
 fn positive_bytes(text: &str) -> Result<u64, SpecError> {

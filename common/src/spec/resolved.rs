@@ -252,4 +252,8 @@ pub struct ResolvedOutput {
     pub commit_bytes: u64,
     /// Whose dead letters it keeps, where that is what it is for: it then has no query.
     pub dead_letters: Option<DeadLetters>,
+    /// Where it joins, the width of a slice, above zero; `None` where the plan chooses it.
+    pub slice: Option<Span>,
+    /// Where it joins, how many buckets a slice has, 1 to 1024; `None` where the plan chooses that.
+    pub buckets: Option<u32>,
 }

@@ -9,11 +9,11 @@ use tidegate_common::ids::{BackfillId, OutputIx, Sequence, SessionId, SourceIx, 
 use tidegate_common::time::EventTime;
 use tidegate_proto::v1::{self, assign::Work, from_coordinator::Kind};
 
-use super::Core;
 use super::action::Out;
 use super::backfill::Backfill;
-use super::grants::{Grant, is_read};
+use super::grants::{Grant, is_read, takes_slot};
 use super::plan::Place;
+use super::{Core, joining};
 
 impl Core {
     /// Grants a task to a session; the caller says what the worker is told.
@@ -27,10 +27,9 @@ impl Core {
             let next = plan.progress(place).unwrap_or_default().next;
             let low = plan.payload(place).and_then(|task| task.units.get(next as usize)).map(|unit| unit.low);
             plan.set_cursor(place, low.map_or(EventTime::MIN, EventTime::from_micros));
-            held_by.reading += 1;
-        } else {
-            held_by.odd_jobs += 1;
         }
+        held_by.slotted += u32::from(takes_slot(task));
+        held_by.odd_jobs += u32::from(!takes_slot(task));
         let prepared = backfill.prepared.is_some();
         if held_by.knows.insert(id.clone(), prepared) != Some(prepared) {
             out.send(session, Kind::Backfill(info(backfill)));
@@ -54,10 +53,15 @@ impl Core {
         if let Some((plan, place)) = backfill.read_task(task) {
             plan.release(place, backing_off);
         }
+        if let TaskId::Join(output, first) = task
+            && let Some(join) = backfill.outputs.get_mut(output.get() as usize).and_then(|output| output.join.as_mut())
+        {
+            join.released(first);
+        }
         if let Some(session) = self.sessions.get_mut(&grant.session()) {
             session.grants.remove(&(id.clone(), task));
-            session.reading -= u32::from(is_read(task));
-            session.odd_jobs -= u32::from(!is_read(task));
+            session.slotted -= u32::from(takes_slot(task));
+            session.odd_jobs -= u32::from(!takes_slot(task));
             session.paused -= u32::from(grant.paused_at.is_some());
         }
         self.rank(grant.session());
@@ -73,17 +77,23 @@ impl Core {
         let due: Vec<TaskId> = odd_jobs(backfill).into_iter().filter(idle).collect();
         for task in due {
             let Some((_, session)) = self.handy.first().copied() else { return };
-            let slots = self.sessions.values().fold(0, |slots: u32, session| slots.saturating_add(session.slots));
-            let work = self.backfills.get(id).and_then(|backfill| odd_work(backfill, task, slots));
+            let slots = self.slots();
+            let work = self.backfills.get_mut(id).and_then(|backfill| odd_work(backfill, task, slots));
             let Some(work) = work else { continue };
             let Some(token) = self.grant(id, task, session, out) else { continue };
             out.send(session, assign(id, task, token, work));
         }
     }
 
-    /// Hands out reads while there are free slots and units that may begin; then lets a paused reader yield where the
-    /// task that holds a watermark found no slot.
-    pub(super) fn assign_reads(&mut self, out: &mut Out) {
+    /// How many slots all workers have.
+    pub(super) fn slots(&self) -> u32 {
+        self.sessions.values().fold(0, |slots, session| slots.saturating_add(session.slots))
+    }
+
+    /// Hands out joins and reads while there are free slots, slices that are ready and units that may begin; then lets a
+    /// reader yield where a join, or the task that holds a watermark, found no slot.
+    pub(super) fn assign_slots(&mut self, out: &mut Out) {
+        self.assign_joins(out);
         while let Some((_, session)) = self.free.last().copied() {
             let Some((id, task)) = self.pick() else { break };
             let Some(token) = self.grant(&id, task, session, out) else { break };
@@ -114,11 +124,14 @@ impl Core {
         let Some(backfill) = self.backfills.get(id).filter(|backfill| may_read(backfill)) else { return };
         let watermark = backfill.gate().watermark;
         let starved = backfill.sources.iter().any(|source| source.plan.holder(watermark).is_some());
-        if !starved || self.active.iter().any(|id| self.backfills.get(id).is_some_and(is_yielding)) {
+        let waits = self.joins_wait(backfill);
+        if !(starved || waits) || self.active.iter().any(|id| self.backfills.get(id).is_some_and(is_yielding)) {
             return;
         }
-        let own = backfill.paused.last().map(|(at, task)| (id.clone(), *at, *task));
-        let victim = own.or_else(|| {
+        let own = backfill.paused.last().map(|(at, task)| (*at, *task));
+        // A join would wait until a reader is done: the one furthest ahead makes room.
+        let own = own.or_else(|| if waits { furthest_ahead(backfill) } else { None });
+        let victim = own.map(|(at, task)| (id.clone(), at, task)).or_else(|| {
             let others = self.active.iter().filter_map(|other| self.backfills.get(other));
             others.filter_map(|other| other.paused.last().map(|(at, task)| (other.id.clone(), *at, *task))).next()
         });
@@ -126,13 +139,14 @@ impl Core {
         let Some(backfill) = self.backfills.get_mut(&id) else { return };
         let Some(grant) = backfill.grants.get_mut(task) else { return };
         grant.yielding = true;
-        grant.paused_at = None;
+        let paused = grant.paused_at.take().is_some();
         backfill.paused.remove(&(at, task));
         let (session, token) = (grant.session(), grant.token());
         if let Some(session) = self.sessions.get_mut(&session) {
-            session.paused -= 1;
+            session.paused -= u32::from(paused);
         }
-        out.send(session, yield_now(&id, task, token, "the task that holds the watermark has no slot"));
+        let reason = if starved { "the task that holds the watermark has no slot" } else { "a join has no slot" };
+        out.send(session, yield_now(&id, task, token, reason));
     }
 
     /// Asks every reader of a backfill to hand in and give the rest back.
@@ -158,8 +172,23 @@ impl Core {
     }
 }
 
-fn may_read(backfill: &Backfill) -> bool {
+/// Whether reads and joins may be granted.
+pub(super) fn may_run(backfill: &Backfill) -> bool {
     backfill.phase == v1::Phase::Running && backfill.wish == v1::Wish::Run && !backfill.grace && backfill.is_settled()
+}
+
+fn may_read(backfill: &Backfill) -> bool {
+    may_run(backfill) && backfill.is_cut()
+}
+
+/// The running read whose cursor is highest.
+fn furthest_ahead(backfill: &Backfill) -> Option<(EventTime, TaskId)> {
+    let reads = backfill.grants.iter().filter_map(|(task, _)| {
+        let TaskId::Read(source, segment, at) = task else { return None };
+        let plan = &backfill.sources.get(source.get() as usize)?.plan;
+        Some((plan.cursor((segment, at))?, task))
+    });
+    reads.max()
 }
 
 fn is_yielding(backfill: &Backfill) -> bool {
@@ -198,23 +227,22 @@ fn odd_jobs(backfill: &Backfill) -> Vec<TaskId> {
         let sources = (0u32..).zip(&backfill.sources).filter(|(_, source)| source.plan.found().is_none());
         jobs.extend(sources.map(|(ix, _)| TaskId::Enumerate(SourceIx::new(ix))));
     }
+    jobs.extend(joining::litter(backfill).map(|_| TaskId::Clean));
     jobs
 }
 
-fn odd_work(backfill: &Backfill, task: TaskId, slots: u32) -> Option<Work> {
+fn odd_work(backfill: &mut Backfill, task: TaskId, slots: u32) -> Option<Work> {
     Some(match task {
         TaskId::Prepare => {
             // What was prepared once is what the backfill rests on, whatever was planned before.
             let expected = backfill.expected.as_ref().filter(|_| backfill.prepared.is_none());
-            let states =
-                expected.into_iter().flat_map(|expected| &expected.sources).filter_map(|source| source.state.clone());
-            let ranges = states.filter(|state| state.kafka.is_some()).collect();
+            let ranges = ranges(expected);
             let expected = expected.map(|expected| expected.outputs.clone()).unwrap_or_default();
             Work::Prepare(v1::PrepareWork { expected, ranges })
         }
         TaskId::Enumerate(source) => {
-            let expected = backfill.expected_of(source).cloned();
-            Work::Enumerate(v1::EnumerateWork { source: source.get(), expected, slots })
+            let (expected, ranges) = (backfill.expected_of(source).cloned(), ranges(backfill.expected.as_ref()));
+            Work::Enumerate(v1::EnumerateWork { source: source.get(), expected, slots, ranges })
         }
         TaskId::Commit(output, sequence) => {
             let output = backfill.outputs.get(output.get() as usize)?;
@@ -222,19 +250,32 @@ fn odd_work(backfill: &Backfill, task: TaskId, slots: u32) -> Option<Work> {
             let cancel = output.doomed.map_or(0, Term::get);
             Work::Commit(v1::CommitWork { intent: Some(intent.clone()), cancel })
         }
-        TaskId::Read(..) => return None,
+        TaskId::Clean => {
+            let work = joining::litter(backfill)?;
+            backfill.cleaning.clone_from(&work.paths);
+            Work::Clean(work)
+        }
+        TaskId::Read(..) | TaskId::Join(..) => return None,
     })
+}
+
+/// The ranges of topics that a saved plan pinned.
+fn ranges(expected: Option<&v1::ExpectedPlan>) -> Vec<v1::SourcePin> {
+    let states = expected.into_iter().flat_map(|expected| &expected.sources).filter_map(|source| source.state.clone());
+    states.filter(|state| state.kafka.is_some()).collect()
 }
 
 fn read_work(backfill: &mut Backfill, task: TaskId) -> Option<Work> {
     let gate = backfill.gate_message();
+    let joins = (0u32..).zip(&backfill.outputs).filter_map(|(ix, output)| output.join.as_ref()?.shape(ix));
+    let shapes = joins.collect();
     let (plan, place) = backfill.read_task(task)?;
     let payload = plan.payload(place)?;
     let next_unit = plan.progress(place)?.next;
-    Some(Work::Read(v1::ReadWork { task: Some((**payload).clone()), next_unit, gate: Some(gate) }))
+    Some(Work::Read(v1::ReadWork { task: Some((**payload).clone()), next_unit, gate: Some(gate), shapes }))
 }
 
-fn assign(id: &BackfillId, task: TaskId, token: Token, work: Work) -> Kind {
+pub(super) fn assign(id: &BackfillId, task: TaskId, token: Token, work: Work) -> Kind {
     Kind::Assign(v1::Assign {
         backfill: id.to_string(),
         task: Some(task.into()),

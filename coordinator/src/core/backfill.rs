@@ -13,6 +13,7 @@ use tidegate_proto::v1::{self, record};
 
 use super::event::HeldTask;
 use super::grants::Grants;
+use super::join::Join;
 use super::ledger::SourceAccount;
 use super::output::Output;
 use super::plan::{Place, SourcePlan};
@@ -51,6 +52,10 @@ pub struct CoreOutput {
     pub replaces: bool,
     /// How many dead letters of its source are expected, where it is the table that keeps them.
     pub dead_letters: Option<DeadLetterLimit>,
+    /// Where it joins, the width of a slice; `None` where it is to be chosen.
+    pub slice: Option<Span>,
+    /// Where it joins, into how many buckets rows are distributed; `None` where that is to be chosen.
+    pub buckets: Option<u32>,
 }
 
 impl CoreOutput {
@@ -114,6 +119,10 @@ pub struct Backfill {
     pub(super) led: bool,
     /// Tasks that workers say they hold, whose segments are not loaded yet.
     pub(super) claims: Vec<(SessionId, HeldTask)>,
+    /// What of the shuffle store is being removed; everything where nothing is named.
+    pub(super) cleaning: Vec<String>,
+    /// Whether nothing of it is left there, or it was tried often enough.
+    pub(super) cleaned: bool,
 }
 
 impl Backfill {
@@ -149,6 +158,8 @@ impl Backfill {
             grace: false,
             led: false,
             claims: Vec::new(),
+            cleaning: Vec::new(),
+            cleaned: false,
         }
     }
 
@@ -209,6 +220,22 @@ impl Backfill {
         self.has_open_intent() || self.outputs.iter().any(|output| output.branched)
     }
 
+    /// Whether there may be something of it in the shuffle store.
+    pub(super) fn is_littered(&self) -> bool {
+        !self.cleaned && self.outputs.iter().any(|output| output.join.is_some())
+    }
+
+    /// Whether it ended with something in the shuffle store that only a cancel removes.
+    pub(super) fn may_hold_rows(&self) -> bool {
+        matches!(self.phase, v1::Phase::Failed | v1::Phase::Partial)
+            && self.outputs.iter().filter_map(|output| output.join.as_ref()).any(Join::has_shuffled)
+    }
+
+    /// Whether rows that it still has to join were removed when it was cancelled.
+    pub(super) fn is_forsaken(&self) -> bool {
+        self.outputs.iter().filter_map(|output| output.join.as_ref()).any(Join::is_forsaken)
+    }
+
     /// Whether anything was accepted or sealed: from then on it holds to what was pinned.
     pub(super) fn is_begun(&self) -> bool {
         self.log != LogPosition::default() || self.outputs.iter().any(|output| output.sequence != Sequence::default())
@@ -239,19 +266,36 @@ impl Backfill {
 
     /// The lowest event time of an output's source that is not accepted; `None` while that is not known.
     pub(super) fn complete_watermark(&self, output: &Output) -> Option<EventTime> {
+        if let Some(join) = &output.join {
+            return Some(join.complete(self.spec.window));
+        }
         let source = self.sources.get(output.source?.get() as usize)?;
         source.plan.found()?;
         source.plan.complete_watermark()
     }
 
-    /// Whether all that can be read is read.
-    pub(super) fn is_read(&self) -> bool {
-        self.phase == v1::Phase::Running && self.sources.iter().all(|source| source.plan.is_read())
+    /// Whether all that can be read is read, and all that can be joined is joined.
+    pub(super) fn is_processed(&self) -> bool {
+        // Which slices are ready is not known before what was begun is loaded again.
+        let is_idle = |join: &Join| self.is_settled() && join.is_idle(self.ready_slices(join));
+        let idle = |output: &Output| output.join.as_ref().is_none_or(is_idle);
+        let read = self.phase == v1::Phase::Running && self.sources.iter().all(|source| source.plan.is_read());
+        read && self.outputs.iter().all(idle)
     }
 
-    /// Whether all is read, and nothing is set aside.
+    /// How many slices of `join`, from the first on, are ready.
+    pub(super) fn ready_slices(&self, join: &Join) -> u32 {
+        join.ready(|source| self.sources.get(source.get() as usize)?.plan.complete_watermark())
+    }
+
+    /// Whether how every output that joins is cut is chosen: nothing is read before.
+    pub(super) fn is_cut(&self) -> bool {
+        self.outputs.iter().filter_map(|output| output.join.as_ref()).all(|join| join.slices().is_some())
+    }
+
+    /// Whether all is read and joined, and nothing is set aside.
     pub(super) fn is_whole(&self) -> bool {
-        self.is_read() && self.parked.is_empty()
+        self.is_processed() && self.parked.is_empty()
     }
 
     /// Whether every output has, with its proof, all that can be committed before it is published.
@@ -261,7 +305,7 @@ impl Backfill {
             true => output.replaced || !whole,
             false => output.unsealed.files == 0 && (output.replaced || !spec.replaces || !whole),
         };
-        self.is_read() && !self.has_open_intent() && self.outputs.iter().zip(&self.spec.outputs).all(done)
+        self.is_processed() && !self.has_open_intent() && self.outputs.iter().zip(&self.spec.outputs).all(done)
     }
 
     /// Whether everything that was begun before a restart is loaded again.
@@ -299,8 +343,17 @@ impl Backfill {
             wrong.extend(pin);
         }
         for (output, spec) in self.outputs.iter().zip(&self.spec.outputs) {
-            if let Some(source) = output.source.and_then(|at| self.sources.get(at.get() as usize)) {
-                let staged = spec.staged && !output.published;
+            let staged = spec.staged && !output.published;
+            if let Some(join) = &output.join {
+                for input in &join.inputs {
+                    let at = input.source.get() as usize;
+                    let (Some(source), Some(name)) = (self.sources.get(at), self.spec.sources.get(at)) else {
+                        continue;
+                    };
+                    wrong.extend(input.account.imbalances(&spec.name, name, &source.account));
+                }
+                wrong.extend(output.account.join_imbalances(&spec.name, join.anchors, staged));
+            } else if let Some(source) = output.source.and_then(|at| self.sources.get(at.get() as usize)) {
                 wrong.extend(output.account.imbalances(&spec.name, &source.account, staged));
                 wrong.extend(spec.dead_letters.and_then(|_| output.account.unkept(&spec.name, &source.account)));
             }

@@ -83,7 +83,7 @@ impl Core {
         if spec.is_held() || output.unsealed.files == 0 {
             return false;
         }
-        let all = backfill.is_read() || (backfill.wish == v1::Wish::Pause && backfill.grants.reads() == 0);
+        let all = backfill.is_processed() || (backfill.wish == v1::Wish::Pause && backfill.grants.reads() == 0);
         let waited = output.unsealed_since.map(|since| now.since(since)).unwrap_or_default();
         all || waited >= spec.commit_every || output.unsealed.bytes >= spec.commit_bytes
     }
@@ -183,6 +183,10 @@ impl Core {
             (TaskId::Enumerate(_), done::Result::Enumerated(found)) => self.enumerated(lease, found, out),
             (TaskId::Commit(output, sequence), done::Result::Commit(result)) => {
                 self.commit_ended(lease, output, sequence, result, out);
+            }
+            (TaskId::Clean, done::Result::Cleaned(_)) if self.is_live(lease) => {
+                self.end_grant(&lease.id, lease.task, false);
+                self.cleaned(&lease.id, out);
             }
             _ => {}
         }

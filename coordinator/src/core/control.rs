@@ -9,6 +9,10 @@ use super::event::{LeaseRef, RequestId, Submission};
 use super::output::Output;
 use super::{Core, Wake};
 
+/// Why what was cancelled while rows waited to be joined does not go on.
+const FORSAKEN: &str =
+    "was cancelled, and the rows that waited to be joined were removed then: apply it anew under another name";
+
 impl Core {
     pub(super) fn submit(&mut self, request: RequestId, submission: Submission, out: &mut Out) {
         let id = submission.id.clone();
@@ -17,6 +21,9 @@ impl Core {
             Some(backfill) if backfill.phase == v1::Phase::Succeeded => Ok(v1::Applied::NothingToDo),
             Some(backfill) => match other_inputs(backfill, submission.expected.as_deref()) {
                 Some(why) => Err(Refusal::NotNow { id, why }),
+                None if backfill.is_over() && backfill.is_forsaken() => {
+                    Err(Refusal::NotNow { id, why: FORSAKEN.to_owned() })
+                }
                 None if backfill.is_over() => {
                     let Submission { reason, allow_existing, expected, .. } = submission;
                     let expected = expected.map(|expected| *expected);
@@ -227,7 +234,7 @@ impl Core {
             return;
         }
         if backfill.wish == v1::Wish::Cancel {
-            if !backfill.has_remains() {
+            if !backfill.has_remains() && !backfill.is_littered() {
                 self.end(id, v1::Phase::Cancelled, None, out);
             }
             return;
@@ -239,6 +246,8 @@ impl Core {
             return self.end(id, v1::Phase::Partial, None, out);
         }
         match backfill.imbalances() {
+            // Nothing needs the shuffle store any more: it goes before anybody hears of the end.
+            wrong if wrong.is_empty() && backfill.is_littered() => {}
             wrong if wrong.is_empty() && backfill.is_unpublished() => {
                 let staged = record::PhaseChanged { phase: v1::Phase::Staged.into(), evidence: None };
                 self.record(id, record::Kind::Phase(staged), out);
@@ -267,8 +276,11 @@ fn refusal(backfill: &Backfill, change: v1::Change) -> Option<&'static str> {
             "is staged: nothing of it runs, it waits for `publish` or `cancel`"
         }
         Change::Pause | Change::Cancel if publishing => "is being published: every output is driven to its end",
-        Change::Cancel if over && !backfill.has_remains() => "has ended: there is nothing to cancel",
+        Change::Cancel if over && !backfill.has_remains() && !backfill.may_hold_rows() => {
+            "has ended: there is nothing to cancel"
+        }
         Change::Retry if cancelling => "is being cancelled: it can be retried when that has ended",
+        Change::Retry if backfill.is_forsaken() => FORSAKEN,
         Change::Retry if backfill.phase == Phase::Succeeded => "has succeeded",
         Change::Retry if !over && backfill.parked.is_empty() => "runs, and nothing in it is parked",
         Change::Publish if !has_staged => "has no staged output: it commits as it goes",

@@ -2,11 +2,13 @@
 //!
 //! A restarted coordinator folds the same records and has the same state.
 
-use tidegate_common::ids::{SourceIx, TaskId, Term};
+use tidegate_common::ids::{OutputIx, SourceIx, TaskId, Term};
 use tidegate_proto::convert;
 use tidegate_proto::v1::{self, record};
 
 use super::backfill::{Backfill, Source};
+use super::join::Join;
+use super::output::Output;
 
 impl Backfill {
     /// Folds one journalled record into the state.
@@ -24,6 +26,11 @@ impl Backfill {
             Some(Kind::Prepared(prepared)) => self.apply_prepared(prepared),
             Some(Kind::Planned(planned)) => self.apply_planned(planned),
             Some(Kind::HandIn(accepted)) => self.apply_hand_in(accepted),
+            Some(Kind::Sliced(sliced)) => {
+                let window = self.spec.window;
+                let join = self.outputs.get_mut(sliced.output as usize).and_then(|output| output.join.as_mut());
+                join.into_iter().for_each(|join| join.cut(window, sliced));
+            }
             Some(Kind::Sealed(intent)) => self.apply_sealed(intent),
             Some(Kind::Publishing(publishing)) => self.apply_publishing(publishing),
             Some(Kind::Ended(ended)) => self.apply_ended(ended),
@@ -55,6 +62,11 @@ impl Backfill {
             let reads = found.source.first();
             let at = self.spec.sources.iter().position(|name| Some(name) == reads);
             output.source = at.and_then(|at| u32::try_from(at).ok()).map(SourceIx::new);
+            let source = |name: &String| self.spec.sources.iter().position(|known| known == name);
+            let ix = |name: &String| source(name).and_then(|at| u32::try_from(at).ok()).map(SourceIx::new);
+            let inputs: Vec<_> =
+                found.inputs.iter().filter_map(|input| Some((ix(&input.source)?, input.reach()))).collect();
+            output.join = (!inputs.is_empty()).then(|| Join::new(inputs));
         }
         self.prepared = Some(prepared.clone());
         self.phase = if self.is_found() { v1::Phase::Running } else { v1::Phase::Enumerating };
@@ -72,19 +84,37 @@ impl Backfill {
 
     fn apply_hand_in(&mut self, accepted: &record::HandInAccepted) {
         let (Ok(task), Some(hand_in)) = (convert::task_id(accepted.task), &accepted.hand_in) else { return };
-        let TaskId::Read(source, segment, at) = task else { return };
-        let Some(source) = self.sources.get_mut(source.get() as usize) else { return };
+        if let TaskId::Join(output, first) = task {
+            return self.apply_joined(output, first, hand_in);
+        }
+        let TaskId::Read(ix, segment, at) = task else { return };
+        let Some(source) = self.sources.get_mut(ix.get() as usize) else { return };
         source.account.book(hand_in, accepted.rows_planned);
         let total = accepted.units_in_task;
         source.plan.accept((segment, at), hand_in.end_unit, total, &hand_in.attempt, hand_in.number);
         for part in &hand_in.outputs {
-            if let Some(output) = self.outputs.get_mut(part.output as usize) {
-                output.book(part);
+            match self.outputs.get_mut(part.output as usize) {
+                Some(Output { join: Some(join), .. }) => join.book(ix, part),
+                Some(output) => output.book(part),
+                None => {}
             }
         }
         self.log = self.log.next();
         self.parked.remove(&task);
         self.tries.remove(&task);
+    }
+
+    fn apply_joined(&mut self, ix: OutputIx, first: u32, hand_in: &v1::HandIn) {
+        let Some(output) = self.outputs.get_mut(ix.get() as usize) else { return };
+        hand_in.outputs.iter().for_each(|part| output.book(part));
+        if let Some(join) = &mut output.join {
+            join.joined(first..hand_in.end_unit.max(first));
+        }
+        self.log = self.log.next();
+        for slice in first..hand_in.end_unit {
+            self.parked.remove(&TaskId::Join(ix, slice));
+            self.tries.remove(&TaskId::Join(ix, slice));
+        }
     }
 
     fn apply_sealed(&mut self, intent: &v1::Intent) {
@@ -117,7 +147,9 @@ impl Backfill {
         if wish != v1::Wish::Cancel {
             return;
         }
+        self.cleaned = false;
         self.outputs.iter_mut().for_each(|output| output.doom(self.term));
+        self.outputs.iter_mut().filter_map(|output| output.join.as_mut()).for_each(Join::forsake);
         self.tries.clear();
         if matches!(self.phase, v1::Phase::Staged | v1::Phase::Partial | v1::Phase::Failed) {
             self.phase = v1::Phase::Running;
@@ -127,10 +159,15 @@ impl Backfill {
 
     fn apply_parked(&mut self, parked: &record::Parked) {
         let Ok(task) = convert::task_id(parked.task) else { return };
-        if let Some((plan, place)) = self.read_task(task) {
+        if let TaskId::Join(output, slice) = task {
+            let join = self.outputs.get_mut(output.get() as usize).and_then(|output| output.join.as_mut());
+            join.into_iter().for_each(|join| join.park(slice));
+        } else if let Some((plan, place)) = self.read_task(task) {
             plan.park(place);
-            self.parked.insert(task, parked.evidence.clone().unwrap_or_default());
+        } else {
+            return;
         }
+        self.parked.insert(task, parked.evidence.clone().unwrap_or_default());
     }
 
     fn apply_retried(&mut self, retried: &record::Retried) {
@@ -142,11 +179,15 @@ impl Backfill {
             self.pin_anew();
         }
         for task in std::mem::take(&mut self.parked).into_keys() {
-            if let Some((plan, place)) = self.read_task(task) {
+            if let TaskId::Join(output, slice) = task {
+                let join = self.outputs.get_mut(output.get() as usize).and_then(|output| output.join.as_mut());
+                join.into_iter().for_each(|join| join.unpark(slice));
+            } else if let Some((plan, place)) = self.read_task(task) {
                 plan.unpark(place);
             }
         }
         self.tries.clear();
+        self.cleaned = false;
         self.failure = None;
         self.ended = 0;
         self.wish = v1::Wish::Run;
@@ -155,6 +196,7 @@ impl Backfill {
             self.prepared = None;
             self.repin = false;
             self.sources = self.spec.sources.iter().map(|_| Source::new()).collect();
+            self.outputs.iter_mut().for_each(|output| output.join = None);
         }
         self.phase = if self.prepared.is_none() {
             v1::Phase::Preparing

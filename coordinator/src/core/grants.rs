@@ -130,6 +130,11 @@ pub(super) fn is_read(task: TaskId) -> bool {
     matches!(task, TaskId::Read(..))
 }
 
+/// Whether a worker has so many of these at once as it has slots.
+pub(super) fn takes_slot(task: TaskId) -> bool {
+    matches!(task, TaskId::Read(..) | TaskId::Join(..))
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -6,10 +6,13 @@
 //! | source | in range = read + pruned + gaps; units whose rows only reading tells are in range with what was read |
 //! | output, in | rows read of its source = rows it read |
 //! | output | read = passed + filtered + late + dead letter |
+//! | join, in | of each source an output joins: rows read = rows it read = shuffled + filtered + late + dead letter |
+//! | join | rows of the anchor that were joined = those that were shuffled and lie in the window |
 //! | files | rows in its files = rows passed |
 //! | table | rows committed = rows passed; until they are published, rows staged = rows passed |
 //! | dead letters | of a source = rows passed to the table that keeps them |
 
+use tidegate_common::slices::Reach;
 use tidegate_proto::v1;
 
 /// What was read of a source.
@@ -152,7 +155,6 @@ impl OutputAccount {
 
     /// The edges of this output that do not balance, in words; only sensible once all is committed, or `staged`.
     pub fn imbalances(&self, name: &str, source: &SourceAccount, staged: bool) -> Vec<String> {
-        let (there, how) = if staged { (self.rows_staged, "staged") } else { (self.rows_committed, "committed") };
         let out = self.passed + self.filtered + self.late + self.dead_letter;
         let edges = [
             (source.read == self.read, format!("{} rows read of its source != {} it read", source.read, self.read)),
@@ -163,6 +165,22 @@ impl OutputAccount {
                     self.read, self.passed, self.filtered, self.late, self.dead_letter
                 ),
             ),
+        ];
+        let wrong = edges.into_iter().filter(|(ok, _)| !ok).map(|(_, text)| format!("output {name}: {text}"));
+        wrong.chain(self.unwritten(name, staged)).collect()
+    }
+
+    /// The edges of an output that joins, behind its sources; `anchors` are the rows of its anchor to be joined.
+    pub fn join_imbalances(&self, name: &str, anchors: u64, staged: bool) -> Vec<String> {
+        let joined = (self.read != anchors)
+            .then(|| format!("output {name}: {anchors} rows of its anchor shuffled != {} joined", self.read));
+        joined.into_iter().chain(self.unwritten(name, staged)).collect()
+    }
+
+    /// The edges behind the query that do not balance.
+    fn unwritten(&self, name: &str, staged: bool) -> Vec<String> {
+        let (there, how) = if staged { (self.rows_staged, "staged") } else { (self.rows_committed, "committed") };
+        let edges = [
             (self.file_rows == self.passed, format!("{} rows in files != {} passed", self.file_rows, self.passed)),
             (there == self.passed, format!("{there} rows {how} != {} passed", self.passed)),
         ];
@@ -174,6 +192,71 @@ impl OutputAccount {
         let (dead, kept) = (source.dead_letter, self.passed);
         (dead != kept).then(|| format!("output {name}: {dead} dead letters of its source != {kept} kept"))
     }
+}
+
+/// What became of one source's rows for an output that joins it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct InputAccount {
+    read: u64,
+    /// Rows that wait, or waited, in the shuffle store.
+    shuffled: u64,
+    filtered: u64,
+    late: u64,
+    dead_letter: u64,
+}
+
+impl InputAccount {
+    /// Books the output's part of an accepted hand-in of the source.
+    pub(super) fn book(&mut self, part: &v1::OutputPart) {
+        self.read += part.rows_read;
+        self.shuffled += part.rows_passed;
+        self.filtered += part.rows_filtered;
+        self.late += part.rows_late;
+        self.dead_letter += part.rows_dead_letter;
+    }
+
+    /// The edges that do not balance, of the output and the source of these names.
+    pub(super) fn imbalances(&self, output: &str, source: &str, account: &SourceAccount) -> Vec<String> {
+        let out = self.shuffled + self.filtered + self.late + self.dead_letter;
+        let edges = [
+            (account.read == self.read, format!("{} rows read of {source} != {} it read", account.read, self.read)),
+            (
+                self.read == out,
+                format!(
+                    "{} rows read of {source} != {} shuffled + {} filtered + {} late + {} dead letter",
+                    self.read, self.shuffled, self.filtered, self.late, self.dead_letter
+                ),
+            ),
+        ];
+        edges.into_iter().filter(|(ok, _)| !ok).map(|(_, text)| format!("output {output}: {text}")).collect()
+    }
+
+    /// As operators see it.
+    pub(super) fn state(&self, source: String, reach: Reach) -> v1::JoinInputState {
+        v1::JoinInputState {
+            source,
+            low: reach.low.as_micros(),
+            high: reach.high.as_micros(),
+            rows_read: self.read,
+            rows_shuffled: self.shuffled,
+            rows_filtered: self.filtered,
+            rows_late: self.late,
+            rows_dead_letter: self.dead_letter,
+        }
+    }
+}
+
+/// What is wrong with the hand-in of a join's own sums; `None` when they add up.
+pub(super) fn unsound_join(hand_in: &v1::HandIn, output: u32) -> Option<String> {
+    let [part] = hand_in.outputs.as_slice() else { return Some("a join hands in one output".to_owned()) };
+    let in_files: u64 = part.files.iter().map(|file| file.rows).sum();
+    let same = part.output == output && part.rows_read == hand_in.rows_read;
+    (!same || in_files != part.rows_passed || part.shuffled.is_some()).then(|| {
+        format!(
+            "output {}: {} anchors joined of {}, {} rows passed, {in_files} in files",
+            part.output, part.rows_read, hand_in.rows_read, part.rows_passed
+        )
+    })
 }
 
 /// What is wrong with a hand-in's own sums; `None` when they add up.
@@ -193,7 +276,8 @@ pub(super) fn unsound(hand_in: &v1::HandIn, units: &[v1::UnitOfWork]) -> Option<
     }
     for part in &hand_in.outputs {
         let out = part.rows_passed + part.rows_filtered + part.rows_late + part.rows_dead_letter;
-        let in_files: u64 = part.files.iter().map(|file| file.rows).sum();
+        let shuffled = part.shuffled.as_ref().map_or(0, |object| object.rows);
+        let in_files = part.files.iter().map(|file| file.rows).sum::<u64>() + shuffled;
         if part.rows_read != hand_in.rows_read || out != part.rows_read || in_files != part.rows_passed {
             return Some(format!(
                 "output {}: {} read, of which it accounts for {out}; {} passed, {in_files} in files; source read {}",

@@ -11,9 +11,10 @@
 //! | `session` | who is there, for how long, and what they still hold |
 //! | `assign` | which task goes to whom; who yields |
 //! | `read` | which hand-in is accepted; what a failure leads to |
+//! | `joining` | how a join is cut, which slices go out, what of the shuffle store goes |
 //! | `commit` | when an intent is sealed, and its ends |
 //! | `publish` | when what is staged goes to main, or goes |
-//! | `backfill`, `grants`, `output`, `plan`, `ledger` | the state they decide on |
+//! | `backfill`, `grants`, `join`, `output`, `plan`, `ledger` | the state they decide on |
 //! | `fold` | how the journal makes that state |
 
 mod action;
@@ -24,6 +25,8 @@ mod control;
 mod event;
 mod fold;
 mod grants;
+mod join;
+mod joining;
 mod ledger;
 mod output;
 mod plan;
@@ -156,7 +159,11 @@ impl Core {
         for id in std::mem::take(&mut out.touched) {
             self.settle(&id, &mut out);
         }
-        self.assign_reads(&mut out);
+        self.assign_slots(&mut out);
+        // A slice may have been set aside instead.
+        for id in std::mem::take(&mut out.touched) {
+            self.settle(&id, &mut out);
+        }
         out.actions
     }
 
@@ -206,6 +213,7 @@ impl Core {
 
     /// Does for a backfill whatever has become possible: load, seal, end, tell its readers of the gate, hand out work.
     fn settle(&mut self, id: &BackfillId, out: &mut Out) {
+        self.cut_joins(id, out);
         self.load_ahead(id, out);
         self.seal_due(id, out);
         self.discard_due(id, out);

@@ -8,12 +8,16 @@ use tidegate_common::time::EventTime;
 use tidegate_proto::v1;
 
 use super::backfill::CoreOutput;
+use super::join::Join;
 use super::ledger::OutputAccount;
 
 /// One output of a backfill.
 #[derive(Debug)]
 pub(super) struct Output {
+    /// Its source, or the anchor where it joins.
     pub(super) source: Option<SourceIx>,
+    /// Where it joins several.
+    pub(super) join: Option<Join>,
     pub(super) account: OutputAccount,
     /// Rises with every intent, on main and on the branch alike.
     pub(super) sequence: Sequence,
@@ -84,6 +88,7 @@ impl Output {
     pub(super) fn new(spec: &CoreOutput) -> Self {
         Self {
             source: None,
+            join: None,
             account: OutputAccount::default(),
             sequence: Sequence::default(),
             sealed_through: LogPosition::default(),

@@ -318,6 +318,11 @@ impl SourcePlan {
         self.reindex(place);
     }
 
+    /// How far the reader of the task at `place` is; `None` where it is not granted.
+    pub fn cursor(&self, place: Place) -> Option<EventTime> {
+        self.task(place)?.cursor
+    }
+
     /// The grant of the task at `place` is over; with `backing_off` it is not ready until [`Self::set_ready`].
     pub fn release(&mut self, place: Place, backing_off: bool) {
         if let Some(task) = self.task_mut(place) {

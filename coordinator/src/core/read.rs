@@ -19,9 +19,10 @@ use tidegate_proto::v1::{self, from_coordinator::Kind, record};
 
 use super::action::{Action, Out};
 use super::event::{FoundSegment, LeaseRef};
-use super::{Core, Wake, ledger};
+use super::grants::takes_slot;
+use super::{Core, Wake, joining, ledger};
 
-enum Judgement {
+pub(super) enum Judgement {
     Accept { total: u32, planned: u64 },
     Repeat,
     Refuse(String),
@@ -67,7 +68,13 @@ impl Core {
         let Some(backfill) = self.backfills.get_mut(&lease.id) else { return refuse("there is no such backfill") };
         let live = backfill.grants.get(lease.task).is_some_and(|grant| grant.token() == lease.token);
         let (over, cancelled) = (backfill.is_over(), backfill.wish == v1::Wish::Cancel);
+        let fenced = fences.stands(Fence::TokenCompare);
+        if let TaskId::Join(output, first) = lease.task {
+            let refused = if over || cancelled { Some("the backfill has ended or is being cancelled") } else { None };
+            return refused.map_or_else(|| joining::judge(backfill, (output, first), live || !fenced, hand_in), refuse);
+        }
         let keepers = backfill.dead_letter_outputs();
+        let unfit = joining::unfit(backfill, lease.task, hand_in);
         let Some((plan, place)) = backfill.read_task(lease.task) else { return refuse("it is not a read task") };
         let Some(progress) = plan.progress(place) else { return refuse("there is no such task") };
         if progress.last.as_ref().is_some_and(|last| (&last.0, last.1) == (&hand_in.attempt, hand_in.number)) {
@@ -79,7 +86,7 @@ impl Core {
         let Some(task) = plan.payload(place).filter(|_| !plan.is_done(place)) else {
             return refuse("the task is done");
         };
-        if !live && fences.stands(Fence::TokenCompare) {
+        if !live && fenced {
             return refuse("the lease is over");
         }
         let (first, end, total) = (hand_in.first_unit, hand_in.end_unit, task.units.len());
@@ -88,7 +95,7 @@ impl Core {
             return refuse("its units are not the next of the task");
         }
         let units = task.units.get(first as usize..end as usize).unwrap_or_default();
-        match ledger::unsound(hand_in, units).or_else(|| ledger::unkept(hand_in, &keepers)) {
+        match ledger::unsound(hand_in, units).or_else(|| ledger::unkept(hand_in, &keepers)).or(unfit) {
             Some(why) => Judgement::Unsound(why),
             None => Judgement::Accept {
                 total: u32::try_from(total).unwrap_or(u32::MAX),
@@ -190,12 +197,19 @@ impl Core {
         evidence.attempts = tries.failed;
         tries.evidence = Some(evidence.clone());
         let (failed, poison) = (tries.failed, tries.poison);
-        self.end_grant(&lease.id, lease.task, true);
-        let is_read = matches!(lease.task, TaskId::Read(..));
+        let may_park = takes_slot(lease.task);
         let is_commit = matches!(lease.task, TaskId::Commit(..));
         let most = if is_commit { self.config.max_commit_tries } else { self.config.max_tries };
-        let hopeless = poison > u32::from(is_read) || failed >= most;
-        if class == v1::Failure::Fatal || (hopeless && !is_read) {
+        let hopeless = poison > u32::from(may_park) || failed >= most;
+        let is_clean = lease.task == TaskId::Clean;
+        // What is left in the shuffle store harms nobody: it is no reason to fail what is committed.
+        let gives_up = is_clean && hopeless && backfill.cleaning.is_empty();
+        backfill.cleaned |= gives_up;
+        self.end_grant(&lease.id, lease.task, true);
+        if gives_up {
+            return out.touch(&lease.id);
+        }
+        if (class == v1::Failure::Fatal && !is_clean) || (hopeless && !may_park && !is_clean) {
             if !is_commit && evidence.exit_code == 0 {
                 // Prepare and enumerate come before anything is done: what ends them is a failed preflight.
                 evidence.exit_code = 4;

@@ -19,7 +19,8 @@ use super::{Core, Wake};
 pub(super) struct Session {
     pub(super) worker: String,
     pub(super) slots: u32,
-    pub(super) reading: u32,
+    /// Tasks it holds that take a slot.
+    pub(super) slotted: u32,
     pub(super) odd_jobs: u32,
     pub(super) paused: u32,
     pub(super) grants: BTreeSet<(BackfillId, TaskId)>,
@@ -40,7 +41,7 @@ impl Core {
         let session = Session {
             worker: registration.worker.clone(),
             slots: registration.slots,
-            reading: 0,
+            slotted: 0,
             odd_jobs: 0,
             paused: 0,
             grants: BTreeSet::new(),
@@ -247,7 +248,7 @@ impl Core {
     pub(super) fn rank(&mut self, id: SessionId) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let usable = session.connected && session.alive && !session.draining;
-        let free = session.slots.saturating_sub(session.reading);
+        let free = session.slots.saturating_sub(session.slotted);
         let ranked = ((usable && free > 0).then_some(free), usable.then_some(session.odd_jobs));
         let old = std::mem::replace(&mut session.ranked, ranked);
         old.0.map(|free| self.free.remove(&(free, id)));

@@ -79,7 +79,7 @@ fn state(backfill: &Backfill) -> &'static str {
         (v1::Phase::Preparing, _) => "preparing",
         (v1::Phase::Enumerating, _) => "enumerating",
         (v1::Phase::Running, _) if backfill.grace => "taking up",
-        (v1::Phase::Running, _) if backfill.is_read() => "committing",
+        (v1::Phase::Running, _) if backfill.is_processed() => "committing",
         (v1::Phase::Running, _) => "running",
     }
 }
@@ -138,12 +138,16 @@ fn output_state(backfill: &Backfill, ix: usize, output: &Output, spec: &CoreOutp
         staged_snapshot: output.branch_snapshot,
         replaces: spec.replaces,
         dead_letters_expected: spec.dead_letters.map(|limit| limit.most(account.read)),
+        join: output.join.as_ref().map(|join| join.state(&backfill.spec.sources, backfill.ready_slices(join))),
     }
 }
 
 fn parked(backfill: &Backfill, task: TaskId, evidence: &v1::Evidence) -> v1::ParkedTask {
     let source = match task {
         TaskId::Read(source, ..) => backfill.spec.sources.get(source.get() as usize).cloned().unwrap_or_default(),
+        TaskId::Join(output, _) => {
+            backfill.spec.outputs.get(output.get() as usize).map(|output| output.name.clone()).unwrap_or_default()
+        }
         _ => String::new(),
     };
     v1::ParkedTask { task: task.to_string(), source, evidence: Some(evidence.clone()) }

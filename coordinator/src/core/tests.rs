@@ -7,6 +7,7 @@ mod cancelling;
 mod dead_letters;
 mod expected;
 mod hand_in;
+mod joining;
 mod journal;
 mod replacing;
 mod running;

@@ -243,8 +243,8 @@ impl Observe for v1::Head {
 /// The kinds of records whose durable writes a test may break; each has three points: `<kind>.before-log`, when
 /// nothing is written; `<kind>.before-head`, when its blob is written and nothing names it; and `<kind>.after-head`,
 /// when it is true and nobody has heard of it.
-pub const POINTS: [&str; 9] =
-    ["created", "prepared", "planned", "hand-in", "sealed", "ended", "parked", "phase", "publishing"];
+pub const POINTS: [&str; 10] =
+    ["created", "prepared", "planned", "sliced", "hand-in", "sealed", "ended", "parked", "phase", "publishing"];
 
 /// Which of [`POINTS`] a write of `records` passes; empty in a release build.
 fn points_of(records: &[v1::Record]) -> Vec<&'static str> {
@@ -256,6 +256,7 @@ fn points_of(records: &[v1::Record]) -> Vec<&'static str> {
         Kind::Created(_) => Some("created"),
         Kind::Prepared(_) => Some("prepared"),
         Kind::Planned(_) => Some("planned"),
+        Kind::Sliced(_) => Some("sliced"),
         Kind::HandIn(_) => Some("hand-in"),
         Kind::Sealed(_) => Some("sealed"),
         Kind::Publishing(_) => Some("publishing"),

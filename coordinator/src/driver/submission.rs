@@ -35,6 +35,8 @@ pub fn core_spec(resolved: &Resolved) -> CoreSpec {
         staged: output.publish == Publish::Staged,
         replaces: output.mode == Mode::ReplaceWindow,
         dead_letters: output.dead_letters.map(|kept| kept.limit),
+        slice: output.slice,
+        buckets: output.buckets,
     });
     CoreSpec {
         name: resolved.spec.name.clone(),

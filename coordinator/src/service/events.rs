@@ -1,6 +1,7 @@
-//! A journal record as an event that operators read.
+//! A journal record as an event that operators read: one line, from that record alone.
 
-use tidegate_common::time::EventTime;
+use tidegate_common::ids::TaskId;
+use tidegate_common::time::{EventTime, Span};
 use tidegate_proto::convert;
 use tidegate_proto::v1::{self, record::Kind};
 
@@ -12,6 +13,7 @@ pub(super) fn operator_event((number, record): (u64, &v1::Record)) -> v1::Backfi
         Some(Kind::Prepared(prepared)) => ("prepared", prepared_text(prepared)),
         Some(Kind::Planned(planned)) => ("planned", planned_text(planned)),
         Some(Kind::HandIn(accepted)) => ("hand_in", hand_in_text(accepted)),
+        Some(Kind::Sliced(sliced)) => ("sliced", sliced_text(sliced)),
         Some(Kind::Sealed(intent)) => ("sealed", intent_text(intent)),
         Some(Kind::Ended(ended)) => ("ended", ended_text(ended)),
         Some(Kind::Parked(parked)) => ("parked", parked_text(parked)),
@@ -66,9 +68,16 @@ fn task_text(task: Option<v1::TaskId>) -> String {
 fn prepared_text(prepared: &v1::Prepared) -> String {
     let tables = prepared.outputs.iter().map(|output| {
         let how = if output.created { "created" } else { "there already" };
-        format!("table {} ({how})", output.table)
+        let table = format!("table {} ({how})", output.table);
+        match output.inputs.split_first() {
+            Some((anchor, others)) => {
+                let others: Vec<&str> = others.iter().map(|input| input.source.as_str()).collect();
+                format!("{table}, which joins {} with {}", anchor.source, others.join(" and "))
+            }
+            None => table,
+        }
     });
-    tables.collect::<Vec<_>>().join(", ")
+    tables.collect::<Vec<_>>().join("; ")
 }
 
 fn planned_text(planned: &v1::record::SourcePlanned) -> String {
@@ -79,17 +88,32 @@ fn planned_text(planned: &v1::record::SourcePlanned) -> String {
     )
 }
 
+fn sliced_text(sliced: &v1::record::Sliced) -> String {
+    let (width, buckets) = (Span::from_micros(sliced.slice), plural(sliced.buckets.into(), "bucket"));
+    format!("output {} is joined in slices of {width}, {buckets} each", sliced.output)
+}
+
 fn hand_in_text(accepted: &v1::record::HandInAccepted) -> String {
     let Some(hand_in) = &accepted.hand_in else { return String::new() };
-    let files: usize = hand_in.outputs.iter().map(|part| part.files.len()).sum();
-    format!(
-        "{} units [{},{}) of {}: {} rows read, {files} files",
-        task_text(accepted.task),
-        hand_in.first_unit,
-        hand_in.end_unit,
-        accepted.units_in_task,
-        hand_in.rows_read
-    )
+    let sum = |of: fn(&v1::OutputPart) -> u64| hand_in.outputs.iter().map(of).sum::<u64>();
+    let files = sum(|part| part.files.len() as u64);
+    let (task, first, end) = (task_text(accepted.task), hand_in.first_unit, hand_in.end_unit);
+    if let Ok(TaskId::Join(..)) = convert::task_id(accepted.task) {
+        let (anchors, rows) = (plural(hand_in.rows_read, "row"), plural(sum(|part| part.rows_passed), "row"));
+        return format!("{task} slices [{first},{end}): {anchors} of the anchor joined to {rows}, {files} files");
+    }
+    let units = accepted.units_in_task;
+    let text = format!("{task} units [{first},{end}) of {units}: {} rows read, {files} files", hand_in.rows_read);
+    let objects = sum(|part| u64::from(part.shuffled.is_some()));
+    if objects == 0 {
+        return text;
+    }
+    let shuffled = sum(|part| part.shuffled.as_ref().map_or(0, |object| object.rows));
+    format!("{text}, {} shuffled into {}", plural(shuffled, "row"), plural(objects, "object"))
+}
+
+fn plural(number: u64, one: &str) -> String {
+    if number == 1 { format!("1 {one}") } else { format!("{number} {one}s") }
 }
 
 fn ended_text(ended: &v1::record::IntentEnded) -> String {
@@ -102,4 +126,114 @@ fn ended_text(ended: &v1::record::IntentEnded) -> String {
 fn parked_text(parked: &v1::record::Parked) -> String {
     let evidence = parked.evidence.clone().unwrap_or_default();
     said(&format!("{} is parked after {} tries", task_text(parked.task), evidence.attempts), &evidence.message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tidegate_common::ids::{OutputIx, SegmentIx, SourceIx};
+
+    fn said(kind: Kind) -> (String, String) {
+        let event = operator_event((7, &v1::Record { kind: Some(kind), at: 1 }));
+        assert_eq!((event.number, event.at), (7, 1));
+        (event.kind, event.text)
+    }
+
+    fn hand_in(task: TaskId, parts: Vec<v1::OutputPart>) -> Kind {
+        let hand_in = v1::HandIn { first_unit: 5, end_unit: 9, rows_read: 1_000, outputs: parts, ..Default::default() };
+        Kind::HandIn(v1::record::HandInAccepted {
+            task: Some(task.into()),
+            hand_in: Some(hand_in),
+            units_in_task: 12,
+            rows_planned: 1_000,
+        })
+    }
+
+    fn read(parts: Vec<v1::OutputPart>) -> Kind {
+        hand_in(TaskId::Read(SourceIx::new(0), SegmentIx::new(0), 3), parts)
+    }
+
+    fn with_files(rows: u64, files: usize) -> v1::OutputPart {
+        v1::OutputPart { rows_passed: rows, files: vec![v1::DataFile::default(); files], ..Default::default() }
+    }
+
+    #[test]
+    fn a_read_says_what_it_wrote_and_what_it_shuffled() {
+        let (kind, text) = said(read(vec![with_files(990, 2), with_files(10, 1)]));
+        assert_eq!(
+            (kind.as_str(), text.as_str()),
+            ("hand_in", "read-s0g0.3 units [5,9) of 12: 1000 rows read, 3 files")
+        );
+        let object = v1::ShuffleObject { rows: 990, ..Default::default() };
+        let shuffled = v1::OutputPart { rows_passed: 990, shuffled: Some(object), ..Default::default() };
+        let (_, text) = said(read(vec![shuffled.clone()]));
+        assert_eq!(text, "read-s0g0.3 units [5,9) of 12: 1000 rows read, 0 files, 990 rows shuffled into 1 object");
+        let (_, text) = said(read(vec![shuffled.clone(), with_files(7, 1), shuffled]));
+        assert_eq!(text, "read-s0g0.3 units [5,9) of 12: 1000 rows read, 1 files, 1980 rows shuffled into 2 objects");
+    }
+
+    #[test]
+    fn a_join_says_its_slices_and_what_came_of_the_anchor() {
+        let (kind, text) = said(hand_in(TaskId::Join(OutputIx::new(2), 5), vec![with_files(1_204, 3)]));
+        assert_eq!(kind, "hand_in");
+        assert_eq!(text, "join-o2.5 slices [5,9): 1000 rows of the anchor joined to 1204 rows, 3 files");
+    }
+
+    #[test]
+    fn an_output_that_joins_says_what_and_how_it_is_cut() {
+        let input = |source: &str| v1::JoinInput { source: source.to_owned(), ..Default::default() };
+        let joins = v1::PreparedOutput {
+            table: "default.air.flights_weather".to_owned(),
+            created: true,
+            inputs: vec![input("flights"), input("weather"), input("planes")],
+            ..Default::default()
+        };
+        let other = v1::PreparedOutput { table: "default.air.flights".to_owned(), ..Default::default() };
+        let (kind, text) = said(Kind::Prepared(v1::Prepared { outputs: vec![joins, other], ..Default::default() }));
+        assert_eq!(kind, "prepared");
+        assert_eq!(
+            text,
+            "table default.air.flights_weather (created), which joins flights with weather and planes; \
+             table default.air.flights (there already)"
+        );
+        let sliced = |buckets| Kind::Sliced(v1::record::Sliced { output: 1, slice: 604_800_000_000, buckets });
+        assert_eq!(said(sliced(1)).1, "output 1 is joined in slices of 7d, 1 bucket each");
+        assert_eq!(
+            said(sliced(16)),
+            ("sliced".to_owned(), "output 1 is joined in slices of 7d, 16 buckets each".to_owned())
+        );
+    }
+
+    #[test]
+    fn a_slice_that_is_parked_is_named() {
+        let evidence = v1::Evidence { attempts: 4, message: "a key is too hot".to_owned(), ..Default::default() };
+        let parked =
+            v1::record::Parked { task: Some(TaskId::Join(OutputIx::new(0), 17).into()), evidence: Some(evidence) };
+        assert_eq!(said(Kind::Parked(parked)).1, "join-o0.17 is parked after 4 tries: a key is too hot");
+    }
+
+    #[test]
+    fn every_other_record_is_a_line_of_its_own() {
+        let retried = Kind::Retried(v1::record::Retried { reason: "mended".to_owned(), ..Default::default() });
+        let phase = v1::record::PhaseChanged { phase: v1::Phase::Succeeded.into(), evidence: None };
+        let wish = v1::record::WishChanged { wish: v1::Wish::Pause.into(), reason: String::new() };
+        let found =
+            v1::Enumerated { files: 1, splits: 1, units: 8, rows_in_range: 100, rows_pruned: 3, ..Default::default() };
+        let planned = v1::record::SourcePlanned { source: 1, found: Some(found), segments: Vec::new() };
+        let intent = v1::Intent { sequence: 3, files: 2, rows: 40, committed_through: 0, ..Default::default() };
+        let result = v1::CommitResult { end: v1::CommitEnd::Committed.into(), snapshot_id: 99, ..Default::default() };
+        let ended = v1::record::IntentEnded { output: 0, sequence: 3, result: Some(result) };
+        let cases = [
+            (Kind::Term(v1::record::TermRaised { term: 2 }), "a coordinator leads it in term 2"),
+            (Kind::Planned(planned), "source 1: 1 files, 1 splits, 8 units, 100 rows in range, 3 of them pruned"),
+            (Kind::Sealed(intent), "intent #3 of output 0: 2 files, 40 rows, complete through 1970-01-01T00:00:00Z"),
+            (Kind::Ended(ended), "intent #3 of output 0: committed, snapshot 99"),
+            (Kind::Wish(wish), "asked to pause"),
+            (Kind::Phase(phase), "succeeded"),
+            (retried, "tried again: mended"),
+        ];
+        for (kind, text) in cases {
+            assert_eq!(said(kind).1, text);
+        }
+    }
 }

@@ -25,7 +25,7 @@ pub use catalog::{Lossy, RestCatalog};
 pub use chance::Chance;
 pub use input::{BEGIN, DAY, Input, write_file};
 pub use kafka::Broker;
-pub use oracle::{Check, Verdict, judge, must_be_exact, read_table};
+pub use oracle::{Check, Other, Verdict, judge, must_be_exact, read_table};
 pub use process::{Process, Signal};
 pub use registry::Registry;
 pub use scenario::{Scenario, must_balance};

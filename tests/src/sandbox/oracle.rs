@@ -21,6 +21,8 @@ pub struct Check {
     pub branch: Option<String>,
     /// Globs of the input's Parquet files.
     pub input: Vec<String>,
+    /// Other tables that the query reads.
+    pub others: Vec<Other>,
     /// SQL over the table `input`: the rows that must be there, each as often. `None`: no commit may be there at all.
     pub query: Option<String>,
     /// The event-time column.
@@ -31,6 +33,17 @@ pub struct Check {
     pub backfill: Option<String>,
     /// Files whose rows may be missing; none may where this is `None`.
     pub may_miss: Option<Vec<String>>,
+}
+
+/// Another table that a query reads: Parquet files, and the window that they are cut to, by the check's event time.
+#[derive(Clone, Debug)]
+pub struct Other {
+    /// Its name in the query.
+    pub name: &'static str,
+    /// Globs of its files.
+    pub input: Vec<String>,
+    /// The window, in microseconds; half-open.
+    pub window: (i64, i64),
 }
 
 /// What was found.
@@ -101,12 +114,17 @@ fn request(check: &Check) -> Value {
         "table": check.table,
         "branch": check.branch,
         "input": check.input,
+        "others": check.others.iter().map(other).collect::<Vec<_>>(),
         "query": check.query,
         "time": check.time,
         "window": check.window.map(|(from, to)| [from, to]),
         "backfill": check.backfill,
         "may_miss": check.may_miss,
     })
+}
+
+fn other(other: &Other) -> Value {
+    json!({"name": other.name, "input": other.input, "window": [other.window.0, other.window.1]})
 }
 
 fn verdict(found: &Value) -> Verdict {

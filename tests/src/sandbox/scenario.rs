@@ -5,11 +5,21 @@ use std::path::PathBuf;
 use tidegate_proto::v1;
 
 use super::input::{BEGIN, DAY, Input};
-use super::oracle::{Check, Verdict, must_be_exact};
+use super::oracle::{Check, Other, Verdict, must_be_exact};
 use super::world::World;
 
 /// Days of the input before and after the window.
 const MARGIN: i64 = 2;
+const HOUR: i64 = DAY / 24;
+
+/// How far before an anchor its partners lie at most, and behind it.
+const BACK: i64 = 2 * HOUR;
+const FORWARD: i64 = HOUR / 2;
+
+/// What of the large source is joined with the small one.
+const JOIN: &str = "SELECT b.ts, b.id, b.key, s.id AS other, s.amount * 2 AS doubled FROM big b LEFT JOIN small s \
+                    ON b.key = s.key AND s.ts BETWEEN b.ts - INTERVAL '2' HOUR AND b.ts + INTERVAL '30' MINUTE \
+                    WHERE b.id % 5 <> 0";
 
 /// A world with input and a spec, and what must come of it.
 #[derive(Debug)]
@@ -21,6 +31,7 @@ pub struct Scenario {
     /// The files of the large source as they were before one was spoilt: all, and those that share a task with it.
     clean: Option<(PathBuf, Vec<String>)>,
     days: i64,
+    joins: bool,
 }
 
 impl Scenario {
@@ -71,6 +82,11 @@ outputs:
     sql: SELECT * FROM big
     partition_by: ['month(ts)']
     commit: {{every: {every}}}
+  joined:
+    table: lake.joined
+    sql: \"{JOIN}\"
+    partition_by: ['month(ts)']
+    commit: {{every: {every}}}
   small:
     table: lake.small
     sql: SELECT ts, id, upper(key) AS key, amount FROM small WHERE key <> 'k7'
@@ -83,16 +99,19 @@ outputs:
         let files = big.write(world.root());
         small.write(world.root());
         world.write(Self::SPEC, &spec);
-        Self { world, big: files, clean: None, days }
+        Self { world, big: files, clean: None, days, joins: true }
     }
 
     /// What the two tables must hold after the backfill `id`.
     pub fn checks(&self, id: &str) -> Vec<Check> {
+        let files = |name: &str| vec![self.world.root().join(name).join("*.parquet").display().to_string()];
+        let (from, to) = window(self.days);
         let check = |name: &str, query: &str| Check {
             catalog: self.world.catalog(),
             table: format!("lake.{name}"),
             branch: None,
-            input: vec![self.world.root().join(name).join("*.parquet").display().to_string()],
+            input: files(name),
+            others: Vec::new(),
             query: Some(query.to_owned()),
             time: "ts",
             window: Some(window(self.days)),
@@ -100,11 +119,31 @@ outputs:
             may_miss: None,
         };
         let mut big = check("big", "SELECT * FROM input");
+        let mut joined = check("joined", &JOIN.replace("FROM big b", "FROM input b"));
+        joined.input = files("big");
+        joined.others = vec![Other { name: "small", input: files("small"), window: (from - BACK, to + FORWARD) }];
         if let Some((folder, may_miss)) = &self.clean {
             big.input = vec![folder.join("*.parquet").display().to_string()];
             big.may_miss = Some(may_miss.clone());
+            joined.input.clone_from(&big.input);
+            // No slice is joined that needs what is parked, and none behind the first of those: no watermark passes it.
+            joined.may_miss = Some(big.input.clone());
         }
-        vec![big, check("small", "SELECT ts, id, upper(key) AS key, amount FROM input WHERE key <> 'k7'")]
+        let small = check("small", "SELECT ts, id, upper(key) AS key, amount FROM input WHERE key <> 'k7'");
+        if self.joins { vec![big, joined, small] } else { vec![big, small] }
+    }
+
+    /// Without the output that joins: what was cancelled while rows waited to be joined is not taken up again.
+    ///
+    /// # Panics
+    /// When the spec is not there.
+    pub fn unjoined(mut self) -> Self {
+        let spec = std::fs::read_to_string(self.world.root().join(Self::SPEC)).expect("the spec is there");
+        let (before, rest) = spec.split_once("  joined:\n").expect("it joins");
+        let after = rest.find("  small:\n").expect("another output follows");
+        self.world.write(Self::SPEC, &format!("{before}{}", &rest[after..]));
+        self.joins = false;
+        self
     }
 
     /// Spoils a row group in the middle of one file of the large source; gives the file's path.
@@ -156,10 +195,26 @@ pub fn must_balance(last: &v1::Backfill) {
         assert!(source.max_skew <= bound, "skew {} of {} is above the bound {bound}", source.max_skew, source.name);
     }
     for output in &last.outputs {
+        if let Some(join) = &output.join {
+            joins_balance(last, output, join);
+            continue;
+        }
         let out = output.rows_passed + output.rows_filtered + output.rows_late + output.rows_dead_letter;
         assert_eq!(output.rows_read, out, "{output:?}");
         assert_eq!((output.rows_passed, output.files), (output.rows_committed, output.files_committed), "{output:?}");
     }
+}
+
+fn joins_balance(last: &v1::Backfill, output: &v1::OutputState, join: &v1::JoinState) {
+    for input in &join.inputs {
+        let source = last.sources.iter().find(|source| source.name == input.source).expect("it is a source");
+        let out = input.rows_shuffled + input.rows_filtered + input.rows_late + input.rows_dead_letter;
+        assert_eq!((input.rows_read, input.rows_read), (source.rows_read, out), "{input:?}");
+    }
+    assert_eq!(output.rows_read, join.anchors, "{join:?}");
+    assert_eq!((join.slices_done, join.live_bytes), (join.slices, 0), "{join:?}");
+    assert!(join.slices > 1 && join.peak_bytes > 0, "{join:?}");
+    assert_eq!((output.rows_passed, output.files), (output.rows_committed, output.files_committed), "{output:?}");
 }
 
 fn window(days: i64) -> (i64, i64) {

@@ -161,6 +161,7 @@ impl World {
             table: format!("air.{name}"),
             branch: None,
             input: vec![self.root().join(name).join("*.parquet").display().to_string()],
+            others: Vec::new(),
             query: Some("SELECT * FROM input".to_owned()),
             time: "time_hour",
             window: None,

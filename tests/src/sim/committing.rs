@@ -10,6 +10,7 @@ use tidegate_coordinator::core::FoundSegment;
 use tidegate_proto::v1::{self, done, record};
 use tidegate_worker::sink::marker::{self, Verdict};
 
+use super::joins::{Input, Joins};
 use super::link::{Grant, Up};
 use super::mishap::Mishap;
 use super::scenario::{MILLI, Micros, SECOND};
@@ -92,22 +93,35 @@ impl World {
             Body::Read(_) => self.read(at, run),
             Body::Prepare => self.prepare(at, run, grant),
             Body::Enumerate(next) => self.enumerate(at, run, grant, next),
+            Body::Join(joining) => self.join(at, run, grant, *joining),
+            Body::Clean(work) => self.clean(at, run, grant, &work),
             Body::Commit(committing) => self.commit(at, run, grant, *committing),
         }
     }
 
     fn prepare(&mut self, at: usize, run: u64, grant: Grant) {
         let order = &self.scenario.orders[self.oracle.ix(&grant.id)];
-        let output = |(reads, table): (&u32, &usize)| v1::PreparedOutput {
+        let inputs = |joins: &Joins| {
+            let named = |input: &Input| Some((order.spec.sources.get(input.source as usize)?.clone(), *input));
+            let input = |(source, input): (String, Input)| v1::JoinInput {
+                source,
+                low: input.low,
+                high: input.high,
+                keyed: joins.bytes > 100,
+            };
+            joins.inputs.iter().filter_map(named).map(input).collect::<Vec<_>>()
+        };
+        let output = |(at, (reads, table)): (usize, (&u32, &usize))| v1::PreparedOutput {
             table: format!("t{table}"),
             uuid: self.tables[*table].uuid.clone(),
             marker: self.property(*table, &grant.id, marker::MAIN),
             branch_marker: self.property(*table, &grant.id, &marker::staging_branch(grant.id.as_str())),
             sequence_before: self.tables[*table].sequence().cast_signed(),
             source: order.spec.sources.get(*reads as usize).cloned().into_iter().collect(),
+            inputs: order.joins.iter().filter(|joins| joins.output as usize == at).flat_map(inputs).collect(),
             ..Default::default()
         };
-        let outputs = order.reads.iter().zip(&order.tables).map(output).collect();
+        let outputs = order.reads.iter().zip(&order.tables).enumerate().map(output).collect();
         let prepared = v1::Prepared { version: 1, outputs, ..Default::default() };
         self.drop_run(at, run);
         self.say(at, Up::Done(grant, done::Result::Prepared(prepared)));

@@ -45,6 +45,21 @@ pub enum Invariant {
     /// INV-18: what is staged is on main only behind the record that prepares the publish of every output, and never where
     /// it was cancelled; what is staged completely is on its branch.
     StagedApart,
+    /// INV-19: a slice of an output that joins is in one accepted hand-in, and success means that every slice is.
+    JoinedOnce,
+    /// INV-20: a slice is joined of exactly the accepted objects whose cells it meets, and not before every unit that may
+    /// hold something of these is accepted.
+    JoinedWhole,
+    /// INV-21: every row of the anchor is in one accepted file of the join, and success means that each is.
+    AnchorsOnce,
+    /// INV-22: no object of the shuffle store is removed while a slice needs it that is not joined.
+    NeededKept,
+    /// INV-23: what has succeeded, is staged or cancelled has left nothing in the shuffle store.
+    NothingLeft,
+    /// INV-24: the live bytes that are told are those of accepted objects that slices still need.
+    LiveBytes,
+    /// INV-25: a backfill ends as partial only when every slice is joined that can be.
+    AllJoined,
 }
 
 impl Invariant {

@@ -8,10 +8,10 @@
 //!
 //! | file | plays |
 //! |---|---|
-//! | `scenario`, `chance`, `mishap` | what a seed stands for; what goes wrong |
+//! | `scenario`, `joins`, `chance`, `mishap` | what a seed stands for; what goes wrong |
 //! | `world`, `agenda`, `trace` | the events and their order; who strikes when; what is told of it |
 //! | `driver`, `store`, `link` | the coordinator's processes, its store, the network |
-//! | `worker`, `session`, `reading`, `committing` | the workers and what they do |
+//! | `worker`, `session`, `reading`, `joining`, `committing` | the workers and what they do |
 //! | `table` | the Iceberg tables |
 //! | `invariants`, `oracle` | what must hold, and who checks it |
 
@@ -20,6 +20,8 @@ mod chance;
 mod committing;
 mod driver;
 mod invariants;
+mod joining;
+mod joins;
 mod link;
 mod mishap;
 mod oracle;

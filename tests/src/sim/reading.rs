@@ -2,13 +2,14 @@
 
 use tidegate_common::fence::Fence;
 use tidegate_common::gate::Gate;
-use tidegate_common::ids::{BackfillId, SourceIx, TaskId};
+use tidegate_common::ids::{BackfillId, TaskId};
 use tidegate_common::time::EventTime;
 use tidegate_proto::{convert, v1};
 
+use super::joins::{self, Row};
 use super::link::Up;
 use super::mishap::Mishap;
-use super::scenario::{MILLI, SECOND};
+use super::scenario::{MILLI, Order, SECOND};
 use super::worker::Body;
 use super::world::World;
 
@@ -26,6 +27,8 @@ enum Stage {
 #[derive(Clone, Debug)]
 pub(super) struct Reading {
     task: v1::ReadTask,
+    /// How the outputs that join are cut.
+    shapes: Vec<v1::ShuffleShape>,
     stage: Stage,
     /// The unit that is read, or to be read next.
     at: u32,
@@ -41,9 +44,10 @@ pub(super) struct Reading {
 }
 
 impl Reading {
-    pub(super) fn new(task: v1::ReadTask, next_unit: u32) -> Self {
+    pub(super) fn new(task: v1::ReadTask, next_unit: u32, shapes: Vec<v1::ShuffleShape>) -> Self {
         Self {
             task,
+            shapes,
             stage: Stage::Boundary,
             at: next_unit,
             first: next_unit,
@@ -174,7 +178,7 @@ impl World {
     }
 
     /// A failure that passes when tried again: once a task at most, so that it is never the last straw.
-    fn flaky(&mut self, ix: usize, task: TaskId) -> bool {
+    pub(super) fn flaky(&mut self, ix: usize, task: TaskId) -> bool {
         !self.flaked.contains(&(ix, task))
             && self.strikes(Mishap::RetryableFailure, 80)
             && self.flaked.insert((ix, task))
@@ -184,15 +188,18 @@ impl World {
     fn deliver(&mut self, at: usize, run: u64, released: bool) {
         let Some(of) = self.workers[at].runs.get(&run) else { return };
         let (grant, attempt, attached) = (of.grant.clone(), of.attempt.clone(), of.attached);
-        let TaskId::Read(source, ..) = grant.task else { return };
         let ix = self.oracle.ix(&grant.id);
-        let reads = self.scenario.orders[ix].reads.clone();
+        let Body::Read(reading) = &of.body else { return };
+        let (hand_in, shuffled) = hand_in(reading, &attempt, grant.task, &self.scenario.orders[ix]);
         let Some(reading) = self.reading(at, run) else { return };
-        let hand_in = hand_in(reading, &attempt, source, &reads);
         reading.stage = Stage::AwaitsReply;
         reading.outstanding = Some((hand_in.clone(), released));
         for file in hand_in.outputs.iter().flat_map(|part| &part.files) {
             self.oracle.written(&attempt, &file.path);
+        }
+        for object in hand_in.outputs.iter().filter_map(|part| part.shuffled.as_ref()) {
+            self.shuffle.write(&object.path, ix, shuffled.clone());
+            self.oracle.shuffled(ix, &object.path);
         }
         if attached {
             self.say(at, Up::HandIn(grant, hand_in, released));
@@ -242,37 +249,57 @@ impl World {
     }
 }
 
-/// The hand-in of what was read since the last: of a unit with `r` rows an output passes all but every seventh.
-fn hand_in(reading: &Reading, attempt: &str, source: SourceIx, reads: &[u32]) -> v1::HandIn {
+/// The hand-in of what was read since the last, and the rows of it that wait to be joined.
+fn hand_in(reading: &Reading, attempt: &str, task: TaskId, order: &Order) -> (v1::HandIn, Vec<Row>) {
     let units = reading.task.units.get(reading.first as usize..reading.at as usize).unwrap_or_default();
     let rows: u64 = units.iter().map(|unit| unit.rows).sum();
-    let outputs = (0u32..).zip(reads).filter(|(_, of)| **of == source.get()).map(|(output, _)| {
-        let passed: u64 =
-            units.iter().map(|unit| unit.rows - (unit.rows + u64::from(output)) / 7 % (unit.rows + 1)).sum();
-        let halves = [passed / 2, passed - passed / 2];
-        let file = |(at, rows): (usize, &u64)| v1::DataFile {
-            path: format!("{attempt}/{output}/{}-{at}", reading.number),
-            rows: *rows,
-            bytes: rows * 100,
-        };
-        v1::OutputPart {
-            output,
-            rows_read: rows,
-            rows_passed: passed,
-            rows_filtered: rows - passed,
-            files: halves.iter().enumerate().filter(|(_, rows)| **rows > 0).map(file).collect(),
-            ..Default::default()
-        }
-    });
-    v1::HandIn {
+    let TaskId::Read(source, ..) = task else { return Default::default() };
+    let part = |output: u32, passed: u64| v1::OutputPart {
+        output,
+        rows_read: rows,
+        rows_passed: passed,
+        rows_filtered: rows - passed,
+        ..Default::default()
+    };
+    let joined = order.joins.as_ref().map(|joins| joins.output);
+    let reads = (0u32..).zip(&order.reads).filter(|(output, of)| **of == source.get() && Some(*output) != joined);
+    let mut outputs: Vec<v1::OutputPart> = reads
+        .map(|(output, _)| {
+            let passed: u64 = units.iter().map(|unit| joins::passed(unit.rows, output)).sum();
+            v1::OutputPart { files: files(attempt, output, reading.number, passed), ..part(output, passed) }
+        })
+        .collect();
+    let mut shuffled = Vec::new();
+    if let Some(joins) = order.joins.as_ref().filter(|joins| joins.input(source.get()).is_some()) {
+        let of =
+            |(at, unit): (u32, &v1::UnitOfWork)| joins::rows(task, at, (unit.low, unit.high, unit.rows), joins.output);
+        shuffled = (reading.first..).zip(units).flat_map(of).collect();
+        let width = reading.shapes.iter().find(|shape| shape.output == joins.output).map_or(0, |shape| shape.slice);
+        let path = format!("{attempt}/{}/{}-shuffled", joins.output, reading.number);
+        let object = joins::object(path, &shuffled, width, joins.bytes, joins.input(source.get()) == Some(0));
+        outputs.push(v1::OutputPart { shuffled: object, ..part(joins.output, shuffled.len() as u64) });
+    }
+    let hand_in = v1::HandIn {
         attempt: attempt.to_owned(),
         number: reading.number,
         first_unit: reading.first,
         end_unit: reading.at,
         rows_read: rows,
         bytes_read: rows * 100,
-        outputs: outputs.collect(),
+        outputs,
         max_skew: reading.max_skew,
         ..Default::default()
-    }
+    };
+    (hand_in, shuffled)
+}
+
+/// The files of so many rows: two, where that many have any.
+pub(super) fn files(attempt: &str, output: u32, number: u64, rows: u64) -> Vec<v1::DataFile> {
+    let halves = [rows / 2, rows - rows / 2];
+    let file = |(at, rows): (usize, &u64)| v1::DataFile {
+        path: format!("{attempt}/{output}/{number}-{at}"),
+        rows: *rows,
+        bytes: rows * 100,
+    };
+    halves.iter().enumerate().filter(|(_, rows)| **rows > 0).map(file).collect()
 }

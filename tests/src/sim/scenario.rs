@@ -9,6 +9,7 @@ use tidegate_coordinator::core::{CoreOutput, CoreSpec};
 use tidegate_proto::v1;
 
 use super::chance::Chance;
+use super::joins::Joins;
 use super::mishap::Mishap;
 
 /// Virtual microseconds since the world began.
@@ -19,7 +20,7 @@ pub(super) const SECOND: Micros = 1_000_000;
 /// How long a lease lasts, and the grace of a restarted coordinator.
 pub(super) const LEASE: Micros = 10 * SECOND;
 /// The window's end, in microseconds of event time; it begins at 0.
-const WINDOW: u64 = 10_000;
+pub(super) const WINDOW: u64 = 10_000;
 
 /// One backfill that is asked for.
 #[derive(Clone, Debug)]
@@ -27,8 +28,10 @@ pub(super) struct Order {
     pub(super) id: BackfillId,
     pub(super) spec: CoreSpec,
     pub(super) sources: Vec<SourceData>,
-    /// The source that each output reads.
+    /// The source that each output reads; of one that joins, the anchor.
     pub(super) reads: Vec<u32>,
+    /// The output that joins, where one does.
+    pub(super) joins: Option<Joins>,
     /// The table that each output writes.
     pub(super) tables: Vec<usize>,
     /// Units that no reader can process.
@@ -101,11 +104,16 @@ fn order(chance: &mut Chance, n: u64, tables: usize) -> Order {
     digest[..8].copy_from_slice(&n.to_be_bytes());
     let id = BackfillId::from_digest(&[digest[7].wrapping_mul(37).wrapping_add(11); 32]);
     let drift = (!chance.one_in(4)).then(|| Span::from_micros(chance.between(30, 2_000).try_into().unwrap_or(30)));
-    let sources: Vec<SourceData> = (0..chance.between(1, 4)).map(|_| source(chance)).collect();
+    let joins = chance.permille(400);
+    let mut sources: Vec<SourceData> =
+        (0..chance.between(if joins { 2 } else { 1 }, 4)).map(|_| source(chance)).collect();
     let widest = sources.iter().map(|source| source.found.widest_unit).max().unwrap_or(0);
     let is_wide = drift.is_some_and(|drift| widest > drift.as_micros());
     let allow_wide = chance.permille(if is_wide { 930 } else { 300 });
     let outputs = chance.between(1, 3);
+    let joining = u32::try_from(chance.below(outputs)).unwrap_or(0);
+    let joins = joins.then(|| Joins::new(chance, joining, &mut sources));
+    let joins_at = |at: u64| joins.as_ref().filter(|joins| u64::from(joins.output) == at);
     let first_table = chance.below(tables as u64);
     let poison = if chance.one_in(5) { poison(chance, &sources) } else { BTreeSet::new() };
     // Readers are then told how many they are, which changes no decision.
@@ -120,18 +128,28 @@ fn order(chance: &mut Chance, n: u64, tables: usize) -> Order {
             allow_wide,
             sources: (0..sources.len()).map(|at| format!("source-{at}")).collect(),
             limited,
-            outputs: (0..outputs).map(|at| output(chance, at)).collect(),
+            outputs: (0..outputs).map(|at| output(chance, at, joins_at(at).is_some())).collect(),
         },
-        reads: (0..outputs).map(|_| u32::try_from(chance.below(sources.len() as u64)).unwrap_or(0)).collect(),
+        reads: (0..outputs).map(|at| reads(chance, joins_at(at), sources.len() as u64)).collect(),
         tables: (0..outputs).map(|at| usize::try_from(first_table + at).unwrap_or(0) % tables).collect(),
         sources,
+        joins,
         poison,
         too_wide: is_wide && !allow_wide,
         submit_at: chance.below(10 * SECOND),
     }
 }
 
-fn output(chance: &mut Chance, at: u64) -> CoreOutput {
+/// The source that an output reads.
+fn reads(chance: &mut Chance, joins: Option<&Joins>, sources: u64) -> u32 {
+    let anchor = joins.and_then(|joins| joins.inputs.first()).map(|anchor| anchor.source);
+    anchor.unwrap_or_else(|| u32::try_from(chance.below(sources)).unwrap_or(0))
+}
+
+fn output(chance: &mut Chance, at: u64, joins: bool) -> CoreOutput {
+    let cut = joins && !chance.one_in(3);
+    let slices = chance.pick(&[1, 4, 10, 40]).unwrap_or(1);
+    let width = WINDOW / chance.between(1, slices) + chance.below(7);
     CoreOutput {
         name: format!("output-{at}"),
         commit_every: Duration::from_micros(chance.between(SECOND, 15 * SECOND)),
@@ -139,6 +157,8 @@ fn output(chance: &mut Chance, at: u64) -> CoreOutput {
         staged: chance.one_in(4),
         replaces: chance.one_in(5),
         dead_letters: None,
+        slice: cut.then(|| Span::from_micros(width.cast_signed())),
+        buckets: (joins && chance.one_in(2)).then(|| u32::try_from(chance.between(1, 9)).unwrap_or(1)),
     }
 }
 
@@ -162,6 +182,20 @@ pub(super) fn tasks(sources: &[SourceData]) -> Vec<(TaskId, v1::ReadTask)> {
         }
     }
     all
+}
+
+impl SourceData {
+    /// Moves everything in event time.
+    pub(super) fn shift(&mut self, by: i64) {
+        for unit in self.segments.iter_mut().flatten().flat_map(|task| &mut task.units) {
+            unit.low += by;
+            unit.high += by;
+        }
+        if self.found.units > 0 {
+            self.found.low += by;
+            self.found.high += by;
+        }
+    }
 }
 
 /// How a source's units lie in event time.

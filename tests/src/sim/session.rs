@@ -7,6 +7,7 @@ use tidegate_proto::convert;
 use tidegate_proto::v1::{self, assign::Work, from_coordinator::Kind};
 
 use super::committing::Committing;
+use super::joining::Joining;
 use super::link::{Down, Grant, Link, Up};
 use super::reading::Reading;
 use super::scenario::{LEASE, SECOND};
@@ -169,7 +170,10 @@ impl World {
                     self.ask_to_leave(at, run);
                 }
             }
-            Kind::HandInReply(reply) => self.replied(at, &reply),
+            Kind::HandInReply(reply) => {
+                self.replied(at, &reply);
+                self.join_replied(at, &reply);
+            }
             Kind::Adopted(adopted) => self.adopted(at, link, &adopted),
         }
     }
@@ -191,7 +195,7 @@ impl World {
     fn assigned(&mut self, at: usize, link: usize, assign: v1::Assign) {
         let Some(grant) = grant(&assign.backfill, assign.task, assign.token) else { return };
         let worker = &self.workers[at];
-        let takes_slot = |task: TaskId| matches!(task, TaskId::Read(..));
+        let takes_slot = |task: TaskId| matches!(task, TaskId::Read(..) | TaskId::Join(..));
         let same = |run: &Run| run.grant.id == grant.id && run.grant.task == grant.task;
         let busy = worker.runs.values().filter(|run| takes_slot(run.grant.task)).count();
         if worker.draining {
@@ -203,22 +207,28 @@ impl World {
             let evidence = v1::Evidence { class: v1::Failure::Retryable.into(), message, ..Default::default() };
             return self.say(at, Up::Fail(grant, evidence));
         }
+        self.attempts += 1;
+        let attempt = format!("attempt-{}", self.attempts);
         let body = match assign.work {
             Some(Work::Prepare(_)) => Body::Prepare,
             Some(Work::Enumerate(_)) => Body::Enumerate(0),
             Some(Work::Commit(v1::CommitWork { intent: Some(intent), cancel })) => {
                 Body::Commit(Box::new(Committing::new(intent, cancel)))
             }
-            Some(Work::Read(v1::ReadWork { task: Some(task), next_unit, gate })) => {
+            Some(Work::Read(v1::ReadWork { task: Some(task), next_unit, gate, shapes })) => {
                 if let Some(gate) = gate {
                     self.gate_moved(at, &grant.id, gate.value());
                 }
-                Body::Read(Box::new(Reading::new(task, next_unit)))
+                Body::Read(Box::new(Reading::new(task, next_unit, shapes)))
             }
+            Some(Work::Join(work)) => {
+                self.oracle.join_reads(&attempt, &work);
+                let Some(joining) = Joining::new(grant.task, work) else { return };
+                Body::Join(Box::new(joining))
+            }
+            Some(Work::Clean(work)) => Body::Clean(work),
             _ => return,
         };
-        self.attempts += 1;
-        let attempt = format!("attempt-{}", self.attempts);
         if takes_slot(grant.task) {
             self.oracle.attempted(self.oracle.ix(&grant.id), grant.task, grant.token, &attempt);
         }

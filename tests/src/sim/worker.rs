@@ -5,8 +5,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use tidegate_common::fence::Fence;
 use tidegate_common::gate::Gate;
 use tidegate_common::ids::{BackfillId, TaskId};
+use tidegate_proto::v1;
 
 use super::committing::Committing;
+use super::joining::Joining;
 use super::link::{Grant, Up};
 use super::reading::Reading;
 use super::scenario::{LEASE, Micros};
@@ -19,7 +21,9 @@ pub(super) enum Body {
     /// The next segment to be sent.
     Enumerate(usize),
     Read(Box<Reading>),
+    Join(Box<Joining>),
     Commit(Box<Committing>),
+    Clean(v1::CleanWork),
 }
 
 /// One attempt at a task.
@@ -193,7 +197,7 @@ impl World {
         for (run, task) in runs {
             match task {
                 TaskId::Read(..) => self.ask_to_leave(at, run),
-                TaskId::Commit(..) => {}
+                TaskId::Commit(..) | TaskId::Join(..) | TaskId::Clean => {}
                 TaskId::Prepare | TaskId::Enumerate(_) => self.give_back(at, run),
             }
         }

@@ -12,6 +12,7 @@ use super::chance::Chance;
 use super::committing::{Heard, Landing};
 use super::driver::{self, Process};
 use super::invariants::Invariant;
+use super::joins::Shuffle;
 use super::link::Link;
 use super::mishap::{Mishap, Struck};
 use super::oracle::Oracle;
@@ -64,6 +65,7 @@ pub(super) struct World {
     pub(super) scenario: Scenario,
     pub(super) agenda: Agenda,
     pub(super) store: Store,
+    pub(super) shuffle: Shuffle,
     pub(super) processes: Vec<Process>,
     pub(super) links: Vec<Link>,
     pub(super) workers: Vec<Worker>,
@@ -94,6 +96,7 @@ impl World {
             fences: options.fences.clone(),
             agenda: Agenda::default(),
             store: Store::default(),
+            shuffle: Shuffle::default(),
             processes: Vec::new(),
             links: Vec::new(),
             landings: BTreeMap::new(),
@@ -152,10 +155,11 @@ impl World {
         }
     }
 
-    /// What all units take to read, one after the other, by the slowest.
+    /// What all units take to read, and as many slices to join, one after the other, by the slowest.
     fn longest_read(&self) -> Micros {
         let sources = self.scenario.orders.iter().flat_map(|order| &order.sources);
-        sources.map(|source| source.found.units).sum::<u64>() * 16 * SECOND
+        let joins = self.scenario.orders.iter().filter(|order| order.joins.is_some()).count() as u64;
+        (sources.map(|source| source.found.units).sum::<u64>() + joins * 100) * 16 * SECOND
     }
 
     /// Writes down what happens, where it is asked for.

@@ -92,7 +92,8 @@ impl Session {
         let work = work.filter(|work| fits(&task, work)).ok_or(Refusal::UnknownWork(task))?;
         let (next_unit, units) = match &work {
             Work::Read(read) => (read.next_unit, units(read)),
-            Work::Prepare(_) | Work::Enumerate(_) | Work::Commit(_) => (0, 0),
+            Work::Join(join) => (first_slice(&task), join.end_slice),
+            Work::Prepare(_) | Work::Enumerate(_) | Work::Commit(_) | Work::Clean(_) => (0, 0),
         };
         if let Some(old) = self.state.superseded(grant) {
             self.drop_run(old);
@@ -135,8 +136,8 @@ impl Session {
         for id in self.state.ids() {
             match self.state.grant(id).map(|grant| grant.task) {
                 Some(TaskId::Read(..)) => self.runs.ask_to_leave(id),
-                // A commit that was begun is better ended; nothing waits for the others.
-                Some(TaskId::Commit(..)) | None => {}
+                // A commit or a join that was begun is better ended; nothing waits for the others.
+                Some(TaskId::Commit(..) | TaskId::Join(..) | TaskId::Clean) | None => {}
                 Some(TaskId::Prepare | TaskId::Enumerate(_)) => self.give_back(id),
             }
         }
@@ -149,13 +150,18 @@ fn fits(task: &TaskId, work: &Work) -> bool {
         (TaskId::Read(..), Work::Read(read)) => read.task.is_some() && read.gate.is_some(),
         (TaskId::Commit(..), Work::Commit(commit)) => commit.intent.is_some(),
         (TaskId::Enumerate(source), Work::Enumerate(enumerate)) => source.get() == enumerate.source,
-        (TaskId::Prepare, Work::Prepare(_)) => true,
+        (TaskId::Join(_, first), Work::Join(join)) => *first < join.end_slice && join.shape.is_some(),
+        (TaskId::Prepare, Work::Prepare(_)) | (TaskId::Clean, Work::Clean(_)) => true,
         _ => false,
     }
 }
 
 fn units(read: &v1::ReadWork) -> u32 {
     read.task.as_ref().map_or(0, |task| u32::try_from(task.units.len()).unwrap_or(u32::MAX))
+}
+
+fn first_slice(task: &TaskId) -> u32 {
+    if let TaskId::Join(_, first) = task { *first } else { 0 }
 }
 
 fn grant(backfill: &str, task: Option<v1::TaskId>, of: Option<v1::Token>) -> Result<Grant, BadMessage> {

@@ -150,6 +150,7 @@ async fn check(
         branch_marker: marked(&marker::staging_branch(&scope.backfill)).unwrap_or_default(),
         time_column: String::new(),
         head_before: metadata.current_snapshot_id().unwrap_or_default(),
+        inputs: Vec::new(),
     })
 }
 

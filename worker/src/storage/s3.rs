@@ -100,6 +100,15 @@ impl S3 {
         Some((key, *until))
     }
 
+    /// Opens `bucket` as the environment of this worker says, which is its operator's word: keys, region, endpoint.
+    pub(crate) fn ambient(bucket: &str) -> Result<AmazonS3, String> {
+        AmazonS3Builder::from_env()
+            .with_bucket_name(bucket)
+            .with_retry(retries())
+            .build()
+            .map_err(|error| error.to_string())
+    }
+
     /// Opens `bucket`, with the keys of `keys` where there is such; asks nothing of it yet.
     pub(crate) fn open(&self, bucket: &str, keys: Option<AwsCredentialProvider>) -> Result<AmazonS3, String> {
         let mut builder = match &self.keys {
@@ -116,7 +125,7 @@ impl S3 {
         builder = builder
             .with_bucket_name(bucket)
             .with_virtual_hosted_style_request(self.virtual_hosted)
-            .with_retry(RetryConfig { max_retries: RETRIES, retry_timeout: RETRY_FOR, ..RetryConfig::default() });
+            .with_retry(retries());
         let is_near = self.endpoint.as_deref().is_some_and(is_loopback);
         builder = builder.with_allow_http(self.allow_http || is_near);
         if let Some(endpoint) = &self.endpoint {
@@ -128,6 +137,10 @@ impl S3 {
         }
         builder.build().map_err(|error| error.to_string())
     }
+}
+
+fn retries() -> RetryConfig {
+    RetryConfig { max_retries: RETRIES, retry_timeout: RETRY_FOR, ..RetryConfig::default() }
 }
 
 /// The endpoint of one bucket: `https://bucket.host`.

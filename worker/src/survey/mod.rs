@@ -4,6 +4,7 @@
 //! units for as long as it is given. It creates no table and writes no file; what it writes, it writes into memory, to
 //! learn what it costs.
 
+mod joins;
 mod parallelism;
 mod partitions;
 mod rows;
@@ -18,10 +19,11 @@ use tidegate_common::clock;
 use tidegate_common::ids::{BackfillId, OutputIx, SourceIx};
 use tidegate_common::spec::model::Publish;
 use tidegate_common::spec::{self, EventTimeOf, Resolved, ResolvedSource};
-use tidegate_common::time::{Bounds, EventTime, Span};
+use tidegate_common::time::{Bounds, EventTime, Span, Window};
 use tidegate_proto::v1;
 use tokio::sync::mpsc;
 
+pub use self::joins::{JoinInputPlan, JoinPlan};
 pub use self::parallelism::{Busy, PlannedUnit, simulate};
 pub use self::rows::{Rows, rows};
 use self::sample::Sample;
@@ -95,8 +97,10 @@ pub struct SourceSurvey {
 pub struct OutputSurvey {
     /// Its name.
     pub name: String,
-    /// The source it reads.
+    /// The source it reads; where it joins several, the anchor.
     pub source: String,
+    /// How it joins; `None` where it reads one source.
+    pub join: Option<JoinPlan>,
     /// Whether it keeps the dead letters of its source.
     pub keeps_dead_letters: bool,
     /// The table as it is; with an empty uuid, as it would be created.
@@ -109,7 +113,7 @@ pub struct OutputSurvey {
     pub partition_by: Vec<String>,
     /// How many partitions the bounds suggest; `None` where they do not tell.
     pub partitions: Option<u64>,
-    /// Rows that it will get, by the sample; `None` where there is none.
+    /// Rows that it will get, by the sample; `None` where there is none, and where it joins.
     pub rows: Option<u64>,
     /// Bytes of its files, by the sample.
     pub bytes: Option<u64>,
@@ -152,7 +156,8 @@ pub async fn survey(spec: &Resolved, id: &BackfillId, means: &Means) -> Result<S
     let mut sources = Vec::with_capacity(opened.resolved.sources.len());
     let mut tasks = Vec::new();
     for ix in (0..).map(SourceIx::new).take(opened.resolved.sources.len()) {
-        let (surveyed, found) = source(&opened, ix, Some(&means.catalogs), means.slots).await?;
+        let window = opened.used(ix).await?.window;
+        let (surveyed, found) = source(&opened, (ix, window), Some(&means.catalogs), means.slots).await?;
         sources.push(surveyed);
         tasks.push(found);
     }
@@ -191,7 +196,9 @@ pub async fn sources(
     let mut surveyed = Vec::new();
     for (ix, described) in (0..).map(SourceIx::new).zip(&opened.resolved.sources) {
         if wanted(described) {
-            surveyed.push(source(&opened, ix, None, means.slots).await?.0);
+            // What is wrong with a query is no reason not to look at a source.
+            let window = opened.used(ix).await.map_or(spec.window, |used| used.window);
+            surveyed.push(source(&opened, (ix, window), None, means.slots).await?.0);
         }
     }
     Ok(surveyed)
@@ -218,7 +225,8 @@ async fn tables(opened: &Opened, id: &BackfillId, means: &Means) -> Result<Vec<T
             (true, true) => Some((0, 0)),
             (true, false) => Some(sink::replaced(&sink::load(&means.catalogs, &target).await?, &scope).await?),
         };
-        tables.push((v1::PreparedOutput { source: vec![query.source().to_owned()], ..found }, replaces));
+        let (source, inputs) = (query.sources().map(str::to_owned).collect(), kinds::inputs(query));
+        tables.push((v1::PreparedOutput { source, inputs, ..found }, replaces));
     }
     for (ix, source) in opened.keepers() {
         let (target, schema) = (opened.target(ix)?, dead_letter::schema());
@@ -229,10 +237,10 @@ async fn tables(opened: &Opened, id: &BackfillId, means: &Means) -> Result<Vec<T
     Ok(tables)
 }
 
-/// Enumerates one source to its end; its read tasks come with it.
+/// Enumerates one source over a window to its end; its read tasks come with it.
 async fn source(
     opened: &Opened,
-    ix: SourceIx,
+    (ix, window): (SourceIx, Window),
     catalogs: Option<&Catalogs>,
     slots: usize,
 ) -> Result<(SourceSurvey, Vec<v1::ReadTask>), TaskError> {
@@ -246,7 +254,7 @@ async fn source(
         }
         tasks
     };
-    let finding = enumerate::enumerate(source.as_ref(), opened.resolved.window, packing, None, segments);
+    let finding = enumerate::enumerate(source.as_ref(), window, packing, None, segments);
     let (found, tasks) = tokio::join!(finding, collect);
     let fields = source.schema();
     let columns = fields.fields().iter().map(|field| format!("{} {}", field.name(), field.data_type()));
@@ -258,8 +266,8 @@ async fn source(
         widest_in: widest_in(&tasks),
         pins: pins(&tasks),
         state: source.pin(),
-        topic: source.topic(opened.resolved.window).await?,
-        archive: source.archive(opened.resolved.window).await?,
+        topic: source.topic(window).await?,
+        archive: source.archive(window).await?,
         sampled: Sampled::default(),
     };
     Ok((surveyed, tasks))
@@ -346,12 +354,15 @@ fn outputs(
 ) -> Vec<OutputSurvey> {
     let all = opened.resolved.outputs.iter().zip(tables).zip(&sample.outputs);
     all.map(|((output, (table, replaces)), sampled)| {
-        let name = table.source.first().cloned().unwrap_or_default();
-        let found = sources.iter().find(|source| source.name == name).map(|source| &source.found);
+        let anchor = table.inputs.first().map(|input| &input.source);
+        let name = anchor.or(table.source.first()).cloned().unwrap_or_default();
+        let found_of = |name: &str| sources.iter().find(|source| source.name == name).map(|source| &source.found);
+        let found = found_of(&name);
+        let join = joins::plan(&table.inputs, &opened.resolved, output, found_of);
         let described = opened.resolved.sources.iter().find(|source| source.name == name);
         let column = described.and_then(|source| source.event_time.as_ref()).map(|event_time| &event_time.of);
         let column = if let Some(EventTimeOf::Column(column, _)) = column { column.as_str() } else { "" };
-        let rows = found.and_then(|found| {
+        let rows = found.filter(|_| join.is_none()).and_then(|found| {
             let read = found.rows_in_range.saturating_sub(found.rows_pruned);
             (sampled.read > 0).then(|| (read as f64 * sampled.passed as f64 / sampled.read as f64) as u64)
         });
@@ -359,6 +370,7 @@ fn outputs(
         OutputSurvey {
             name: output.name.clone(),
             source: name,
+            join,
             keeps_dead_letters: output.dead_letters.is_some(),
             branch: (output.publish == Publish::Staged).then(|| branch.to_owned()),
             replaces,

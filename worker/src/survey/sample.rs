@@ -19,8 +19,9 @@ use tidegate_proto::v1;
 use crate::failure::{Class, Classify};
 use crate::source::{SourceBatch, UnitReader};
 use crate::task::opened::Opened;
+use crate::task::opened::Used;
 use crate::task::{TaskError, kinds};
-use crate::transform::{Query, Running, read_columns};
+use crate::transform::{Query, Running};
 
 /// What was read of a source.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -165,9 +166,12 @@ async fn one(
 ) -> Result<Timed, TaskError> {
     let queries = opened.queries(0).await?;
     let (source, described) = opened.source(ix).await?;
-    let of_source: Vec<(usize, &Query)> =
-        queries.iter().enumerate().filter(|(_, query)| query.source() == described.name).collect();
-    let columns = read_columns(of_source.iter().map(|(_, query)| *query));
+    let of_source: Vec<(usize, &Query)> = queries
+        .iter()
+        .enumerate()
+        .filter(|(_, query)| query.join().is_none() && query.source() == described.name)
+        .collect();
+    let Used { columns, window } = opened.used(ix).await?;
     let input = kinds::projected(source.as_ref(), &columns);
     let mut sinks = Vec::with_capacity(of_source.len());
     for (at, query) in of_source {
@@ -175,7 +179,6 @@ async fn one(
         sinks.push(InMemory::open(at, name, query, query.start(input.clone())?)?);
     }
     let began = clock::monotonic();
-    let window = opened.resolved.window;
     let mut reader = source.reader(&task.splits, &columns, window).await?;
     let rows = drain(reader.as_mut(), &unit, &described.name, window, &mut sinks, deadline).await?;
     for sink in sinks {

@@ -1,10 +1,12 @@
-//! What a worker does for each kind of task: prepare, enumerate, read, commit.
+//! What a worker does for each kind of task: prepare, enumerate, read, join, commit, clean.
 //!
 //! Each brings a source, a query and a table together for one job; none knows the session. Everything a spec names is
 //! reached through the worker's allow-list and its catalogs.
 
+mod clean;
 mod commit;
 mod enumerate;
+mod join;
 mod prepare;
 mod read;
 mod scope;
@@ -17,11 +19,13 @@ use tidegate_proto::v1::assign::Work;
 use tonic::transport::Channel;
 
 pub(crate) use self::enumerate::packing;
+pub(crate) use self::prepare::inputs;
 pub(crate) use self::read::projected;
-pub(crate) use self::scope::scope;
+pub(crate) use self::scope::{scope, utc_column};
 use super::budget::Budget;
 use super::opened::{BackfillError, Opened, Shelf};
 use super::{TaskBody, TaskContext, TaskEnd, TaskError};
+use crate::shuffle::ShuffleStore;
 use crate::sink::Catalogs;
 
 /// What every task of a worker shares.
@@ -36,6 +40,8 @@ pub(crate) struct Kinds {
     pub(crate) slots: usize,
     pub(crate) fences: Fences,
     pub(crate) shelf: Shelf,
+    /// Where rows wait to be joined.
+    pub(crate) shuffle: ShuffleStore,
 }
 
 #[async_trait]
@@ -47,6 +53,8 @@ impl TaskBody for Kinds {
             Work::Enumerate(work) => self.enumerate(&opened, &context, &work).await,
             Work::Read(work) => self.read(&opened, context, work).await,
             Work::Commit(work) => self.commit(&opened, &context, work).await,
+            Work::Join(work) => self.join(&opened, &context, work).await,
+            Work::Clean(work) => self.clean(&context, work).await,
         }
     }
 }

@@ -13,6 +13,7 @@ pub(crate) mod opened;
 pub mod pack;
 mod ports;
 pub mod read;
+mod shuffle_port;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;

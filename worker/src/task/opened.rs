@@ -3,22 +3,25 @@
 //! What is open is shared by all tasks of the backfill and opened when it is first asked for. It is dropped when the
 //! session no longer works for the backfill.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tidegate_common::clock;
 use tidegate_common::ids::{BackfillId, OutputIx, SourceIx};
+use tidegate_common::slices::Slices;
 use tidegate_common::spec;
 use tidegate_common::spec::model::SourceSpec;
 use tidegate_common::spec::{Kafka, Resolved, ResolvedOutput, ResolvedSource, SourceKind};
+use tidegate_common::time::Window;
 use tidegate_proto::v1;
 use tokio::sync::OnceCell;
 
-use super::TaskError;
+use super::{TaskError, kinds};
 use crate::access::Access;
 use crate::failure::{Class, Classify};
 use crate::sink::{Catalogs, OutputTarget};
 use crate::source::{self, Both, Described, KafkaSource, Offsets, Source, SourceError};
-use crate::transform::Query;
+use crate::transform::{Query, SourceTable};
 
 /// Why a backfill cannot be worked on.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +36,14 @@ pub(crate) enum BackfillError {
         /// A source or an output, by number.
         what: String,
     },
+    /// A query over several sources cannot be answered slice by slice here.
+    #[error("output {output} joins, and {why}")]
+    NoJoin {
+        /// The output.
+        output: String,
+        /// What stands in its way, and the way out.
+        why: String,
+    },
     /// The task needs what prepare found, and the coordinator did not send it.
     #[error("nothing was said of what is prepared")]
     NotPrepared,
@@ -41,7 +52,7 @@ pub(crate) enum BackfillError {
 impl Classify for BackfillError {
     fn class(&self) -> Class {
         match self {
-            Self::Spec(_) => Class::Fatal { exit_code: 3 },
+            Self::Spec(_) | Self::NoJoin { .. } => Class::Fatal { exit_code: 3 },
             Self::NoSuch { .. } | Self::NotPrepared => Class::Retryable,
         }
     }
@@ -178,22 +189,79 @@ impl Opened {
     /// The queries of all outputs but those that keep dead letters, in the order of the outputs. `now_micros` is what `now()` stands for; the same in every
     /// task of the backfill.
     pub(crate) async fn queries(&self, now_micros: i64) -> Result<&[Query], TaskError> {
-        let plan = || async {
-            let mut schemas = BTreeMap::new();
-            for (ix, described) in (0..).map(SourceIx::new).zip(&self.resolved.sources) {
-                schemas.insert(described.name.clone(), self.source(ix).await?.0.schema());
+        self.queries.get_or_try_init(|| self.plan(now_micros)).await.map(Vec::as_slice)
+    }
+
+    async fn plan(&self, now_micros: i64) -> Result<Vec<Query>, TaskError> {
+        let mut tables = BTreeMap::new();
+        for (ix, described) in (0..).map(SourceIx::new).zip(&self.resolved.sources) {
+            let (schema, time) = (self.source(ix).await?.0.schema(), kinds::utc_column(described));
+            tables.insert(described.name.clone(), SourceTable { schema, time });
+        }
+        let plan = |output: &ResolvedOutput| Query::plan(&output.name, Some(&output.sql), &tables, now_micros);
+        let queried = self.resolved.outputs.iter().filter(|output| output.dead_letters.is_none());
+        let queries = queried.map(plan).collect::<Result<Vec<_>, _>>()?;
+        for (ix, described) in (0..).map(SourceIx::new).zip(&self.resolved.sources) {
+            let (source, _) = self.source(ix).await?;
+            let used = queries.iter().filter_map(|query| query.columns_of(&described.name));
+            used.into_iter().try_for_each(|columns| source.offers(columns))?;
+        }
+        for (output, query) in self.resolved.outputs.iter().zip(&queries) {
+            self.may_join(output, query)?;
+        }
+        Ok(queries)
+    }
+
+    /// Refuses to join what cannot be cut into slices, or comes late.
+    fn may_join(&self, output: &ResolvedOutput, query: &Query) -> Result<(), BackfillError> {
+        if query.join().is_none() {
+            return Ok(());
+        }
+        let refused = |why: String| BackfillError::NoJoin { output: output.name.clone(), why };
+        if self.resolved.window == Window::ALL {
+            return Err(refused("it needs a window: say which `window` is replayed".to_owned()));
+        }
+        let width = output.slice.filter(|width| Slices::new(self.resolved.window, *width).is_none());
+        if let Some(width) = width {
+            let most = Slices::MOST;
+            return Err(refused(format!(
+                "slices of {width} are more than {most} in its window: make `join.slice` wider"
+            )));
+        }
+        let late =
+            |source: &&str| self.resolved.sources.iter().any(|known| known.name == **source && may_be_late(known));
+        match query.sources().find(|source| late(source)) {
+            None => Ok(()),
+            Some(source) => Err(refused(format!(
+                "rows of {source} may come late, since `on_disorder: allow` lets them break their order, and late rows \
+                 are not built yet: leave it out, and declare as much `out_of_orderness` as there is"
+            ))),
+        }
+    }
+
+    /// What is read of the source of that number for all outputs together.
+    pub(crate) async fn used(&self, ix: SourceIx) -> Result<Used, TaskError> {
+        let (_, described) = self.source(ix).await?;
+        let planned;
+        let queries = match self.queries.get() {
+            Some(queries) => queries,
+            None => {
+                // Not to be kept: what `now()` is may not be known yet.
+                let now = self.prepared().map_or_else(|_| clock::processing_time_micros(), |prepared| prepared.now);
+                planned = self.plan(now).await?;
+                &planned
             }
-            let plan = |output: &ResolvedOutput| Query::plan(&output.name, Some(&output.sql), &schemas, now_micros);
-            let queried = self.resolved.outputs.iter().filter(|output| output.dead_letters.is_none());
-            let queries = queried.map(plan).collect::<Result<Vec<_>, _>>()?;
-            for (ix, described) in (0..).map(SourceIx::new).zip(&self.resolved.sources) {
-                let of_source = queries.iter().filter(|query| query.source() == described.name);
-                let (source, _) = self.source(ix).await?;
-                of_source.map(Query::columns).try_for_each(|columns| source.offers(columns))?;
-            }
-            Ok::<_, TaskError>(queries)
         };
-        self.queries.get_or_try_init(plan).await.map(Vec::as_slice)
+        let (mut columns, mut window) = (BTreeSet::new(), None::<Window>);
+        for query in queries {
+            let Some(of_query) = query.columns_of(&described.name) else { continue };
+            columns.extend(of_query.iter().copied());
+            let input = query.join().and_then(|join| join.input(&described.name));
+            let met = input.map_or(Some(self.resolved.window), |input| input.reach().around(self.resolved.window));
+            window = window.zip(met).map(|(one, other)| one.hull(other)).or(window).or(met);
+        }
+        let window = window.unwrap_or(self.resolved.window);
+        Ok(Used { columns: columns.into_iter().collect(), window })
     }
 
     /// The table of the output of that number.
@@ -202,6 +270,19 @@ impl Opened {
         let output = self.resolved.output(ix).ok_or_else(no_such)?;
         Ok(target(output, &self.reach.default_catalog))
     }
+}
+
+/// What is read of a source.
+#[derive(Clone, Debug)]
+pub(crate) struct Used {
+    /// Its columns, ascending.
+    pub(crate) columns: Vec<usize>,
+    /// Where its rows are met: wider than the window of the spec where a join reaches beyond that.
+    pub(crate) window: Window,
+}
+
+fn may_be_late(source: &ResolvedSource) -> bool {
+    source.event_time.as_ref().is_some_and(|event_time| event_time.allow_disorder)
 }
 
 /// The table that `output` names; `default_catalog` is that of a name without one.

@@ -1,9 +1,12 @@
 //! An output of a read task: its query, unless it keeps dead letters, and its Iceberg writer.
 
-use arrow::array::RecordBatch;
+use arrow::array::{BooleanArray, Int64Array, RecordBatch};
+use arrow::compute::filter_record_batch;
 use arrow::datatypes::SchemaRef;
+use arrow::error::ArrowError;
 use async_trait::async_trait;
 use tidegate_common::ids::OutputIx;
+use tidegate_common::time::{EventTime, Window};
 use tidegate_proto::v1;
 use uuid::Uuid;
 
@@ -28,10 +31,32 @@ impl Classify for OtherTable {
     }
 }
 
+/// Rows and their event times do not fit together.
+#[derive(Debug, thiserror::Error)]
+#[error("the rows cannot be cut to the window")]
+struct NotCut(#[from] ArrowError);
+
+impl Classify for NotCut {
+    fn class(&self) -> Class {
+        Class::Poison
+    }
+}
+
+fn cut(rows: &RecordBatch, times: &Int64Array, window: Window) -> Result<RecordBatch, NotCut> {
+    let inside = |at: &i64| window.contains(EventTime::from_micros(*at));
+    if times.values().iter().all(inside) {
+        return Ok(rows.clone());
+    }
+    let mask: BooleanArray = times.values().iter().map(|at| Some(inside(at))).collect();
+    Ok(filter_record_batch(rows, &mask)?)
+}
+
 /// One output's query and writer in one attempt.
 pub(crate) struct IcebergPort {
     output: OutputIx,
     query: Option<Running>,
+    /// What its rows are cut to, where its source is read beyond the window for another output.
+    window: Option<Window>,
     writer: OutputWriter,
 }
 
@@ -54,7 +79,12 @@ impl IcebergPort {
         let memory_bytes = settings.memory_bytes.min(memory);
         let writer = OutputWriter::open(table, output.get(), attempt, WriterSettings { memory_bytes, ..settings })?;
         let query = query.map(|(query, input)| query.start(input)).transpose()?;
-        Ok(Self { output, query, writer })
+        Ok(Self { output, query, window: None, writer })
+    }
+
+    /// Leaves out rows outside `window`.
+    pub(crate) fn within(self, window: Window) -> Self {
+        Self { window: Some(window), ..self }
     }
 }
 
@@ -64,10 +94,14 @@ impl OutputPort for IcebergPort {
         self.output
     }
 
-    async fn push(&mut self, rows: &RecordBatch) -> Result<RecordBatch, TaskError> {
+    async fn push(&mut self, rows: &RecordBatch, times: &Int64Array) -> Result<RecordBatch, TaskError> {
+        let rows = match self.window {
+            Some(window) => cut(rows, times, window)?,
+            None => rows.clone(),
+        };
         match &mut self.query {
-            Some(query) => Ok(query.push(rows.clone())?),
-            None => Ok(rows.clone()),
+            Some(query) => Ok(query.push(rows)?),
+            None => Ok(rows),
         }
     }
 
@@ -93,6 +127,6 @@ impl OutputPort for IcebergPort {
 
     async fn close(&mut self) -> Result<Closed, TaskError> {
         let closed = self.writer.close().await?;
-        Ok(Closed { files: closed.files, iceberg: closed.iceberg })
+        Ok(Closed { files: closed.files, iceberg: closed.iceberg, shuffled: None })
     }
 }

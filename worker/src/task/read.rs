@@ -16,7 +16,7 @@ mod units;
 
 use std::time::Duration;
 
-use arrow::array::RecordBatch;
+use arrow::array::{Int64Array, RecordBatch};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
@@ -46,8 +46,8 @@ pub trait OutputPort: Send {
     /// The output's place in the spec.
     fn output(&self) -> OutputIx;
 
-    /// The query's answer to `rows`: never more rows than were pushed.
-    async fn push(&mut self, rows: &RecordBatch) -> Result<RecordBatch, TaskError>;
+    /// The query's answer to `rows`, which have these event times: never more rows than were pushed.
+    async fn push(&mut self, rows: &RecordBatch, times: &Int64Array) -> Result<RecordBatch, TaskError>;
 
     /// Writes an answer of [`OutputPort::push`]; waits where the writer is behind.
     async fn write(&mut self, rows: RecordBatch) -> Result<(), TaskError>;
@@ -76,6 +76,8 @@ pub struct Closed {
     pub files: Vec<v1::DataFile>,
     /// Their Iceberg metadata; only the sink decodes it.
     pub iceberg: Bytes,
+    /// Of an output that joins: its rows, which wait for that in the shuffle store.
+    pub shuffled: Option<v1::ShuffleObject>,
 }
 
 /// What to read, and how.
@@ -262,7 +264,7 @@ impl Reading {
             without_time += sifted.dead;
             self.tally.batch(&sifted, &beside, watermark);
             self.bury(&unit, &dead).await?;
-            self.pass_on(sifted.kept).await?;
+            self.pass_on(sifted.kept, &sifted.times).await?;
             if !is_archived {
                 self.keep_to_limit(sifted.rows + beside.dead + beside.void, bytes).await?;
             }
@@ -283,13 +285,13 @@ impl Reading {
         Ok(())
     }
 
-    async fn pass_on(&mut self, rows: RecordBatch) -> Result<(), TaskError> {
+    async fn pass_on(&mut self, rows: RecordBatch, times: &Int64Array) -> Result<(), TaskError> {
         let pushed = u64::try_from(rows.num_rows()).unwrap_or(u64::MAX);
         let clock = self.context.lease.clock();
         let keeper = self.dead_letters.as_ref().map(|kept| kept.output);
         let outputs = self.outputs.iter_mut().zip(&mut self.tally.passed);
         for (output, passed) in outputs.filter(|(output, _)| pushed > 0 && keeper != Some(output.output())) {
-            let answer = output.push(&rows).await?;
+            let answer = output.push(&rows, times).await?;
             let answered = u64::try_from(answer.num_rows()).unwrap_or(u64::MAX);
             if answered > pushed {
                 return Err(ReadError::MoreRows { output: output.output(), read: pushed, passed: answered }.into());

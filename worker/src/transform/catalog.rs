@@ -18,6 +18,8 @@ use datafusion::logical_expr::{
 };
 use datafusion::sql::TableReference;
 
+use super::query::SourceTable;
+
 /// Functions whose result is not bounded by what they are given: one short row could fill the memory.
 const UNBOUNDED: [&str; 6] = ["repeat", "space", "array_repeat", "array_resize", "range", "generate_series"];
 
@@ -53,7 +55,7 @@ pub(super) struct Catalog {
 
 impl Catalog {
     /// Over these sources.
-    pub(super) fn new(sources: &BTreeMap<String, SchemaRef>) -> Self {
+    pub(super) fn new(sources: &BTreeMap<String, SourceTable>) -> Self {
         let mut scalars = BTreeMap::new();
         for function in SessionStateDefaults::default_scalar_functions() {
             for name in names(function.name(), function.aliases()) {
@@ -65,7 +67,7 @@ impl Catalog {
         Self {
             tables: sources
                 .iter()
-                .map(|(name, schema)| (name.clone(), Arc::new(Table(Arc::clone(schema))) as Arc<dyn TableSource>))
+                .map(|(name, table)| (name.clone(), Arc::new(Table(Arc::clone(&table.schema))) as Arc<dyn TableSource>))
                 .collect(),
             scalars,
             aggregates: aggregates.iter().flat_map(|f| names(f.name(), f.aliases())).collect(),

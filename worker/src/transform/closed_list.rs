@@ -2,11 +2,15 @@
 //!
 //! It looks at the plan as it was written, before the optimizer, so that nothing refused can be optimized away.
 
+use std::sync::Arc;
+
 use arrow::datatypes::Schema;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::common::{DFSchema, Spans};
+use datafusion::common::{Column, DFSchema, DFSchemaRef, JoinType, Spans};
 use datafusion::error::{DataFusionError, Result};
-use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::logical_expr::expr::Exists;
+use datafusion::logical_expr::utils::split_conjunction;
+use datafusion::logical_expr::{Expr, Join, LogicalPlan};
 
 use super::catalog::{Catalog, FunctionKind};
 use super::error::{Place, Refusal};
@@ -26,66 +30,126 @@ impl From<DataFusionError> for Unaccepted {
     }
 }
 
-/// The name of the one source that `plan` scans, if everything in it is on the closed list.
+/// The name of the first source that `plan` scans, if everything in it is on the closed list.
 pub(super) fn accept(plan: &LogicalPlan, catalog: &Catalog) -> Result<String, Unaccepted> {
-    let (nodes, source) = nodes(plan)?;
-    let mut total = 0_usize;
-    let mut columns: Vec<Size> = Vec::new();
-    for node in nodes.iter().rev() {
-        match node {
-            LogicalPlan::TableScan(scan) => columns = vec![Size::LEAF; scan.projected_schema.fields().len()],
-            LogicalPlan::Filter(filter) => {
-                pure(&filter.predicate, catalog)?;
-                total =
-                    total.saturating_add(measure(&filter.predicate, filter.input.schema(), &columns)?.bounded(total)?);
-            }
-            LogicalPlan::Projection(projection) => {
-                let mut next = Vec::with_capacity(projection.expr.len());
-                for expr in &projection.expr {
-                    pure(expr, catalog)?;
-                    let size = measure(expr, projection.input.schema(), &columns)?;
-                    total = total.saturating_add(size.bounded(total)?);
-                    next.push(size);
-                }
-                columns = next;
-            }
-            _ => {}
-        }
-    }
-    Ok(source)
+    let mut look = Look { catalog, parts: 0, source: None, around: Vec::new() };
+    look.columns(plan)?;
+    look.source.ok_or_else(|| Unaccepted::Refused(Refusal::new(None, "it reads no source", "read a source")))
 }
 
-/// The nodes from the result down to the scan, and the name of what is scanned.
-fn nodes(plan: &LogicalPlan) -> Result<(Vec<&LogicalPlan>, String), Unaccepted> {
-    let mut nodes = Vec::new();
-    let mut node = plan;
-    loop {
-        nodes.push(node);
-        node = match node {
-            LogicalPlan::Projection(projection) => &projection.input,
-            LogicalPlan::Filter(filter) => &filter.input,
-            LogicalPlan::SubqueryAlias(alias) => &alias.input,
+/// The first source that `plan` scans.
+pub(super) fn scanned(plan: &LogicalPlan) -> Option<String> {
+    match plan {
+        LogicalPlan::TableScan(scan) => Some(scan.table_name.table().to_owned()),
+        other => other.inputs().into_iter().find_map(scanned),
+    }
+}
+
+/// Whether `plan` joins.
+pub(super) fn joins(plan: &LogicalPlan) -> bool {
+    matches!(plan, LogicalPlan::Join(_)) || plan.inputs().into_iter().any(joins)
+}
+
+/// That `plan`, optimized, has no subquery left in an expression.
+pub(super) fn decorrelated(plan: &LogicalPlan) -> Result<(), Refusal> {
+    let left = |expr: &Expr| Ok(matches!(expr, Expr::Exists(_) | Expr::OuterReferenceColumn(..)));
+    let found = plan.exists(|node| Ok(node.expressions().iter().any(|expr| expr.exists(left).unwrap_or(true))));
+    if !found.unwrap_or(true) {
+        return Ok(());
+    }
+    let what = "EXISTS is refused where DataFusion cannot make a join of it";
+    Err(Refusal::new(None, what, "compare columns of its source with columns of the row, joined with AND"))
+}
+
+/// A plan that is looked through from its scans up.
+struct Look<'a> {
+    catalog: &'a Catalog,
+    /// The parts of all expressions so far.
+    parts: usize,
+    source: Option<String>,
+    /// What the rows around a subquery are, the nearest last.
+    around: Vec<(DFSchemaRef, Vec<Size>)>,
+}
+
+impl Look<'_> {
+    /// The sizes of the columns that `plan` yields.
+    fn columns(&mut self, plan: &LogicalPlan) -> Result<Vec<Size>, Unaccepted> {
+        match plan {
             LogicalPlan::TableScan(scan) if scan.fetch.is_none() => {
-                return Ok((nodes, scan.table_name.table().to_owned()));
+                self.source.get_or_insert_with(|| scan.table_name.table().to_owned());
+                Ok(vec![Size::LEAF; scan.projected_schema.fields().len()])
             }
-            other => return Err(Unaccepted::Refused(refused_node(other))),
+            LogicalPlan::SubqueryAlias(alias) => self.columns(&alias.input),
+            LogicalPlan::Filter(filter) => {
+                let columns = self.columns(&filter.input)?;
+                for condition in split_conjunction(&filter.predicate) {
+                    match condition {
+                        Expr::Exists(exists) => self.subquery(exists, filter.input.schema(), &columns)?,
+                        _ => drop(self.computed(condition, &[(filter.input.schema(), &columns)])?),
+                    }
+                }
+                Ok(columns)
+            }
+            LogicalPlan::Projection(projection) => {
+                let columns = self.columns(&projection.input)?;
+                let input = projection.input.schema();
+                projection.expr.iter().map(|expr| self.computed(expr, &[(input, &columns)])).collect()
+            }
+            LogicalPlan::Join(join) => self.join(join),
+            other => Err(Unaccepted::Refused(refused_node(other))),
+        }
+    }
+
+    fn join(&mut self, join: &Join) -> Result<Vec<Size>, Unaccepted> {
+        use JoinType::{Inner, Left, LeftAnti, LeftSemi, Right};
+        if !matches!(join.join_type, Inner | Left | Right | LeftSemi | LeftAnti) || join.null_aware {
+            let what = format!("a {} join is not built yet", join.join_type);
+            return Err(Unaccepted::Refused(Refusal::new(None, what, "write INNER, LEFT, RIGHT or EXISTS")));
+        }
+        let (mut left, right) = (self.columns(&join.left)?, self.columns(&join.right)?);
+        let sides: [(&DFSchemaRef, &[Size]); 2] = [(join.left.schema(), &left), (join.right.schema(), &right)];
+        for expr in join.on.iter().flat_map(|(left, right)| [left, right]).chain(&join.filter) {
+            self.computed(expr, &sides)?;
+        }
+        if !matches!(join.join_type, LeftSemi | LeftAnti) {
+            left.extend(right);
+        }
+        Ok(left)
+    }
+
+    fn subquery(&mut self, exists: &Exists, schema: &DFSchemaRef, columns: &[Size]) -> Result<(), Unaccepted> {
+        self.around.push((Arc::clone(schema), columns.to_vec()));
+        self.columns(&exists.subquery.subquery)?;
+        self.around.pop();
+        Ok(())
+    }
+
+    /// The size of `expr`, which is computed from `inputs`.
+    fn computed(&mut self, expr: &Expr, inputs: &[(&DFSchemaRef, &[Size])]) -> Result<Size, Unaccepted> {
+        pure(expr, self.catalog, !self.around.is_empty())?;
+        let size_in = |schema: &DFSchema, sizes: &[Size], column: &Column| {
+            sizes.get(schema.maybe_index_of_column(column)?).copied()
         };
+        let size_of = |column: &Column, outer: bool| {
+            let found = match outer {
+                false => inputs.iter().find_map(|(schema, sizes)| size_in(schema, sizes, column)),
+                true => self.around.iter().rev().find_map(|(schema, sizes)| size_in(schema, sizes, column)),
+            };
+            found.unwrap_or(Size::LEAF)
+        };
+        let size = measure(expr, &size_of)?;
+        self.parts = self.parts.saturating_add(size.bounded(self.parts)?);
+        Ok(size)
     }
 }
 
 fn refused_node(node: &LogicalPlan) -> Refusal {
-    let (what, way_out) = match node {
-        LogicalPlan::Join(_) => ("joins are not built yet", "read one source in each output"),
-        LogicalPlan::EmptyRelation(_) | LogicalPlan::Values(_) => ("it reads no source", "read a source"),
-        _ => {
-            return Refusal::new(
-                None,
-                format!("{} is refused", word(node)),
-                "write SELECT, FROM one source and WHERE only",
-            );
+    match node {
+        LogicalPlan::EmptyRelation(_) | LogicalPlan::Values(_) => {
+            Refusal::new(None, "it reads no source", "read a source")
         }
-    };
-    Refusal::new(None, what, way_out)
+        _ => Refusal::new(None, format!("{} is refused", word(node)), "write SELECT, FROM, JOIN and WHERE only"),
+    }
 }
 
 fn word(node: &LogicalPlan) -> String {
@@ -93,11 +157,11 @@ fn word(node: &LogicalPlan) -> String {
     shown.split([':', ' ', '(']).next().unwrap_or_default().to_owned()
 }
 
-/// That `expr` gives the same value for the same row, and needs no other row.
-fn pure(expr: &Expr, catalog: &Catalog) -> Result<(), Unaccepted> {
+/// That `expr` gives the same value for the same row, and needs no other row; `correlated`: or the one around.
+fn pure(expr: &Expr, catalog: &Catalog, correlated: bool) -> Result<(), Unaccepted> {
     let mut refused = None;
     expr.apply(|part| {
-        refused = impure(part, catalog);
+        refused = impure(part, catalog, correlated);
         Ok(if refused.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
     })?;
     match refused {
@@ -109,8 +173,9 @@ fn pure(expr: &Expr, catalog: &Catalog) -> Result<(), Unaccepted> {
     }
 }
 
-fn impure(part: &Expr, catalog: &Catalog) -> Option<String> {
+fn impure(part: &Expr, catalog: &Catalog, correlated: bool) -> Option<String> {
     let what = match part {
+        Expr::OuterReferenceColumn(..) if correlated => return None,
         Expr::ScalarFunction(function) => match catalog.function(function.name()) {
             Some(FunctionKind::Scalar | FunctionKind::Padding) => return None,
             _ => return Some(format!("the function {} is refused", function.name())),
@@ -155,13 +220,15 @@ impl Size {
     }
 }
 
-fn measure(expr: &Expr, input: &DFSchema, columns: &[Size]) -> Result<Size> {
-    if let Expr::Column(column) = expr {
-        return Ok(columns.get(input.index_of_column(column)?).copied().unwrap_or(Size::LEAF));
+fn measure(expr: &Expr, size_of: &impl Fn(&Column, bool) -> Size) -> Result<Size> {
+    match expr {
+        Expr::Column(column) => return Ok(size_of(column, false)),
+        Expr::OuterReferenceColumn(_, column) => return Ok(size_of(column, true)),
+        _ => {}
     }
     let mut size = Size { parts: 1, depth: 0 };
     expr.apply_children(|child| {
-        let child = measure(child, input, columns)?;
+        let child = measure(child, size_of)?;
         size.parts = size.parts.saturating_add(child.parts);
         size.depth = size.depth.max(child.depth);
         Ok(TreeNodeRecursion::Continue)

@@ -127,6 +127,26 @@ pub enum QueryError {
         /// What is missing or different.
         what: String,
     },
+    /// A join does not fit the memory it may have.
+    #[error("output {output}: its join does not fit {bytes} bytes")]
+    Memory {
+        /// The output.
+        output: String,
+        /// What it may hold.
+        bytes: usize,
+        /// What DataFusion says.
+        #[source]
+        source: Box<DataFusionError>,
+    },
+    /// The rows to be joined could not be read.
+    #[error("output {output}: what it joins cannot be read")]
+    Unread {
+        /// The output.
+        output: String,
+        /// Why.
+        #[source]
+        source: Box<DataFusionError>,
+    },
     /// An expression failed on a row.
     #[error("output {output}: its SQL failed on the rows")]
     Evaluate {
@@ -136,6 +156,13 @@ pub enum QueryError {
         #[source]
         source: Box<DataFusionError>,
     },
+}
+
+impl QueryError {
+    /// Whether it is only that the memory does not do.
+    pub fn is_memory(&self) -> bool {
+        matches!(self, Self::Memory { .. })
+    }
 }
 
 impl Classify for QueryError {
@@ -148,6 +175,7 @@ impl Classify for QueryError {
             | Self::Syntax { .. }
             | Self::Plan { .. } => Class::Fatal { exit_code: 3 },
             Self::NoThread { .. } => Class::WorkerSick,
+            Self::Memory { .. } | Self::Unread { .. } => Class::Retryable,
             Self::Input { .. } | Self::Evaluate { .. } => Class::Poison,
         }
     }
@@ -160,9 +188,11 @@ impl Classify for QueryError {
             | Self::DuplicateName { output, place, .. }
             | Self::Syntax { output, place, .. }
             | Self::Plan { output, place, .. } => (output, place),
-            Self::NoThread { output, .. } | Self::Input { output, .. } | Self::Evaluate { output, .. } => {
-                (output, &None)
-            }
+            Self::NoThread { output, .. }
+            | Self::Input { output, .. }
+            | Self::Memory { output, .. }
+            | Self::Unread { output, .. }
+            | Self::Evaluate { output, .. } => (output, &None),
         };
         format!("output {output}{}", Place::after(place))
     }

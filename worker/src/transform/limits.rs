@@ -3,12 +3,13 @@
 //! DataFusion and its parser recurse, so whatever makes them deep is bounded before they see it; the rest of planning
 //! runs on a thread with a stack for the worst that these limits let through.
 
+use datafusion::error::DataFusionError;
 use datafusion::sql::sqlparser::ast::{Spanned, Statement};
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 
-use super::error::{Place, Refusal};
+use super::error::{Place, QueryError, Refusal};
 
 /// Bytes of SQL.
 const MAX_BYTES: usize = 64 * 1024;
@@ -23,7 +24,22 @@ pub(super) const MAX_DEPTH: usize = 256;
 /// Parts of all expressions, after what they refer to in inner SELECTs is put in its place.
 pub(super) const MAX_PARTS: usize = 20_000;
 /// Stack of the thread that plans; only what is touched is ever backed by memory.
-pub(super) const PLANNING_STACK_BYTES: usize = 256 * 1024 * 1024;
+const PLANNING_STACK_BYTES: usize = 256 * 1024 * 1024;
+
+/// Mentions of sources, those in inner SELECTs as often as they are read.
+pub(super) const MAX_MENTIONS: usize = 16;
+
+/// Runs `plan` where there is stack enough for the worst that the limits let through.
+pub(super) fn on_planning_thread<T: Send>(output: &str, plan: impl FnOnce() -> T + Send) -> Result<T, QueryError> {
+    let thread = std::thread::Builder::new().name("plan-sql".to_owned()).stack_size(PLANNING_STACK_BYTES);
+    std::thread::scope(|scope| match thread.spawn_scoped(scope, plan) {
+        Ok(planning) => planning.join().map_err(|_| {
+            let panicked = DataFusionError::Plan("DataFusion's planner panicked".to_owned());
+            QueryError::Plan { output: output.to_owned(), place: None, source: Box::new(panicked) }
+        }),
+        Err(source) => Err(QueryError::NoThread { output: output.to_owned(), source }),
+    })
+}
 
 /// Why the text is not one statement.
 pub(super) enum ParseFailure {

@@ -178,7 +178,7 @@ fn all(schema: &Schema) -> Vec<Computed> {
 }
 
 /// The type that stands for `data_type` outside the engine: no view, no dictionary, no run ends.
-fn plain(data_type: &DataType) -> DataType {
+pub(super) fn plain(data_type: &DataType) -> DataType {
     let inner = |field: &Arc<Field>| Arc::new(field.as_ref().clone().with_data_type(plain(field.data_type())));
     match data_type {
         DataType::Utf8View => DataType::Utf8,
@@ -284,7 +284,7 @@ fn rebase(expr: Computed, kept: &[usize]) -> Result<Computed> {
 }
 
 /// What a panic said.
-fn said(panic: &(dyn Any + Send)) -> String {
+pub(super) fn said(panic: &(dyn Any + Send)) -> String {
     let said = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     format!("an expression panicked: {}", said.unwrap_or("it did not say why"))
 }

@@ -17,16 +17,40 @@ use datafusion::sql::sqlparser::ast::Statement;
 use super::catalog::{self, Catalog, NotASource};
 use super::closed_list::{self, Unaccepted};
 use super::error::{Place, QueryError, Refusal};
-use super::limits::{self, PLANNING_STACK_BYTES, ParseFailure};
+use super::joined::{self, Join, JoinInput};
+use super::limits::{self, ParseFailure};
 use super::program::{Program, Running};
 use super::screen::{self, Mentions, Stop};
 
-/// The SQL of one output over one source, planned.
+/// What SQL sees of a source.
+#[derive(Clone, Debug)]
+pub struct SourceTable {
+    /// Its columns.
+    pub schema: SchemaRef,
+    /// The one that is its event time in UTC as it is, a timestamp or a date; none where there is no such column.
+    pub time: Option<String>,
+}
+
+impl From<SchemaRef> for SourceTable {
+    fn from(schema: SchemaRef) -> Self {
+        Self { schema, time: None }
+    }
+}
+
+/// The SQL of one output, planned.
 #[derive(Clone, Debug)]
 pub struct Query {
     output: String,
     source: String,
-    program: Arc<Program>,
+    work: Work,
+}
+
+#[derive(Clone, Debug)]
+enum Work {
+    /// Row by row over one source.
+    Rows(Arc<Program>),
+    /// Slice by slice over several.
+    Join(Arc<Join>),
 }
 
 impl Query {
@@ -34,12 +58,12 @@ impl Query {
     /// stand for `now_micros`, microseconds since 1970 UTC.
     ///
     /// # Errors
-    /// Fatal with exit code 3: the SQL is not one SELECT over one source made of projections and filters, names what is
-    /// not there, or is larger than the limits.
+    /// Fatal with exit code 3: the SQL is not one SELECT made of projections, filters and joins bounded in event time,
+    /// names what is not there, or is larger than the limits.
     pub fn plan(
         output_name: &str,
         sql: Option<&str>,
-        sources: &BTreeMap<String, SchemaRef>,
+        sources: &BTreeMap<String, SourceTable>,
         now_micros: i64,
     ) -> Result<Self, QueryError> {
         let everything;
@@ -51,49 +75,84 @@ impl Query {
             }
         };
         let planner = Planner { output: output_name, sources, now_micros };
-        let thread = std::thread::Builder::new().name("plan-sql".to_owned()).stack_size(PLANNING_STACK_BYTES);
-        std::thread::scope(|scope| match thread.spawn_scoped(scope, || planner.plan(sql)) {
-            Ok(planning) => planning.join().unwrap_or_else(|_| {
-                Err(planner.unplannable(None, DataFusionError::Plan("DataFusion's planner panicked".to_owned())))
-            }),
-            Err(source) => Err(QueryError::NoThread { output: output_name.to_owned(), source }),
-        })
+        limits::on_planning_thread(output_name, || planner.plan(sql))?
     }
 
-    /// The source it reads.
+    /// The sources it reads: each once, the anchor's first.
+    pub fn sources(&self) -> impl Iterator<Item = &str> {
+        let others = self.join().map(Join::inputs).unwrap_or_default().iter().map(JoinInput::source);
+        std::iter::once(self.source()).chain(others.filter(|source| *source != self.source()))
+    }
+
+    /// The source it reads; of several, the anchor's.
     pub fn source(&self) -> &str {
         &self.source
     }
 
-    /// The columns of the source that must be read, as ascending indices into the source's schema.
+    /// What it joins, where it reads several sources, or one several times.
+    pub fn join(&self) -> Option<&Join> {
+        match &self.work {
+            Work::Rows(_) => None,
+            Work::Join(join) => Some(join),
+        }
+    }
+
+    /// The columns of [`Query::source`] that must be read, as ascending indices into its schema.
     pub fn columns(&self) -> &[usize] {
-        &self.program.columns
+        match &self.work {
+            Work::Rows(program) => &program.columns,
+            Work::Join(join) => join.inputs().first().map(JoinInput::columns).unwrap_or_default(),
+        }
+    }
+
+    /// The columns of `source` that must be read; none where it reads another.
+    pub fn columns_of(&self, source: &str) -> Option<&[usize]> {
+        match &self.work {
+            Work::Rows(program) => (self.source == source).then_some(&program.columns),
+            Work::Join(join) => join.input(source).map(JoinInput::columns),
+        }
     }
 
     /// The columns of the result: unique names, no views, no dictionaries, no metadata of the source.
     pub fn schema(&self) -> SchemaRef {
-        Arc::clone(&self.program.schema)
+        match &self.work {
+            Work::Rows(program) => Arc::clone(&program.schema),
+            Work::Join(join) => join.schema(),
+        }
     }
 
-    /// The columns of the result that are the source's column `column` as it is, under whatever name.
+    /// The columns of the result that are the column `column` of [`Query::source`] as it is, under whatever name; of
+    /// several mentions, the anchor's.
     pub fn copies_of(&self, column: &str) -> Vec<String> {
-        let names = self.program.schema.fields();
-        let copies = self.program.copies_of(column);
-        copies.into_iter().filter_map(|at| names.get(at)).map(|field| field.name().clone()).collect()
+        let copies = match &self.work {
+            Work::Rows(program) => program.copies_of(column),
+            Work::Join(join) => join.copies_of(column),
+        };
+        let schema = self.schema();
+        copies.into_iter().filter_map(|at| schema.fields().get(at)).map(|field| field.name().clone()).collect()
     }
 
-    /// Conditions on the source's own columns, without qualifiers: a row for which one of them is not true is in no
-    /// result. They serve to skip what need not be read; [`Running::push`] applies them all the same.
+    /// Conditions on the own columns of [`Query::source`], without qualifiers: a row for which one of them is not true
+    /// is in no result. They serve to skip what need not be read; [`Running::push`] applies them all the same.
     pub fn filters(&self) -> &[Expr] {
-        &self.program.filters
+        match &self.work {
+            Work::Rows(program) => &program.filters,
+            Work::Join(join) => join.inputs().first().map(JoinInput::filters).unwrap_or_default(),
+        }
     }
 
     /// Starts over batches with the columns of `input`: at least [`Query::columns`], found by name.
     ///
     /// # Errors
-    /// A column is missing or of another type.
+    /// A column is missing or of another type, or it joins: then see [`Query::join`].
     pub fn start(&self, input: SchemaRef) -> Result<Running, QueryError> {
-        Running::new(self.output.clone(), Arc::clone(&self.program), input)
+        match &self.work {
+            Work::Rows(program) => Running::new(self.output.clone(), Arc::clone(program), input),
+            Work::Join(_) => {
+                let what = "it joins, and cannot be run row by row".to_owned();
+                Err(QueryError::Input { output: self.output.clone(), what })
+            }
+        }
     }
 }
 
@@ -103,7 +162,7 @@ pub fn read_columns<'a>(queries: impl IntoIterator<Item = &'a Query>) -> Vec<usi
     columns.into_iter().collect()
 }
 
-fn select_all(output: &str, sources: &BTreeMap<String, SchemaRef>) -> Result<String, QueryError> {
+fn select_all(output: &str, sources: &BTreeMap<String, SourceTable>) -> Result<String, QueryError> {
     let mut names = sources.keys();
     match (names.next(), names.next()) {
         (Some(name), None) => Ok(format!("SELECT * FROM {}", quoted(name))),
@@ -117,7 +176,7 @@ fn select_all(output: &str, sources: &BTreeMap<String, SchemaRef>) -> Result<Str
 
 struct Planner<'a> {
     output: &'a str,
-    sources: &'a BTreeMap<String, SchemaRef>,
+    sources: &'a BTreeMap<String, SourceTable>,
     now_micros: i64,
 }
 
@@ -141,11 +200,22 @@ impl Planner<'_> {
         if let Some(name) = closed_list::twice(analyzed.schema().as_arrow()) {
             return Err(self.twice(None, name));
         }
-        let program = Optimizer::new()
+        let optimized = Optimizer::new()
             .optimize(analyzed, &context, |_, _| {})
-            .and_then(|optimized| Program::lower(&optimized))
+            .and_then(joined::mark)
             .map_err(|error| self.explain(error, &mentions, &catalog))?;
-        Ok(Query { output: self.output.to_owned(), source, program: Arc::new(program) })
+        closed_list::decorrelated(&optimized).map_err(|refusal| refusal.of(self.output))?;
+        let output = self.output.to_owned();
+        // The optimizer may have seen through a join, or even that nothing is read.
+        if !closed_list::joins(&optimized) {
+            let program = Program::lower(&optimized).map_err(|error| self.explain(error, &mentions, &catalog))?;
+            let source = closed_list::scanned(&optimized).unwrap_or(source);
+            return Ok(Query { output, source, work: Work::Rows(Arc::new(program)) });
+        }
+        let join = Join::plan(self.output, optimized, self.sources, &mentions);
+        let join = join.map_err(|refusal| refusal.of(self.output))?;
+        let source = join.inputs().first().map_or(source, |anchor| anchor.source().to_owned());
+        Ok(Query { output, source, work: Work::Join(Arc::new(join)) })
     }
 
     /// The optimizer's settings, with the time that `now()` stands for.

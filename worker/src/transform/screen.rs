@@ -7,13 +7,14 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::planner::IdentNormalizer;
 use datafusion::sql::sqlparser::ast::{
-    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, Ident, ObjectName, Query, Select,
-    SelectItem, SetExpr, SetOperator, Spanned, Statement, TableFactor, Value, Visit, Visitor,
+    BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, Ident, Join,
+    JoinConstraint, JoinOperator, ObjectName, Query, Select, SelectItem, SetExpr, SetOperator, Spanned, Statement,
+    TableFactor, Value, Visit, Visitor,
 };
 
 use super::catalog::{Catalog, FunctionKind};
 use super::error::{Place, Refusal};
-use super::limits::MAX_DEPTH;
+use super::limits::{MAX_DEPTH, MAX_MENTIONS};
 
 /// The longest `lpad` and `rpad`.
 const MAX_PADDING: u64 = 64 * 1024;
@@ -27,12 +28,20 @@ pub(super) enum Stop {
     Twice(Option<Place>, String),
 }
 
-/// Where each table of a query is first named.
+/// Where each table of a query, or what it is called there, is first named.
 pub(super) type Mentions = BTreeMap<String, Place>;
 
 /// Looks through `statement`; answers where its tables are named.
 pub(super) fn screen(statement: &Statement, catalog: &Catalog) -> Result<Mentions, Stop> {
-    let mut look = Look { catalog, depth: 0, mentions: Mentions::new() };
+    let mut look = Look {
+        catalog,
+        depth: 0,
+        mentions: Mentions::new(),
+        accepted: BTreeSet::new(),
+        named: BTreeMap::new(),
+        read: vec![0],
+        reads: BTreeMap::new(),
+    };
     match statement.visit(&mut look) {
         ControlFlow::Break(stop) => Err(stop),
         ControlFlow::Continue(()) => Ok(look.mentions),
@@ -43,6 +52,14 @@ struct Look<'a> {
     catalog: &'a Catalog,
     depth: usize,
     mentions: Mentions,
+    /// The EXISTS that are conditions of their own.
+    accepted: BTreeSet<*const Expr>,
+    /// The bodies of WITH, and their names.
+    named: BTreeMap<*const Query, String>,
+    /// How many mentions of sources each query that is being looked at reads.
+    read: Vec<usize>,
+    /// How many each name of WITH stands for, at most.
+    reads: BTreeMap<String, usize>,
 }
 
 type Flow = ControlFlow<Stop>;
@@ -59,10 +76,14 @@ impl Visitor for Look<'_> {
     type Break = Stop;
 
     fn pre_visit_query(&mut self, query: &Query) -> Flow {
-        if let Some(with) = &query.with
-            && with.recursive
-        {
-            return refuse(query, "WITH RECURSIVE is refused", "write the query without recursion");
+        self.read.push(0);
+        if let Some(with) = &query.with {
+            if with.recursive {
+                return refuse(query, "WITH RECURSIVE is refused", "write the query without recursion");
+            }
+            for body in &with.cte_tables {
+                self.named.insert(std::ptr::from_ref(&*body.query), normal(body.alias.name.clone()));
+            }
         }
         if let Some(order_by) = &query.order_by {
             return refuse(order_by, "ORDER BY is refused: rows are written as they are read", "take it out");
@@ -86,15 +107,31 @@ impl Visitor for Look<'_> {
         self.body(&query.body)
     }
 
-    fn pre_visit_relation(&mut self, relation: &ObjectName) -> Flow {
-        if let Some(place) = Place::of(relation.span().start) {
-            let name = relation.0.iter().filter_map(|part| part.as_ident()).cloned().map(normal).collect::<Vec<_>>();
-            self.mentions.entry(name.join(".")).or_insert(place);
+    fn post_visit_query(&mut self, query: &Query) -> Flow {
+        let read = self.read.pop().unwrap_or(0);
+        match self.named.remove(&std::ptr::from_ref(query)) {
+            Some(name) => {
+                let most = self.reads.entry(name).or_default();
+                *most = read.max(*most);
+                Flow::Continue(())
+            }
+            None => self.reads(read, query),
         }
-        Flow::Continue(())
+    }
+
+    fn pre_visit_relation(&mut self, relation: &ObjectName) -> Flow {
+        let name = relation.0.iter().filter_map(|part| part.as_ident()).cloned().map(normal).collect::<Vec<_>>();
+        let name = name.join(".");
+        let read = self.reads.get(&name).copied().unwrap_or(1);
+        self.named_at(name, relation);
+        self.reads(read, relation)
     }
 
     fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> Flow {
+        if let TableFactor::Table { alias: Some(alias), .. } | TableFactor::Derived { alias: Some(alias), .. } = factor
+        {
+            self.named_at(normal(alias.name.clone()), factor);
+        }
         match factor {
             TableFactor::Table { args: Some(_), name, .. } => {
                 refuse(factor, format!("the table function {name} is refused"), "read a source")
@@ -122,7 +159,7 @@ impl Visitor for Look<'_> {
             TableFactor::Derived { lateral, sample, .. } => {
                 when(*lateral || sample.is_some(), factor, "LATERAL and TABLESAMPLE are refused", "take it out")
             }
-            TableFactor::NestedJoin { .. } => self.join(factor),
+            TableFactor::NestedJoin { table_with_joins, .. } => joins(&table_with_joins.joins),
             TableFactor::UNNEST { .. } => when(true, factor, "UNNEST is refused", "take the elements by index"),
             _ => when(true, factor, "a table function, PIVOT or the like is refused", "read a source"),
         }
@@ -135,9 +172,16 @@ impl Visitor for Look<'_> {
             return refuse(expr, format!("an expression is more than {MAX_DEPTH} levels deep"), way_out);
         }
         match expr {
-            Expr::Subquery(_) | Expr::Exists { .. } | Expr::InSubquery { .. } => {
-                refuse(expr, "a subquery in an expression is refused: joins are not built yet", "write the values out")
+            Expr::Exists { .. } if self.accepted.contains(&std::ptr::from_ref(expr)) => Flow::Continue(()),
+            Expr::Exists { .. } => {
+                let way_out = "make it a condition of its own in WHERE, joined with AND";
+                refuse(expr, "EXISTS inside another expression is refused", way_out)
             }
+            Expr::InSubquery { .. } => {
+                let way_out = "write EXISTS (SELECT 1 FROM … WHERE …), with bounds in event time";
+                refuse(expr, "IN (SELECT …) is refused", way_out)
+            }
+            Expr::Subquery(_) => refuse(expr, "a subquery for a value is refused", "join its source"),
             Expr::Function(function) => self.function(function, expr),
             Expr::Value(value) if matches!(value.value, Value::Placeholder(_)) => {
                 refuse(expr, "a parameter is refused", "write its value")
@@ -156,7 +200,24 @@ impl Visitor for Look<'_> {
 }
 
 impl Look<'_> {
-    fn body(&self, body: &SetExpr) -> Flow {
+    /// That these mentions are not too many.
+    fn reads(&mut self, read: usize, at: &impl Spanned) -> Flow {
+        let Some(reads) = self.read.last_mut() else { return Flow::Continue(()) };
+        *reads = reads.saturating_add(read);
+        if *reads > MAX_MENTIONS {
+            let what = format!("it reads sources more than {MAX_MENTIONS} times");
+            return refuse(at, what, "join fewer, or in several backfills");
+        }
+        Flow::Continue(())
+    }
+
+    fn named_at(&mut self, name: String, at: &impl Spanned) {
+        if let Some(place) = Place::of(at.span().start) {
+            self.mentions.entry(name).or_insert(place);
+        }
+    }
+
+    fn body(&mut self, body: &SetExpr) -> Flow {
         match body {
             SetExpr::Select(select) => self.select(select),
             SetExpr::Query(_) => Flow::Continue(()),
@@ -173,16 +234,14 @@ impl Look<'_> {
         }
     }
 
-    fn select(&self, select: &Select) -> Flow {
+    fn select(&mut self, select: &Select) -> Flow {
         if select.from.is_empty() {
             return refuse(select, "there is no FROM", "read a source");
         }
-        if let [_, other, ..] = select.from.as_slice() {
-            return self.join(other);
-        }
-        if let Some(join) = select.from.first().and_then(|from| from.joins.first()) {
-            return self.join(join);
-        }
+        select.from.iter().try_for_each(|from| joins(&from.joins))?;
+        self.accepted.extend(
+            select.selection.iter().flat_map(conditions).filter(|part| is_exists(part)).map(std::ptr::from_ref),
+        );
         when(select.distinct.is_some(), select, "DISTINCT is refused", "take it out")?;
         when(select.top.is_some(), select, "TOP is refused", "filter with WHERE")?;
         when(groups(&select.group_by), &select.group_by, "GROUP BY is refused", "aggregate the table afterwards")?;
@@ -205,10 +264,6 @@ impl Look<'_> {
             || !select.named_window.is_empty();
         when(odd, select, "only SELECT, FROM and WHERE are accepted", "take the other clauses out")?;
         unique(&select.projection)
-    }
-
-    fn join(&self, at: &impl Spanned) -> Flow {
-        refuse(at, "joins are not built yet", "read one source in each output")
     }
 
     fn function(&self, function: &Function, at: &Expr) -> Flow {
@@ -237,6 +292,43 @@ impl Look<'_> {
             _ => Flow::Continue(()),
         }
     }
+}
+
+/// That all of `joins` are built.
+fn joins(joins: &[Join]) -> Flow {
+    use JoinOperator::{CrossJoin, FullOuter, Inner, Left, LeftAnti, LeftOuter, LeftSemi, Right, RightOuter};
+    for join in joins {
+        let constraint = match &join.join_operator {
+            JoinOperator::Join(constraint) | Inner(constraint) | CrossJoin(constraint) | Left(constraint) => constraint,
+            LeftOuter(constraint) | Right(constraint) | RightOuter(constraint) => constraint,
+            LeftSemi(constraint) | LeftAnti(constraint) => constraint,
+            FullOuter(_) => {
+                return refuse(join, "FULL JOIN is not built yet", "write a LEFT JOIN, or one output for each side");
+            }
+            _ => return refuse(join, "this kind of join is refused", "write INNER, LEFT or RIGHT JOIN, or EXISTS"),
+        };
+        if matches!(constraint, JoinConstraint::Natural) {
+            return refuse(join, "NATURAL JOIN is refused: columns that are added would change it", "write USING (…)");
+        }
+    }
+    Flow::Continue(())
+}
+
+/// The conditions that must all be true for `selection` to be.
+fn conditions(selection: &Expr) -> Vec<&Expr> {
+    let (mut found, mut ahead) = (Vec::new(), vec![selection]);
+    while let Some(next) = ahead.pop() {
+        match next {
+            Expr::BinaryOp { left, op: BinaryOperator::And, right } => ahead.extend([left.as_ref(), right.as_ref()]),
+            Expr::Nested(inner) => ahead.push(inner),
+            other => found.push(other),
+        }
+    }
+    found
+}
+
+fn is_exists(expr: &Expr) -> bool {
+    matches!(expr, Expr::Exists { .. })
 }
 
 fn short(args: &FunctionArguments) -> bool {

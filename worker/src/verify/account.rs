@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 use tidegate_common::ids::{OutputIx, SourceIx, TaskId};
 use tidegate_common::spec::{self, Resolved};
+use tidegate_common::time::Window;
 use tidegate_proto::convert;
 use tidegate_proto::v1::{self, record::Kind};
 
+use super::joins::JoinBook;
 use crate::sink::OutputTarget;
 use crate::task::opened::target;
 
@@ -63,7 +65,9 @@ pub struct OutputBook {
     pub name: String,
     /// What prepare pinned.
     pub table: Option<v1::PreparedOutput>,
-    /// Rows read for it.
+    /// How it joins; `None` where its query reads one source.
+    pub join: Option<JoinBook>,
+    /// Rows read for it; where it joins, rows of its anchor that were joined.
     pub read: u64,
     /// Rows that its query passed on.
     pub passed: u64,
@@ -94,6 +98,12 @@ impl OutputBook {
     /// The table's name where it is known, else the output's.
     pub fn title(&self) -> &str {
         self.table.as_ref().map_or(&self.name, |table| &table.table)
+    }
+
+    /// The source whose event times are its own: the only one, or the anchor.
+    pub fn anchor(&self) -> Option<&str> {
+        let table = self.table.as_ref()?;
+        table.inputs.first().map(|input| &input.source).or(table.source.first()).map(String::as_str)
     }
 
     /// The intents whose files stand in the table: on main, or on the staging branch as long as nothing is on main.
@@ -168,12 +178,20 @@ impl Account {
             Some(Kind::Created(created)) => return self.created(&created.spec_json),
             Some(Kind::Prepared(prepared)) => {
                 for (output, table) in self.outputs.iter_mut().zip(prepared.outputs) {
+                    // Prepared again, a backfill that has begun stays as it was.
+                    if output.join.as_ref().is_none_or(JoinBook::is_blank) {
+                        output.join = JoinBook::of(&table.inputs);
+                    }
                     output.table = Some(table);
                 }
                 self.pins = prepared.sources;
             }
             Some(Kind::Planned(planned)) => self.source(planned.source)?.found = planned.found,
             Some(Kind::HandIn(accepted)) => return self.hand_in(accepted),
+            Some(Kind::Sliced(sliced)) => {
+                let window = self.spec.as_ref().map_or(Window::ALL, |spec| spec.window);
+                self.join(sliced.output)?.cut(window, &sliced);
+            }
             Some(Kind::Sealed(intent)) => {
                 self.output(intent.output)?.intents.insert(intent.sequence, (intent, None));
             }
@@ -215,34 +233,63 @@ impl Account {
         found.ok_or_else(|| BadJournal(format!("there is no output {at}")))
     }
 
+    fn join(&mut self, at: u32) -> Result<&mut JoinBook, BadJournal> {
+        let joins_nothing = || BadJournal(format!("output {at} joins nothing"));
+        self.output(at)?.join.as_mut().ok_or_else(joins_nothing)
+    }
+
     fn hand_in(&mut self, accepted: v1::record::HandInAccepted) -> Result<(), BadJournal> {
         let task = convert::task_id(accepted.task).map_err(|bad| BadJournal(bad.to_string()))?;
-        let TaskId::Read(source, ..) = task else { return Err(BadJournal(format!("{task} handed in"))) };
         let hand_in = accepted.hand_in.unwrap_or_default();
+        match task {
+            TaskId::Read(source, ..) => {
+                self.in_turn(task, &hand_in, accepted.units_in_task);
+                self.read(source, &hand_in, accepted.rows_planned)?;
+            }
+            TaskId::Join(output, first) => self.join(output.get())?.joined((output.get(), first), &hand_in),
+            _ => return Err(BadJournal(format!("{task} handed in"))),
+        }
         let position = self.hand_ins;
         self.hand_ins += 1;
-        let (next, units) = self.tasks.entry(task).or_insert((0, accepted.units_in_task));
+        for part in hand_in.outputs {
+            let book = self.output(part.output)?;
+            let files = part.files.into_iter();
+            book.files.extend(files.map(|file| CommittedFile { position, path: file.path, rows: file.rows }));
+            if book.join.is_some() && matches!(task, TaskId::Read(..)) {
+                continue; // They wait to be joined, and stand in the account of their source.
+            }
+            book.read += part.rows_read;
+            book.passed += part.rows_passed;
+            book.filtered += part.rows_filtered;
+            book.late += part.rows_late;
+            book.dead_letter += part.rows_dead_letter;
+        }
+        Ok(())
+    }
+
+    /// Notes where a read does not cover the next units of its task.
+    fn in_turn(&mut self, task: TaskId, hand_in: &v1::HandIn, units: u32) {
+        let (next, units) = self.tasks.entry(task).or_insert((0, units));
         if hand_in.first_unit != *next || hand_in.end_unit <= hand_in.first_unit || hand_in.end_unit > *units {
             let (first, end) = (hand_in.first_unit, hand_in.end_unit);
             self.out_of_turn
                 .push(format!("{task}: units [{first},{end}) were accepted, and [{next},{units}) remained"));
         }
         *next = hand_in.end_unit;
+    }
+
+    fn read(&mut self, source: SourceIx, hand_in: &v1::HandIn, planned: u64) -> Result<(), BadJournal> {
         let book = self.source(source.get())?;
         book.read += hand_in.rows_read;
         book.gaps += hand_in.rows_gaps;
-        book.unplanned += (hand_in.rows_read + hand_in.rows_gaps).saturating_sub(accepted.rows_planned);
+        book.unplanned += (hand_in.rows_read + hand_in.rows_gaps).saturating_sub(planned);
         book.dead_letter += hand_in.rows_dead_letter;
         book.units += u64::from(hand_in.end_unit.saturating_sub(hand_in.first_unit));
-        for part in hand_in.outputs {
-            let book = self.output(part.output)?;
-            book.read += part.rows_read;
-            book.passed += part.rows_passed;
-            book.filtered += part.rows_filtered;
-            book.late += part.rows_late;
-            book.dead_letter += part.rows_dead_letter;
-            let files = part.files.into_iter();
-            book.files.extend(files.map(|file| CommittedFile { position, path: file.path, rows: file.rows }));
+        let name = book.name.clone();
+        for part in &hand_in.outputs {
+            if let Some(join) = &mut self.output(part.output)?.join {
+                join.read(&name, part);
+            }
         }
         Ok(())
     }

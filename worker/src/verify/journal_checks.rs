@@ -4,8 +4,11 @@
 //! |---|---|
 //! | ledger of a source | in range = read + pruned + gaps, and of a topic, the offsets that are pinned; less was read only where the backfill did not succeed |
 //! | ledger of an output | read of its source = read for it = passed + filtered + late + dead letter; passed = rows in its files = committed |
+//! | ledger of an output that joins | rows of its anchor that were shuffled and lie in the window = joined; passed = rows in its files = committed |
+//! | ledger of each source that it joins | read of the source = read for it = shuffled + filtered + late + dead letter; shuffled = rows in its objects |
 //! | ledger of a table of dead letters | and: dead letters of its source = passed |
 //! | units | each hand-in covers the next units of its task, and all units of a plan that succeeded are accepted |
+//! | slices | each is joined once, behind every object that it needs, and all are of an output that succeeded; no object was handed in twice |
 //! | files | no path was handed in twice, and each is in exactly one intent of main or, before it is published, of the staging branch; what was published is what was staged |
 
 use std::collections::BTreeMap;
@@ -13,13 +16,20 @@ use std::collections::BTreeMap;
 use tidegate_proto::v1;
 
 use super::account::{Account, OutputBook, SourceBook};
+use super::joins::{InputBook, JoinBook};
 use super::{Check, Verdict, count};
 
 /// Checks the account of a backfill.
 pub fn check_account(account: &Account) -> Vec<Check> {
     let mut checks: Vec<Check> = account.sources.iter().map(|source| source_ledger(account, source)).collect();
-    checks.extend(account.outputs.iter().map(|output| output_ledger(account, output)));
+    for output in &account.outputs {
+        let inputs = output.join.iter().flat_map(|join| &join.inputs);
+        checks.extend(inputs.map(|input| input_ledger(account, output, input)));
+        checks.push(output_ledger(account, output));
+    }
     checks.push(units(account));
+    let joins = account.outputs.iter().filter_map(|output| Some((output, output.join.as_ref()?)));
+    checks.extend(joins.map(|(output, join)| slices(account, output, join)));
     checks.extend(account.outputs.iter().map(|output| files(account, output)));
     checks
 }
@@ -63,48 +73,106 @@ fn source_ledger(account: &Account, source: &SourceBook) -> Check {
 fn output_ledger(account: &Account, output: &OutputBook) -> Check {
     let committed: u64 = output.committed().map(|(intent, _)| intent.rows).sum();
     let in_files: u64 = output.files.iter().map(|file| file.rows).sum();
-    let OutputBook { read, passed, filtered, late, dead_letter, .. } = output;
-    let text = format!(
-        "{} read = {} passed + {} filtered + {} late + {} dead letter; {} {}",
-        count(*read),
-        count(*passed),
-        count(*filtered),
-        count(*late),
-        count(*dead_letter),
-        count(committed),
-        if output.stages() { "staged" } else { "committed" }
-    );
-    let mut details = Vec::new();
-    if *read != passed + filtered + late + dead_letter {
-        details.push("the rows read are not the sum of what became of them".to_owned());
-    }
-    if in_files != *passed {
+    let passed = output.passed;
+    let (sums, mut details) = match &output.join {
+        Some(join) => joined_sums(account, output, join),
+        None => query_sums(account, output),
+    };
+    let text = format!("{sums}; {} {}", count(committed), if output.stages() { "staged" } else { "committed" });
+    if in_files != passed {
         details.push(format!("{passed} rows were passed on, and its files were handed in with {in_files}"));
-    }
-    if let Some([only]) = output.table.as_ref().map(|table| table.source.as_slice())
-        && let Some(source) = account.sources.iter().find(|source| source.name == *only)
-        && source.read != *read
-    {
-        details.push(format!("{} rows of {only} were read, {read} of them for it", source.read));
     }
     let text = match account.kept_by(output) {
         Some(source) => {
-            if source.dead_letter != *passed {
+            if source.dead_letter != passed {
                 let (dead, name) = (source.dead_letter, &source.name);
                 details.push(format!("{name} has {dead} dead letters, and {passed} of them were kept"));
             }
-            format!("{text}; {} dead letters of {} = {} kept", count(source.dead_letter), source.name, count(*passed))
+            format!("{text}; {} dead letters of {} = {} kept", count(source.dead_letter), source.name, count(passed))
         }
         None => text,
     };
+    let waits = output.join.as_ref().is_some_and(|join| judge(account, join.anchors, output.read) == Verdict::Untold);
     let check = Check::new("ledger", output.title(), text);
-    let missing = match judge(account, *passed, committed) {
-        Verdict::Holds => return check.broken_by(details),
+    let missing = match judge(account, passed, committed) {
+        Verdict::Holds => return check.broken_by(details).untold_if(waits),
         Verdict::Untold => return check.broken_by(details).untold_if(true),
         Verdict::Broken => format!("{passed} rows were passed on, and {committed} are committed"),
     };
     details.push(missing);
     check.broken_by(details)
+}
+
+/// What came of the rows read for an output of one source, and what is wrong with that.
+fn query_sums(account: &Account, output: &OutputBook) -> (String, Vec<String>) {
+    let OutputBook { read, passed, filtered, late, dead_letter, .. } = output;
+    let text = format!("{} read = {}", count(*read), became([*passed, *filtered, *late, *dead_letter], "passed"));
+    let mut details = Vec::new();
+    if *read != passed + filtered + late + dead_letter {
+        details.push("the rows read are not the sum of what became of them".to_owned());
+    }
+    if let Some([only]) = output.table.as_ref().map(|table| table.source.as_slice()) {
+        details.extend(unread(account, only, *read));
+    }
+    (text, details)
+}
+
+/// What came of the anchors of an output that joins, and what is wrong with that.
+fn joined_sums(account: &Account, output: &OutputBook, join: &JoinBook) -> (String, Vec<String>) {
+    let (anchors, joined) = (count(join.anchors), count(output.read));
+    let text = format!("{anchors} rows of the anchor shuffled = {joined} joined, {} passed", count(output.passed));
+    let wrong = judge(account, join.anchors, output.read) == Verdict::Broken;
+    let detail = || format!("{anchors} rows of the anchor were shuffled, and {joined} were joined");
+    (text, wrong.then(detail).into_iter().collect())
+}
+
+/// One source of an output that joins it.
+fn input_ledger(account: &Account, output: &OutputBook, input: &InputBook) -> Check {
+    let InputBook { source, read, shuffled, filtered, late, dead_letter, .. } = input;
+    let text = format!(
+        "{} read of {source} = {}; {} rows in {} objects",
+        count(*read),
+        became([*shuffled, *filtered, *late, *dead_letter], "shuffled"),
+        count(input.object_rows),
+        count(input.objects)
+    );
+    let mut details = input.wrong.clone();
+    if *read != shuffled + filtered + late + dead_letter {
+        details.push(format!("the rows read of {source} are not the sum of what became of them"));
+    }
+    if input.object_rows != *shuffled {
+        details.push(format!("{shuffled} rows were shuffled, and its objects hold {}", input.object_rows));
+    }
+    details.extend(unread(account, source, *read));
+    Check::new("ledger", output.title(), text).broken_by(details)
+}
+
+/// What became of rows: those that went on, as `what` says, then those that did not.
+fn became([on, filtered, late, dead_letter]: [u64; 4], what: &str) -> String {
+    let (on, filtered, late, dead) = (count(on), count(filtered), count(late), count(dead_letter));
+    format!("{on} {what} + {filtered} filtered + {late} late + {dead} dead letter")
+}
+
+/// What is wrong where `read` rows of the source of that name were read for an output.
+fn unread(account: &Account, name: &str, read: u64) -> Option<String> {
+    let source = account.sources.iter().find(|source| source.name == name)?;
+    (source.read != read).then(|| format!("{} rows of {name} were read, {read} of them for it", source.read))
+}
+
+fn slices(account: &Account, output: &OutputBook, join: &JoinBook) -> Check {
+    let mut details = join.wrong.clone();
+    let Some(slices) = join.slices else {
+        if succeeded(account) {
+            details.push("it succeeded, and was never cut into slices".to_owned());
+        }
+        return Check::new("slices", output.title(), "not cut yet".to_owned()).broken_by(details).untold_if(true);
+    };
+    let (done, all) = (join.slices_joined(), slices.count());
+    if succeeded(account) && done < all {
+        details.push(format!("{} slices were not joined", all - done));
+    }
+    let text = format!("{}/{} slices of {} joined, once each", count(done.into()), count(all.into()), slices.width());
+    Check::new("slices", output.title(), text).broken_by(details).untold_if(done < all)
 }
 
 fn units(account: &Account) -> Check {

@@ -6,12 +6,14 @@
 //! is neither called right nor wrong.
 
 mod account;
+mod joins;
 mod journal_checks;
 mod table_checks;
 #[cfg(test)]
 mod tests;
 
 pub use account::{Account, BadJournal, CommittedFile, OutputBook, SourceBook};
+pub use joins::{InputBook, JoinBook};
 pub use journal_checks::check_account;
 pub use table_checks::{TableFacts, check_table, read_table};
 
@@ -29,7 +31,7 @@ pub enum Verdict {
 /// One thing that was checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Check {
-    /// What is checked: ledger, units, files, snapshots, rows, contents, coverage.
+    /// What is checked: ledger, units, slices, files, snapshots, rows, contents, coverage.
     pub what: &'static str,
     /// The source or table.
     pub of: String,

@@ -87,8 +87,7 @@ async fn left_over(
     let mut replaces = output.committed().filter(|(intent, _)| intent.kind() == v1::CommitKind::Replace);
     let asked = replaces.next().zip(account.spec.as_ref()).zip(column);
     let Some((((intent, _), spec), column)) = asked else { return Ok(None) };
-    let source = output.table.iter().flat_map(|table| &table.source).next();
-    let source = spec.sources.iter().find(|one| Some(&one.name) == source);
+    let source = spec.sources.iter().find(|one| Some(one.name.as_str()) == output.anchor());
     let zone = source.and_then(|source| source.event_time.as_ref()).map(|event_time| event_time.time_zone.clone());
     let zone = zone.unwrap_or(jiff::tz::TimeZone::UTC);
     let time = Some(TimeColumn { name: column.to_owned(), unit: None, zone });
@@ -100,10 +99,14 @@ fn committed_files(output: &OutputBook) -> impl Iterator<Item = &CommittedFile> 
     output.committed().flat_map(|(intent, _)| output.files_of(intent))
 }
 
-/// The table's column that has the name of the source's event-time column, and is a time.
-fn time_column(account: &Account, output: &OutputBook) -> Option<String> {
+/// The table's column that has the name of the source's event-time column, and is a time. Of a join, whose sources may
+/// have columns of one name, it is the one that was pinned.
+pub(super) fn time_column(account: &Account, output: &OutputBook) -> Option<String> {
     let table = output.table.as_ref().filter(|_| account.kept_by(output).is_none())?;
-    let at = account.sources.iter().position(|source| Some(&source.name) == table.source.first())?;
+    if output.join.is_some() {
+        return Some(table.time_column.clone()).filter(|column| !column.is_empty());
+    }
+    let at = account.sources.iter().position(|source| Some(source.name.as_str()) == output.anchor())?;
     let source = account.spec_source(SourceIx::new(u32::try_from(at).ok()?))?;
     let EventTimeOf::Column(name, _) = &source.event_time.as_ref()?.of else { return None };
     let is_it =

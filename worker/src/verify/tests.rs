@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod intents;
+mod joins;
 
 use tidegate_common::ids::TaskId;
 use tidegate_proto::v1::{self, record::Kind};

@@ -58,7 +58,7 @@ async fn done(peer: &mut Peer) -> Done {
 async fn read(peer: &mut Peer, at: u32, number: u64, task: v1::ReadTask) -> Vec<v1::HandIn> {
     let units = u32::try_from(task.units.len()).unwrap();
     let gate = v1::Gate { backfill: backfill(), watermark: task.units[0].low, gate: None, readers: Vec::new() };
-    let work = Work::Read(v1::ReadWork { task: Some(task), next_unit: 0, gate: Some(gate) });
+    let work = Work::Read(v1::ReadWork { task: Some(task), next_unit: 0, gate: Some(gate), shapes: Vec::new() });
     peer.send(assign(Kind::Read(ReadId { source: 0, segment: 0, at }), u64::from(at) + number + 10, work)).await;
     let mut hand_ins: Vec<v1::HandIn> = Vec::new();
     while hand_ins.last().is_none_or(|last| last.end_unit < units) {
@@ -138,6 +138,7 @@ impl Bench {
             access: Access::local(),
             catalogs: catalogs.clone(),
             default_catalog: "local".to_owned(),
+            shuffle: ShuffleStore::open(&folder.path().join("shuffle").display().to_string()).unwrap(),
             fences: Fences::default(),
         };
         let log = Log::default();

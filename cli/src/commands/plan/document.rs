@@ -2,14 +2,16 @@
 
 use schemars::JsonSchema;
 use serde::Serialize;
-use tidegate_worker::survey::{DriftSurvey, OutputSurvey, SourceSurvey};
+use tidegate_common::time::EventTime;
+use tidegate_worker::survey::{DriftSurvey, JoinInputPlan, JoinPlan, OutputSurvey, SourceSurvey};
 
 use super::Planned;
 use crate::archive::Archive;
+use crate::figures;
 use crate::saved_plan::SavedPlan;
 use crate::spec_file::Summary;
 use crate::topic::{self, Topic};
-use crate::view::{Found, found};
+use crate::view::{Found, Reach, found, reach};
 
 /// A plan.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -62,7 +64,10 @@ struct Drift {
 #[schemars(rename = "PlannedOutput")]
 struct Output {
     name: String,
+    /// The source that it reads; where it joins several, the anchor.
     source: String,
+    /// How it joins several sources; null where it reads one.
+    join: Option<Join>,
     /// Whether it is the table that keeps what of the source cannot be used.
     keeps_dead_letters: bool,
     table: String,
@@ -81,6 +86,34 @@ struct Output {
     marker: Option<String>,
     rows: Option<u64>,
     bytes: Option<u64>,
+}
+
+/// How an output joins several sources.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "PlannedJoin")]
+struct Join {
+    /// The anchor first.
+    inputs: Vec<JoinInput>,
+    slice_seconds: f64,
+    /// Of the window.
+    slices: u32,
+    /// Of each slice.
+    buckets: u32,
+    /// Bytes that wait in the shuffle store at most: an estimate, by the bytes of the files.
+    state_bytes: u64,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "PlannedJoinInput")]
+struct JoinInput {
+    source: String,
+    reach: Reach,
+    /// Whether rows that meet agree on columns by which they can be distributed.
+    keyed: bool,
+    /// From where on it is read; null is from the beginning.
+    from: Option<String>,
+    /// Where its reading ends, and what is not read; null is at its end.
+    to: Option<String>,
 }
 
 /// What is in the window now, and will be removed.
@@ -154,6 +187,7 @@ fn output(output: &OutputSurvey) -> Output {
     Output {
         name: output.name.clone(),
         source: output.source.clone(),
+        join: output.join.as_ref().map(join),
         keeps_dead_letters: output.keeps_dead_letters,
         table: output.table.table.clone(),
         exists: !output.table.created,
@@ -167,6 +201,24 @@ fn output(output: &OutputSurvey) -> Output {
         marker: text(&output.table.marker),
         rows: output.rows,
         bytes: output.bytes,
+    }
+}
+
+fn join(join: &JoinPlan) -> Join {
+    let time = |at: EventTime| (at != EventTime::MIN && at != EventTime::MAX).then(|| figures::time(at.as_micros()));
+    let input = |input: &JoinInputPlan| JoinInput {
+        source: input.source.clone(),
+        reach: reach(input.reach.low.as_micros(), input.reach.high.as_micros()),
+        keyed: input.keyed,
+        from: time(input.from),
+        to: time(input.to),
+    };
+    Join {
+        inputs: join.inputs.iter().map(input).collect(),
+        slice_seconds: join.slice.as_micros() as f64 / 1e6,
+        slices: join.slices,
+        buckets: join.buckets,
+        state_bytes: join.state_bytes,
     }
 }
 

@@ -3,7 +3,9 @@
 
 use std::path::PathBuf;
 
-use tidegate_worker::survey::Estimate;
+use tidegate_common::slices::Reach;
+use tidegate_common::time::EventTime;
+use tidegate_worker::survey::{Estimate, JoinInputPlan, JoinPlan};
 
 use super::*;
 use crate::args::WindowArgs;
@@ -99,6 +101,52 @@ async fn the_plan_of_a_window_without_data_has_nothing_to_read() {
     let spec = world.spec(&window);
     let planned = world.planned(&spec, &window).await;
     insta::assert_snapshot!(world.without_place(&spec, &text::text(&planned, false)));
+}
+
+/// Flights with the weather from `low` hours on, to an hour after.
+fn joining(low: i64, keyed: bool) -> JoinPlan {
+    const HOUR: i64 = 3_600_000_000;
+    let input = |source: &str, low: i64, high: i64| JoinInputPlan {
+        source: source.to_owned(),
+        reach: Reach { low: Span::from_micros(low * HOUR), high: Span::from_micros(high * HOUR) },
+        keyed,
+        from: EventTime::from_micros(1_357_016_400_000_000 + low * HOUR),
+        to: EventTime::from_micros(1_388_552_400_000_000 + high * HOUR),
+    };
+    JoinPlan {
+        inputs: vec![input("flights", 0, 0), input("weather", low, 1)],
+        slice: Span::from_micros(168 * HOUR),
+        slices: 53,
+        buckets: if keyed { 4 } else { 1 },
+        state_bytes: 345_678,
+    }
+}
+
+#[tokio::test]
+async fn the_plan_of_a_join_says_how_far_each_source_is_read_and_how_it_is_cut() {
+    let world = World::new(|spec| spec);
+    let window = WindowArgs::default();
+    let spec = world.spec(&window);
+    let mut planned = world.planned(&spec, &window).await;
+    planned.survey.outputs.truncate(1);
+    let output = &mut planned.survey.outputs[0];
+    (output.join, output.rows, output.bytes) = (Some(joining(-4, true)), None, None);
+    insta::assert_snapshot!(world.without_place(&spec, &text::text(&planned, false)));
+    let document = serde_json::to_value(document::Plan::of(&planned)).unwrap();
+    insta::assert_snapshot!("join_json", format!("{:#}", document["outputs"][0]["join"]));
+}
+
+#[tokio::test]
+async fn the_plan_of_a_join_that_nothing_holds_together_says_that_all_may_wait() {
+    let world = World::new(|spec| spec.replace("alignment: {max_drift: 10d}", ""));
+    let window = WindowArgs::default();
+    let spec = world.spec(&window);
+    let mut planned = world.planned(&spec, &window).await;
+    planned.survey.outputs[0].join = Some(joining(-4, false));
+    let text = text::text(&planned, false);
+    assert!(text.contains("with   weather, from 4h before to 1h after  by no key  read over"), "{text}");
+    assert!(text.contains("in 53 slices of 7d, 1 bucket each"), "{text}");
+    assert!(text.contains("at most ~337.6 KiB, which is all, for nothing is aligned"), "{text}");
 }
 
 #[tokio::test]

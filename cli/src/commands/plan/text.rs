@@ -3,15 +3,16 @@
 use std::fmt::Write as _;
 
 use tidegate_common::clock;
+use tidegate_common::slices::Reach;
 use tidegate_common::spec::{Resolved, ScanOffset};
 use tidegate_common::time::{EventTime, Span, Window};
-use tidegate_worker::survey::{DriftSurvey, OutputSurvey, SourceSurvey};
+use tidegate_worker::survey::{DriftSurvey, JoinInputPlan, JoinPlan, OutputSurvey, SourceSurvey};
 
 use super::Planned;
 use super::document::effort;
 use crate::archive;
 use crate::args::WindowArgs;
-use crate::figures::{bytes, count, micros, plural, short};
+use crate::figures::{bytes, count, micros, plural, reach, short};
 use crate::output;
 use crate::report::short_id;
 use crate::style::plain;
@@ -29,6 +30,9 @@ pub(super) fn text(planned: &Planned<'_>, wide: bool) -> String {
     }
     for output in &planned.survey.outputs {
         text.push_str(&table(output, wide));
+        if let Some(join) = &output.join {
+            text.push_str(&joins(join, planned.spec.resolved.max_drift.is_some()));
+        }
     }
     let _ = writeln!(text, "Estimate    {}", estimate(planned));
     let _ = writeln!(text, "Next: {}", next(planned));
@@ -205,6 +209,29 @@ fn table(output: &OutputSurvey, wide: bool) -> String {
     text
 }
 
+/// Which sources an output joins, how far around the window each is read, how it is cut, and what waits.
+fn joins(join: &JoinPlan, aligned: bool) -> String {
+    let input = |(at, input): (usize, &JoinInputPlan)| {
+        let met = reach(input.reach.low.as_micros(), input.reach.high.as_micros());
+        let (word, met) = match at {
+            0 if input.reach == Reach::NONE => ("joins", "the anchor".to_owned()),
+            0 => ("joins", format!("the anchor, and {met}")),
+            _ => ("with", met),
+        };
+        let key = if input.keyed { "by key" } else { "by no key" };
+        let read = format!("read over [{}, {})", input.from, input.to);
+        vec![word.to_owned(), format!("{}, {met}", input.source), key.to_owned(), read]
+    };
+    let rows: Vec<Vec<String>> = join.inputs.iter().enumerate().map(input).collect();
+    let (slices, buckets) = (plural(join.slices.into(), "slice"), plural(join.buckets.into(), "bucket"));
+    let mut lines = without_header(&output::columns(&[""; 4], &rows));
+    let _ = writeln!(lines, "in {slices} of {}, {buckets} each", join.slice);
+    let why =
+        if aligned { "were the bytes of the files spread evenly" } else { "which is all, for nothing is aligned" };
+    let _ = writeln!(lines, "estimated to wait in the shuffle store: at most ~{}, {why}", bytes(join.state_bytes));
+    lines.lines().map(|line| format!("              {line}\n")).collect()
+}
+
 fn estimate(planned: &Planned<'_>) -> String {
     let Some(estimate) = planned.survey.estimate else {
         return if has_work(planned) { "none: nothing could be sampled" } else { "nothing to read" }.to_owned();
@@ -213,9 +240,11 @@ fn estimate(planned: &Planned<'_>) -> String {
     let cost = cost.map_or_else(String::new, |cost| format!(", cost {cost:.2}"));
     let units: u64 = planned.survey.sources.iter().map(|source| source.sampled.units).sum();
     let spent: u64 = planned.survey.sources.iter().map(|source| source.sampled.micros).sum();
+    let joins = planned.survey.outputs.iter().any(|output| output.join.is_some());
+    let joining = if joins { "joining, " } else { "" };
     format!(
         "{} ({} to {})   {hours:.2} worker-hours on {}{cost}\n            from {} read in {} here: reading, SQL and \
-         encoding; commits and slow storage come on top",
+         encoding; {joining}commits and slow storage come on top",
         micros(estimate.likely),
         micros(estimate.from),
         micros(estimate.to),

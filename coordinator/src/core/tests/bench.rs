@@ -86,7 +86,7 @@ impl Bench {
         Self::unsubmitted(Self::spec(&[(false, false)], sources, None, true))
     }
 
-    fn spec(outputs: &[(bool, bool)], sources: usize, max_drift: Option<i64>, allow_wide: bool) -> CoreSpec {
+    pub(super) fn spec(outputs: &[(bool, bool)], sources: usize, max_drift: Option<i64>, allow_wide: bool) -> CoreSpec {
         let output = |(staged, replaces): &(bool, bool)| CoreOutput {
             name: "out".to_owned(),
             commit_every: Duration::from_secs(60),
@@ -94,6 +94,8 @@ impl Bench {
             staged: *staged,
             replaces: *replaces,
             dead_letters: None,
+            slice: None,
+            buckets: None,
         };
         CoreSpec {
             name: "b".to_owned(),

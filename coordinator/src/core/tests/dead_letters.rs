@@ -19,6 +19,8 @@ fn submitted(allow_existing: bool) -> Bench {
         staged: false,
         replaces: false,
         dead_letters: Some(DeadLetterLimit::PartsPerMillion(100_000)),
+        slice: None,
+        buckets: None,
     };
     let outputs = spec.outputs.into_iter().chain([keeper]).collect();
     Bench::submitted(CoreSpec { outputs, ..spec }, allow_existing)

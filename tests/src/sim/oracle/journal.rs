@@ -8,6 +8,7 @@ use tidegate_proto::{convert, v1};
 use tidegate_worker::sink::marker;
 use v1::record::{self, Kind};
 
+use super::joins::outputs_of;
 use super::{Invariant, Oracle, OutputBook};
 use crate::sim::committing::marker_key;
 
@@ -21,6 +22,7 @@ impl Oracle {
             Some(Kind::Term(raised)) => self.term_raised(ix, raised.term),
             Some(Kind::Prepared(_)) => self.books[ix].phase = v1::Phase::Enumerating,
             Some(Kind::Planned(_)) => {}
+            Some(Kind::Sliced(sliced)) => self.sliced(ix, sliced),
             Some(Kind::HandIn(accepted)) => self.hand_in(ix, accepted),
             Some(Kind::Sealed(intent)) => self.sealed(ix, intent),
             Some(Kind::Publishing(publishing)) => self.publishing(ix, publishing),
@@ -44,20 +46,19 @@ impl Oracle {
         let position = book.log;
         book.log += 1;
         book.hand_ins.insert((hand_in.attempt.clone(), hand_in.number));
-        let Some(of) = book.tasks.get_mut(&task) else { return };
-        let (first, end, next, units) = (hand_in.first_unit, hand_in.end_unit, of.next, of.units.len());
-        of.next = end;
-        of.parked = false;
-        let (granted, token) = (of.granted, self.attempts.get(&hand_in.attempt).map(|attempt| attempt.token));
-        let source = match task {
-            TaskId::Read(source, ..) => source.get(),
-            _ => u32::MAX,
-        };
-        let rows: u64 =
-            of.units.get(first as usize..end as usize).unwrap_or_default().iter().map(|unit| unit.rows).sum();
+        match task {
+            TaskId::Join(..) => self.join_accepted(ix, task, hand_in),
+            _ => self.units_accepted(ix, task, hand_in),
+        }
+        let book = &mut self.books[ix];
         let mut files = Vec::new();
-        for part in &hand_in.outputs {
+        for part in hand_in.outputs.iter().filter(|part| part.shuffled.is_none()) {
             let Some(output) = book.outputs.get_mut(part.output as usize) else { continue };
+            // What a join reads, it joins later.
+            let joins = book.joins.as_ref().is_some_and(|joins| joins.of.output == part.output);
+            if joins && matches!(task, TaskId::Read(..)) {
+                continue;
+            }
             output.read += part.rows_read;
             output.passed += part.rows_passed;
             if !part.files.is_empty() {
@@ -65,8 +66,22 @@ impl Oracle {
             }
             files.extend(part.files.iter().map(|file| file.path.clone()));
         }
-        let expected = book.order.reads.iter().filter(|reads| **reads == source).count();
-        let parts = hand_in.outputs.len();
+        for path in files {
+            self.file_accepted(&path);
+        }
+    }
+
+    fn units_accepted(&mut self, ix: usize, task: TaskId, hand_in: &v1::HandIn) {
+        let book = &mut self.books[ix];
+        let (Some(of), TaskId::Read(source, ..)) = (book.tasks.get_mut(&task), task) else { return };
+        let (first, end, next, units) = (hand_in.first_unit, hand_in.end_unit, of.next, of.units.len());
+        of.next = end;
+        of.parked = false;
+        let (granted, token) = (of.granted, self.attempts.get(&hand_in.attempt).map(|attempt| attempt.token));
+        let rows: u64 =
+            of.units.get(first as usize..end as usize).unwrap_or_default().iter().map(|unit| unit.rows).sum();
+        let (expected, parts) = (outputs_of(&book.order, source.get()), hand_in.outputs.len());
+        let joined = book.joins.as_ref().map(|joins| joins.of.output);
         self.require(first == next && first < end && end as usize <= units, Invariant::NextPrefix, || {
             format!("{task}: units [{first}, {end}) of {units} accepted when {next} was next")
         });
@@ -76,8 +91,8 @@ impl Oracle {
         self.require(rows == hand_in.rows_read && parts == expected, Invariant::CompleteAtSuccess, || {
             format!("{task}: {} rows of {rows} in {parts} of {expected} outputs", hand_in.rows_read)
         });
-        for path in files {
-            self.file_accepted(&path);
+        for part in hand_in.outputs.iter().filter(|part| Some(part.output) == joined) {
+            self.shuffle_accepted(ix, task, first..end, part);
         }
     }
 
@@ -118,7 +133,7 @@ impl Oracle {
         };
         let place = (intent.branch.is_empty(), intent.drop_branch.is_empty());
         let apart = place == (!output.staged || published, !published);
-        let (through, honest) = (output.through, self.lowest_unaccepted_of(ix, intent.output));
+        let (through, honest) = (output.through, book.accepted_through(intent.output));
         let mut hash = Sha256::new();
         let (mut files, mut rows) = (0u64, 0u64);
         for file in output.log.range(intent.log_from..intent.log_to).flat_map(|(_, files)| files) {
@@ -162,11 +177,6 @@ impl Oracle {
         output.doomed = None;
     }
 
-    fn lowest_unaccepted_of(&self, ix: usize, output: u32) -> i64 {
-        let book = &self.books[ix];
-        book.order.reads.get(output as usize).map_or(i64::MAX, |source| book.lowest_unaccepted(*source))
-    }
-
     fn intent_ended(&mut self, ix: usize, ended: &record::IntentEnded) {
         let end = ended.result.as_ref().map(v1::CommitResult::end).unwrap_or_default();
         let landed = self.has_landed(ix, ended.output);
@@ -198,7 +208,10 @@ impl Oracle {
     fn parked(&mut self, ix: usize, parked: &record::Parked) {
         let Ok(task) = convert::task_id(parked.task) else { return };
         let book = &mut self.books[ix];
-        let poisoned = book.order.poison.iter().any(|(of, _)| *of == task);
+        let poisoned = book.order.poison.iter().any(|(of, _)| *of == task) || book.is_poison(task);
+        if let (TaskId::Join(_, slice), Some(joins)) = (task, &mut book.joins) {
+            joins.parked.insert(slice);
+        }
         if let Some(of) = book.tasks.get_mut(&task) {
             of.parked = true;
         }
@@ -222,6 +235,10 @@ impl Oracle {
             let unread = units.filter(|(_, at)| !book.read_through.contains(&(*task, *at)));
             book.unread.extend(unread.map(|(unit, at)| (unit.low, *task, at)));
         }
+        if let Some(joins) = &mut book.joins {
+            joins.parked.clear();
+            joins.emptied = false;
+        }
         book.wish = v1::Wish::Run;
         book.phase = v1::Phase::Running;
     }
@@ -233,14 +250,27 @@ impl Oracle {
         let evidence = changed.evidence.clone().unwrap_or_default().message;
         let cause = match phase {
             v1::Phase::Failed => book.order.too_wide || self.is_tampered(ix) || self.is_intruded(ix),
-            v1::Phase::Partial => book.tasks.values().any(|task| task.parked),
+            v1::Phase::Partial => {
+                book.tasks.values().any(|task| task.parked)
+                    || book.joins.as_ref().is_some_and(|joins| !joins.parked.is_empty())
+            }
             v1::Phase::Cancelled => book.wish == v1::Wish::Cancel,
             _ => true,
         };
         let id = book.order.id.clone();
+        let forgotten = if phase == v1::Phase::Partial { book.forgotten_slices() } else { Vec::new() };
         self.require(cause, Invariant::Health, || format!("{id:?} is {phase:?}: {evidence}"));
+        self.require(forgotten.is_empty(), Invariant::AllJoined, || {
+            format!("{id:?} is {phase:?}, and slices {forgotten:?} could be joined")
+        });
+        if [v1::Phase::Succeeded, v1::Phase::Staged, v1::Phase::Cancelled].contains(&phase) {
+            self.left_nothing(ix);
+        }
         match phase {
-            v1::Phase::Succeeded => self.succeeded(ix),
+            v1::Phase::Succeeded => {
+                self.succeeded(ix);
+                self.join_succeeded(ix);
+            }
             v1::Phase::Staged | v1::Phase::Cancelled => self.staged_or_not(ix, phase),
             _ => {}
         }
@@ -277,9 +307,11 @@ impl Oracle {
         let open: Vec<TaskId> =
             book.tasks.iter().filter(|(_, of)| (of.next as usize) < of.units.len()).map(|(task, _)| *task).collect();
         let mut wrong = Vec::new();
-        for ((output, reads), table) in book.outputs.iter().zip(&book.order.reads).zip(&book.order.tables) {
+        for (at, ((output, reads), table)) in
+            (0u32..).zip(book.outputs.iter().zip(&book.order.reads).zip(&book.order.tables))
+        {
             let found = book.order.sources.get(*reads as usize).map(|source| source.found.clone()).unwrap_or_default();
-            let expected = found.rows_in_range - found.rows_pruned;
+            let expected = book.anchors(at).unwrap_or(found.rows_in_range - found.rows_pruned);
             if output.read != expected {
                 wrong.push(format!("{} rows read of {expected}", output.read));
             }

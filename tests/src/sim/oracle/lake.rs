@@ -54,7 +54,9 @@ impl Oracle {
     pub(in super::super) fn garbage(&mut self, grace: Micros, spares: bool) -> Vec<String> {
         let over: BTreeSet<usize> = (0..self.books.len()).filter(|ix| self.is_over(*ix)).collect();
         for attempt in self.attempts.values_mut() {
-            let granted = self.books[attempt.backfill].tasks.get(&attempt.task).and_then(|task| task.granted);
+            let book = &self.books[attempt.backfill];
+            let joins = book.joins.as_ref().and_then(|joins| joins.granted.get(&attempt.task).copied());
+            let granted = book.tasks.get(&attempt.task).and_then(|task| task.granted).or(joins);
             let dead = attempt.refused || granted > Some(attempt.token) || over.contains(&attempt.backfill);
             attempt.condemned = dead.then(|| attempt.condemned.unwrap_or(self.now));
         }
@@ -112,8 +114,7 @@ impl Oracle {
         let branch = marker_key(&book.order.id, &marker::staging_branch(book.order.id.as_str()));
         let apart = !of.staged || !intent.branch.is_empty() || book.publishing;
         let fenced = of.fenced.contains(&name.1);
-        let source = book.order.reads.get(at).copied().unwrap_or(0);
-        let open = book.lowest_unaccepted(source);
+        let open = book.accepted_through(intent.output);
         let missing = of.log.range(..intent.log_from).flat_map(|(_, files)| files);
         let there = match intent.branch.is_empty() {
             true => self.history[table].files.clone(),

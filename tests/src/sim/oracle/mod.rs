@@ -3,6 +3,7 @@
 //! It shares no code with the core. It is told of each durable write, each message that goes out, each unit that is
 //! begun, each commit that lands and each file that is deleted, and remembers the first invariant that broke.
 
+mod joins;
 mod journal;
 mod lake;
 mod reading;
@@ -14,7 +15,9 @@ use tidegate_coordinator::core::CoreOutput;
 use tidegate_proto::v1;
 
 use super::invariants::{Invariant, Violation};
+use super::joins::Row;
 use super::scenario::{Micros, Order, tasks};
+use joins::JoinBook;
 
 /// A unit of the plan.
 #[derive(Clone, Copy, Debug)]
@@ -65,6 +68,7 @@ pub(super) struct Book {
     tokens: BTreeSet<Token>,
     hand_ins: BTreeSet<(String, u64)>,
     outputs: Vec<OutputBook>,
+    joins: Option<JoinBook>,
     /// Units that nobody has read through yet, parked ones left out.
     unread: BTreeSet<(i64, TaskId, u32)>,
     read_through: BTreeSet<(TaskId, u32)>,
@@ -127,6 +131,10 @@ pub(super) struct Oracle {
     ix: BTreeMap<BackfillId, usize>,
     files: BTreeMap<String, FileBook>,
     attempts: BTreeMap<String, AttemptBook>,
+    /// The objects that each attempt at a join reads.
+    joins_read: BTreeMap<String, BTreeSet<(usize, String)>>,
+    /// The anchor's rows in each file that a join wrote.
+    joined_rows: BTreeMap<String, Vec<Row>>,
     history: Vec<History>,
 }
 
@@ -139,6 +147,8 @@ impl Oracle {
             ix: orders.iter().enumerate().map(|(ix, order)| (order.id.clone(), ix)).collect(),
             files: BTreeMap::new(),
             attempts: BTreeMap::new(),
+            joins_read: BTreeMap::new(),
+            joined_rows: BTreeMap::new(),
             history: vec![History::default(); tables],
         }
     }
@@ -187,6 +197,7 @@ impl Oracle {
         for what in fell {
             self.breaks(Invariant::WatermarksRise, what);
         }
+        self.join_said(ix, status);
     }
 
     /// What the core says of a backfill that it has just folded from its journal.
@@ -206,6 +217,9 @@ impl Oracle {
         for ix in 0..self.books.len() {
             let book = &self.books[ix];
             let (id, phase, wish) = (book.order.id.clone(), book.phase, book.wish);
+            if [v1::Phase::Succeeded, v1::Phase::Cancelled].contains(&phase) {
+                self.left_nothing(ix);
+            }
             if !self.is_over(ix) {
                 self.breaks(Invariant::Liveness, format!("{id:?} is still {phase:?}, wish {wish:?}"));
             }
@@ -233,6 +247,10 @@ fn fingerprint(status: &v1::Backfill) -> String {
         .iter()
         .map(|source| (source.tasks_done, source.units_done, source.rows_read, source.bytes_read, source.max_skew))
         .collect();
+    let mut outputs = outputs.clone();
+    for join in outputs.iter_mut().filter_map(|output| output.join.as_mut()) {
+        (join.running, join.slices_ready) = (0, 0);
+    }
     format!("{phase} {wish} {term} {created} {updated} {ended} {sources:?} {outputs:?} {parked:?} {failure:?}")
 }
 
@@ -269,6 +287,7 @@ impl Book {
             tokens: BTreeSet::new(),
             hand_ins: BTreeSet::new(),
             outputs: order.spec.outputs.iter().map(output).collect(),
+            joins: order.joins.clone().map(JoinBook::new),
             read_through: BTreeSet::new(),
             term: 0,
             log: 0,

@@ -52,7 +52,7 @@ pub(crate) fn assign(kind: v1::task_id::Kind, epoch: u64, work: v1::assign::Work
 pub(crate) fn read_work() -> v1::assign::Work {
     let task = v1::ReadTask { splits: Vec::new(), units: vec![v1::UnitOfWork::default(); 10] };
     let gate = v1::Gate { backfill: backfill(), watermark: 0, gate: None, readers: Vec::new() };
-    v1::assign::Work::Read(v1::ReadWork { task: Some(task), next_unit: 0, gate: Some(gate) })
+    v1::assign::Work::Read(v1::ReadWork { task: Some(task), next_unit: 0, gate: Some(gate), shapes: Vec::new() })
 }
 
 /// A body that does what the test says.

@@ -10,7 +10,7 @@ use crate::failure::{Class, Classify};
 use crate::sink::{self, Scope};
 use crate::task::opened::Opened;
 use crate::task::{TaskContext, TaskEnd, TaskError, dead_letter};
-use crate::transform::Query;
+use crate::transform::{JoinInput, Query};
 
 /// A table is not what a saved plan says.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +24,17 @@ impl Classify for StalePlan {
     fn class(&self) -> Class {
         Class::Fatal { exit_code: 4 }
     }
+}
+
+/// What a query over several sources needs of each; nothing where it reads one.
+pub(crate) fn inputs(query: &Query) -> Vec<v1::JoinInput> {
+    let input = |input: &JoinInput| v1::JoinInput {
+        source: input.source().to_owned(),
+        low: input.reach().low.as_micros(),
+        high: input.reach().high.as_micros(),
+        keyed: !input.keys().is_empty(),
+    };
+    query.join().map(|join| join.inputs().iter().map(input).collect()).unwrap_or_default()
 }
 
 impl Kinds {
@@ -50,7 +61,8 @@ impl Kinds {
             let create = opened.prepared().is_err();
             let found = sink::prepare(&self.catalogs, &target, &query.schema(), create, &scope).await?;
             let time_column = scope.time.map(|time| time.name).unwrap_or_default();
-            outputs.push(v1::PreparedOutput { source: vec![query.source().to_owned()], time_column, ..found });
+            let source = query.sources().map(str::to_owned).collect();
+            outputs.push(v1::PreparedOutput { source, time_column, inputs: inputs(query), ..found });
         }
         outputs.extend(self.prepare_keepers(opened, context).await?);
         Ok(TaskEnd::Done(v1::done::Result::Prepared(v1::Prepared { version: 1, outputs, now, sources })))

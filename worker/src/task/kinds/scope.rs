@@ -67,6 +67,12 @@ fn event_time(source: &ResolvedSource) -> Option<(&str, TimeColumn)> {
     Some((column, TimeColumn { name: column.to_owned(), unit, zone }))
 }
 
+/// The source's column that is event time in UTC as it is, if there is one.
+pub(crate) fn utc_column(source: &ResolvedSource) -> Option<String> {
+    let (_, time) = event_time(source)?;
+    (time.unit.is_none() && time.zone == jiff::tz::TimeZone::UTC).then_some(time.name)
+}
+
 /// The columns of a query's result that are its source's event time as it is.
 fn copies(source: &ResolvedSource, query: &Query) -> Vec<TimeColumn> {
     let Some((column, time)) = event_time(source) else { return Vec::new() };

@@ -1,7 +1,7 @@
 //! Sorts the rows of a batch by event time: inside the window, outside it, without any.
 
-use arrow::array::{Array, BooleanArray, Int64Array, RecordBatch};
-use arrow::compute::{filter_record_batch, max, min};
+use arrow::array::{Array, AsArray, BooleanArray, Int64Array, RecordBatch};
+use arrow::compute::{filter, filter_record_batch, max, min};
 use arrow::error::ArrowError;
 use tidegate_common::time::{Bounds, EventTime, Window};
 
@@ -12,6 +12,8 @@ use crate::source::SourceBatch;
 pub(super) struct Sifted {
     /// The rows inside the window.
     pub(super) kept: RecordBatch,
+    /// Their event times.
+    pub(super) times: Int64Array,
     /// Rows in the batch.
     pub(super) rows: u64,
     /// Rows outside the window.
@@ -40,14 +42,16 @@ pub(super) fn sift(batch: SourceBatch, window: Window, bounds: Bounds) -> Result
     // Bounds are clamped to the window, so what lies within them lies within the window.
     if dead == 0 && in_bounds(min(&times)) && in_bounds(max(&times)) {
         let newest = max(&times).map(EventTime::from_micros);
-        return Ok(Sifted { kept, rows, outside: 0, dead, first_dead: None, newest, stray: None, strays: 0 });
+        return Ok(Sifted { kept, times, rows, outside: 0, dead, first_dead: None, newest, stray: None, strays: 0 });
     }
     let inside = |at: i64| window.contains(EventTime::from_micros(at));
     let mask: BooleanArray = times.iter().map(|at| Some(at.is_some_and(inside))).collect();
     let passed = count(mask.true_count());
     let newest = times.iter().flatten().filter(|at| inside(*at)).max().map(EventTime::from_micros);
+    let kept_times = filter(&times, &mask)?;
     Ok(Sifted {
         kept: filter_record_batch(&kept, &mask)?,
+        times: kept_times.as_primitive().clone(),
         rows,
         outside: rows - passed - dead,
         dead,

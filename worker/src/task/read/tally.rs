@@ -116,6 +116,7 @@ impl Tally {
                 rows_dead_letter: dead,
                 files: closed.files,
                 iceberg: closed.iceberg,
+                shuffled: closed.shuffled,
             }
         };
         let outputs = closed.into_iter().zip(self.passed.iter().copied()).map(part).collect();

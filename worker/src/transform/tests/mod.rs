@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 
-use super::{Query, QueryError};
+use super::{Query, QueryError, SourceTable};
 
 /// 2026-03-01T12:00:00Z.
 const NOW: i64 = 1_772_366_400_000_000;
@@ -29,8 +29,8 @@ fn clicks_schema() -> SchemaRef {
     ]))
 }
 
-fn clicks() -> BTreeMap<String, SchemaRef> {
-    BTreeMap::from([("clicks".to_owned(), clicks_schema())])
+fn clicks() -> BTreeMap<String, SourceTable> {
+    BTreeMap::from([("clicks".to_owned(), clicks_schema().into())])
 }
 
 fn plan(sql: &str) -> Result<Query, QueryError> {

@@ -262,7 +262,7 @@ proptest! {
         rows in prop::collection::vec(prop::collection::vec(row(), 0..24), 1..4),
     ) {
         let batches: Vec<_> = rows.into_iter().map(batch).collect();
-        let sources = BTreeMap::from([("t".to_owned(), schema())]);
+        let sources = BTreeMap::from([("t".to_owned(), schema().into())]);
         match Query::plan("out", Some(&sql), &sources, NOW) {
             Err(error) => {
                 let said = oracle(&sql, &batches, &schema());

@@ -18,7 +18,7 @@ fn given_no_sql_then_everything_is_read() {
     assert_eq!(query.source(), "clicks");
     assert_eq!(query.columns(), [0, 1, 2, 3, 4, 5, 6]);
     assert!(query.filters().is_empty());
-    let odd = BTreeMap::from([("Odd \"name\"".to_owned(), super::clicks_schema())]);
+    let odd = BTreeMap::from([("Odd \"name\"".to_owned(), super::clicks_schema().into())]);
     assert_eq!(Query::plan("cleaned", None, &odd, NOW).unwrap().source(), "Odd \"name\"");
 }
 
@@ -95,7 +95,7 @@ fn given_a_filter_and_a_projection_then_they_are_one_stage() {
 #[test]
 fn given_a_wide_source_then_its_width_is_not_held_against_it() {
     let fields: Vec<_> = (0..700).map(|n| Field::new(format!("c{n}"), DataType::Int64, true)).collect();
-    let wide = BTreeMap::from([("wide".to_owned(), Arc::new(Schema::new(fields)))]);
+    let wide = BTreeMap::from([("wide".to_owned(), Arc::new(Schema::new(fields)).into())]);
     let mut sql = "SELECT * FROM wide".to_owned();
     for _ in 0..29 {
         sql = format!("SELECT * FROM ({sql})");

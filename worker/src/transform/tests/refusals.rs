@@ -142,7 +142,7 @@ fn given_two_columns_of_one_name_then_an_alias_is_asked_for() {
 #[test]
 fn given_several_sources_when_there_is_no_sql_or_it_joins_then_it_is_refused() {
     let mut sources = clicks();
-    sources.insert("users".to_owned(), clicks_schema());
+    sources.insert("users".to_owned(), clicks_schema().into());
     let mut text = String::new();
     for sql in
         [None, Some("SELECT c.ts FROM clicks c JOIN users u ON c.user_id = u.user_id"), Some("SELECT * FROM user")]

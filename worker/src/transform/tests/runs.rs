@@ -155,7 +155,7 @@ fn given_a_column_of_the_source_then_its_copies_are_found_through_aliases_filter
 fn given_a_dictionary_then_the_result_has_its_values() {
     let words: ArrayRef = Arc::new(vec!["a", "b", "a"].into_iter().collect::<DictionaryArray<Int32Type>>());
     let batch = RecordBatch::try_from_iter([("word", words)]).unwrap();
-    let sources = BTreeMap::from([("t".to_owned(), batch.schema())]);
+    let sources = BTreeMap::from([("t".to_owned(), batch.schema().into())]);
     let query = Query::plan("out", Some("SELECT word FROM t WHERE word = 'a'"), &sources, NOW).unwrap();
     let rows = query.start(batch.schema()).unwrap().push(batch).unwrap();
     assert_eq!(rows.schema(), query.schema());
@@ -166,7 +166,7 @@ fn given_a_dictionary_then_the_result_has_its_values() {
 fn given_a_column_that_is_declared_without_nulls_when_one_comes_then_the_error_is_poison() {
     let strict = Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, false)]));
     let lax = Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, true)]));
-    let query = Query::plan("out", None, &BTreeMap::from([("t".to_owned(), strict)]), NOW).unwrap();
+    let query = Query::plan("out", None, &BTreeMap::from([("t".to_owned(), strict.into())]), NOW).unwrap();
     assert!(!query.schema().field(0).is_nullable());
     let batch = RecordBatch::try_new(Arc::clone(&lax), vec![Arc::new(Int64Array::from(vec![None]))]).unwrap();
     let error = query.start(lax).unwrap().push(batch).unwrap_err();

@@ -310,7 +310,8 @@ impl OutputPort for Memory {
         OutputIx::new(self.output)
     }
 
-    async fn push(&mut self, rows: &RecordBatch) -> Result<RecordBatch, TaskError> {
+    async fn push(&mut self, rows: &RecordBatch, times: &Int64Array) -> Result<RecordBatch, TaskError> {
+        assert_eq!((times.len(), times.iter().flatten().count()), (rows.num_rows(), rows.num_rows()));
         if self.doubles {
             return Ok(concat_batches(&rows.schema(), [rows, rows]).unwrap());
         }
@@ -350,6 +351,6 @@ impl OutputPort for Memory {
         let rows = self.held.len() as u64;
         let iceberg: Vec<u8> = self.held.drain(..).flat_map(i64::to_le_bytes).collect();
         let file = v1::DataFile { path: "memory".to_owned(), rows, bytes: rows * 8 };
-        Ok(Closed { files: vec![file], iceberg: iceberg.into() })
+        Ok(Closed { files: vec![file], iceberg: iceberg.into(), shuffled: None })
     }
 }

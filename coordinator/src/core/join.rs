@@ -1,0 +1,321 @@
+//! An output that joins: which rows of its sources wait, which slices are joined, and what of the shuffle store is still
+//! needed. What its journal says alone changes it, but for the runs of slices that are granted.
+//!
+//! A slice is *ready* when the complete watermark of every source has passed what the slice meets of it. Ready slices
+//! are joined in runs of neighbours, each run by one task. An object of the shuffle store is needed until the last slice
+//! that meets one of its cells is joined, and not a moment longer.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+use rangemap::RangeSet;
+use tidegate_common::ids::SourceIx;
+use tidegate_common::slices::{Reach, Slices};
+use tidegate_common::time::{EventTime, Span, Window};
+use tidegate_proto::v1;
+
+use super::ledger::InputAccount;
+
+/// Bytes of the shuffle store that one run of slices joins, about.
+const RUN_BYTES: u64 = 64 << 20;
+/// Slices of a run at most.
+const MOST_SLICES: u32 = 1_024;
+/// A run is not begun for less while more is coming: so much waits beyond what must.
+const LEAST_RUN_BYTES: u64 = 1 << 20;
+
+/// One source of an output that joins.
+#[derive(Debug)]
+pub(super) struct Input {
+    pub(super) source: SourceIx,
+    pub(super) reach: Reach,
+    pub(super) account: InputAccount,
+}
+
+/// An object of the shuffle store that was accepted and is still needed.
+#[derive(Debug)]
+struct Object {
+    input: usize,
+    /// The slices that need something of it.
+    slices: Range<u32>,
+    object: v1::ShuffleObject,
+}
+
+/// How an output that joins stands.
+#[derive(Debug)]
+pub(super) struct Join {
+    /// The anchor first.
+    pub(super) inputs: Vec<Input>,
+    slices: Option<Slices>,
+    buckets: u32,
+    objects: BTreeMap<u64, Object>,
+    /// Rows of the anchor that are to be joined.
+    pub(super) anchors: u64,
+    accepted: u64,
+    accepted_bytes: u64,
+    live_bytes: u64,
+    peak_bytes: u64,
+    joined: RangeSet<u32>,
+    parked: BTreeSet<u32>,
+    /// Objects that nothing needs any more.
+    waste: BTreeSet<String>,
+    /// Whether it was cancelled while objects waited: they are gone, and it never goes on.
+    forsaken: bool,
+    /// Runs that are granted, by their first slice, with their ends; soft.
+    running: BTreeMap<u32, u32>,
+}
+
+impl Join {
+    pub(super) fn new(inputs: impl IntoIterator<Item = (SourceIx, Reach)>) -> Self {
+        let input = |(source, reach)| Input { source, reach, account: InputAccount::default() };
+        Self {
+            inputs: inputs.into_iter().map(input).collect(),
+            slices: None,
+            buckets: 0,
+            objects: BTreeMap::new(),
+            anchors: 0,
+            accepted: 0,
+            accepted_bytes: 0,
+            live_bytes: 0,
+            peak_bytes: 0,
+            joined: RangeSet::new(),
+            parked: BTreeSet::new(),
+            waste: BTreeSet::new(),
+            forsaken: false,
+            running: BTreeMap::new(),
+        }
+    }
+
+    /// How it is cut is chosen.
+    pub(super) fn cut(&mut self, window: Window, sliced: &v1::record::Sliced) {
+        self.slices = Slices::new(window, Span::from_micros(sliced.slice));
+        self.buckets = sliced.buckets.max(1);
+    }
+
+    /// The grid; `None` until it is chosen.
+    pub(super) fn slices(&self) -> Option<Slices> {
+        self.slices
+    }
+
+    /// What workers are told of how it is cut.
+    pub(super) fn shape(&self, output: u32) -> Option<v1::ShuffleShape> {
+        Some(v1::ShuffleShape { output, slice: self.slices?.width().as_micros(), buckets: self.buckets })
+    }
+
+    /// The input that `source` is.
+    pub(super) fn input(&self, source: SourceIx) -> Option<usize> {
+        self.inputs.iter().position(|input| input.source == source)
+    }
+
+    /// Why an object of `source` cannot be taken; `None` where it can.
+    pub(super) fn unfit(&self, source: SourceIx, object: &v1::ShuffleObject) -> Option<String> {
+        let Some(input) = self.input(source) else { return Some("it joins no such source".to_owned()) };
+        if object.first_cell > object.last_cell {
+            return Some(format!("it shuffled cells {} to {}", object.first_cell, object.last_cell));
+        }
+        if object.anchors > if input == 0 { object.rows } else { 0 } {
+            return Some(format!("{} anchors among {} rows", object.anchors, object.rows));
+        }
+        let needing = self.needing(input, object);
+        let begun = self.running.iter().map(|(first, end)| *first..*end).chain(self.joined.iter().cloned());
+        let late = begun.into_iter().find(|begun| begun.start < needing.end && needing.start < begun.end)?;
+        Some(format!(
+            "rows came late: slices {} to {} need them, and of these {} to {} are joined already; late rows are not \
+             built yet: declare how far out of order the source is, or have rows that break it fail the run",
+            needing.start,
+            needing.end - 1,
+            late.start,
+            late.end - 1
+        ))
+    }
+
+    fn needing(&self, input: usize, object: &v1::ShuffleObject) -> Range<u32> {
+        let reach = self.inputs.get(input).map(|input| input.reach);
+        let slices = self.slices.zip(reach);
+        slices.map_or(0..0, |(slices, reach)| slices.needing(object.first_cell..=object.last_cell, reach))
+    }
+
+    /// Books a hand-in's part of the rows of `source`.
+    pub(super) fn book(&mut self, source: SourceIx, part: &v1::OutputPart) {
+        let Some(at) = self.input(source) else { return };
+        if let Some(input) = self.inputs.get_mut(at) {
+            input.account.book(part);
+        }
+        let Some(object) = &part.shuffled else { return };
+        self.anchors += if at == 0 { object.anchors } else { 0 };
+        let slices = self.needing(at, object);
+        self.accepted_bytes += object.bytes;
+        if slices.is_empty() {
+            self.waste.insert(object.path.clone());
+            return;
+        }
+        self.live_bytes += object.bytes;
+        self.peak_bytes = self.peak_bytes.max(self.live_bytes);
+        self.objects.insert(self.accepted, Object { input: at, slices, object: object.clone() });
+        self.accepted += 1;
+    }
+
+    /// These slices are joined, for good: what only they needed is waste.
+    pub(super) fn joined(&mut self, slices: Range<u32>) {
+        if slices.is_empty() {
+            return;
+        }
+        self.parked.retain(|slice| !slices.contains(slice));
+        self.joined.insert(slices.clone());
+        let joined = &self.joined;
+        let over = |object: &Object| joined.get(&object.slices.start).is_some_and(|run| run.end >= object.slices.end);
+        let touched = self.objects.iter().filter(|(_, object)| object.slices.start < slices.end);
+        let gone: Vec<u64> = touched.filter(|(_, object)| over(object)).map(|(number, _)| *number).collect();
+        for number in gone {
+            if let Some(object) = self.objects.remove(&number) {
+                self.live_bytes = self.live_bytes.saturating_sub(object.object.bytes);
+                self.waste.insert(object.object.path);
+            }
+        }
+    }
+
+    /// The slices before `end` that are not joined.
+    fn unjoined(&self, end: u32) -> impl Iterator<Item = u32> {
+        let mut at = 0;
+        std::iter::from_fn(move || {
+            while let Some(joined) = self.joined.get(&at) {
+                at = joined.end;
+            }
+            let next = (at < end).then_some(at);
+            at = at.saturating_add(1);
+            next
+        })
+    }
+
+    pub(super) fn is_joined(&self, slice: u32) -> bool {
+        self.joined.contains(&slice)
+    }
+
+    pub(super) fn park(&mut self, slice: u32) {
+        self.parked.insert(slice);
+    }
+
+    pub(super) fn unpark(&mut self, slice: u32) {
+        self.parked.remove(&slice);
+    }
+
+    /// How many slices from the first on are ready, where the complete watermarks of the inputs are these.
+    pub(super) fn ready(&self, complete: impl Fn(SourceIx) -> Option<EventTime>) -> u32 {
+        let Some(slices) = self.slices else { return 0 };
+        let ready = |input: &Input| complete(input.source).map_or(0, |complete| slices.ready(complete, input.reach));
+        self.inputs.iter().map(ready).min().unwrap_or(0)
+    }
+
+    /// The next run of slices to be granted, of those below `ready`, where more of them may `come`; `alone` are joined by
+    /// themselves, and `waiting` not now.
+    pub(super) fn next_run(
+        &self,
+        (ready, come): (u32, bool),
+        slots: u32,
+        alone: impl Fn(u32) -> bool,
+        waiting: impl Fn(u32) -> bool,
+    ) -> Option<Range<u32>> {
+        let count = self.slices?.count();
+        let free = |slice: u32| {
+            let run = self.running.range(..=slice).next_back();
+            run.is_none_or(|(_, end)| *end <= slice) && !self.parked.contains(&slice)
+        };
+        let first = self.unjoined(ready).find(|slice| free(*slice) && !waiting(*slice))?;
+        if alone(first) {
+            return Some(first..first + 1);
+        }
+        // What one slice takes is what the others took.
+        let each = self.accepted_bytes / u64::from(ready.max(1));
+        let most = u32::try_from(RUN_BYTES / each.max(1)).unwrap_or(u32::MAX).clamp(1, MOST_SLICES);
+        let stop = |slice: u32| self.is_joined(slice) || !free(slice) || alone(slice);
+        let end = ready.min(first.saturating_add(most));
+        let end = (first + 1..end).find(|slice| stop(*slice)).unwrap_or(end);
+        let available = end - first;
+        let more_comes = come && ready < count && end == ready;
+        if more_comes && u64::from(available) * each < LEAST_RUN_BYTES {
+            return None;
+        }
+        Some(first..first + available.div_ceil(slots.max(1)))
+    }
+
+    /// What the slices `run` need, in the order of the inputs.
+    pub(super) fn objects(&self, run: &Range<u32>) -> Vec<v1::join_work::Objects> {
+        let mut inputs = vec![v1::join_work::Objects::default(); self.inputs.len()];
+        let needed = |object: &&Object| object.slices.start < run.end && run.start < object.slices.end;
+        for object in self.objects.values().filter(needed) {
+            if let Some(input) = inputs.get_mut(object.input) {
+                input.objects.push(object.object.clone());
+            }
+        }
+        inputs
+    }
+
+    pub(super) fn granted(&mut self, run: Range<u32>) {
+        self.running.insert(run.start, run.end);
+    }
+
+    pub(super) fn released(&mut self, first: u32) {
+        self.running.remove(&first);
+    }
+
+    /// The end of the granted run that begins with `first`.
+    pub(super) fn run_end(&self, first: u32) -> Option<u32> {
+        self.running.get(&first).copied()
+    }
+
+    /// Whether every slice below `ready` is joined or set aside.
+    pub(super) fn is_idle(&self, ready: u32) -> bool {
+        self.slices.is_some() && self.unjoined(ready).all(|slice| self.parked.contains(&slice))
+    }
+
+    /// The event time below which every row of the result is accepted.
+    pub(super) fn complete(&self, window: Window) -> EventTime {
+        let Some(slices) = self.slices else { return window.from() };
+        let first = self.unjoined(slices.count()).next();
+        first.map_or(EventTime::MAX, |first| slices.slice(first).map_or(window.from(), Window::from))
+    }
+
+    /// The backfill is cancelled: what waits is removed.
+    pub(super) fn forsake(&mut self) {
+        self.forsaken |= !self.objects.is_empty();
+    }
+
+    /// Whether anything was ever written to the shuffle store for it.
+    pub(super) fn has_shuffled(&self) -> bool {
+        self.accepted_bytes > 0
+    }
+
+    pub(super) fn is_forsaken(&self) -> bool {
+        self.forsaken
+    }
+
+    /// Some of what nothing needs any more.
+    pub(super) fn waste(&self, most: usize) -> Vec<String> {
+        self.waste.iter().take(most).cloned().collect()
+    }
+
+    /// These are removed.
+    pub(super) fn removed(&mut self, paths: &[String]) {
+        self.waste.retain(|path| !paths.contains(path));
+    }
+
+    /// As operators see it.
+    pub(super) fn state(&self, sources: &[String], ready: u32) -> v1::JoinState {
+        let input = |input: &Input| {
+            let name = usize::try_from(input.source.get()).ok().and_then(|at| sources.get(at));
+            input.account.state(name.cloned().unwrap_or_default(), input.reach)
+        };
+        let lengths = |ranges: &mut dyn Iterator<Item = Range<u32>>| ranges.map(|range| range.end - range.start).sum();
+        v1::JoinState {
+            inputs: self.inputs.iter().map(input).collect(),
+            slice: self.slices.map_or(0, |slices| slices.width().as_micros()),
+            slices: self.slices.map_or(0, Slices::count),
+            slices_ready: ready,
+            slices_done: lengths(&mut self.joined.iter().cloned()),
+            buckets: self.buckets,
+            live_bytes: self.live_bytes,
+            peak_bytes: self.peak_bytes,
+            anchors: self.anchors,
+            running: lengths(&mut self.running.iter().map(|(first, end)| *first..*end)),
+        }
+    }
+}

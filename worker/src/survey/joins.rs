@@ -1,0 +1,197 @@
+//! What an output takes that joins: how far around the window its sources are read, how it is cut, and how much waits.
+//!
+//! It decides nothing: the coordinator cuts by the same arithmetic, and what waits is an estimate.
+
+use tidegate_common::slices::{Cut, Cutting, Reach, Slices};
+use tidegate_common::spec::{Resolved, ResolvedOutput};
+use tidegate_common::time::{EventTime, Span};
+use tidegate_proto::v1;
+
+/// How an output joins.
+#[derive(Clone, Debug, PartialEq)]
+pub struct JoinPlan {
+    /// The anchor first.
+    pub inputs: Vec<JoinInputPlan>,
+    /// The width of a slice.
+    pub slice: Span,
+    /// Slices of the window; 0 where it has no ends to be cut between.
+    pub slices: u32,
+    /// Buckets of a slice.
+    pub buckets: u32,
+    /// Bytes that wait in the shuffle store at most: an estimate.
+    pub state_bytes: u64,
+}
+
+/// One source of an output that joins it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct JoinInputPlan {
+    /// Its name.
+    pub source: String,
+    /// Where its rows lie, seen from those of the anchor that they meet.
+    pub reach: Reach,
+    /// Whether rows that meet agree on columns by which they can be distributed.
+    pub keyed: bool,
+    /// From where on it is read.
+    pub from: EventTime,
+    /// Where its reading ends; this point is not read.
+    pub to: EventTime,
+}
+
+/// How `output` joins `inputs`, of which enumeration found what `found` says; `None` where it joins nothing.
+pub(super) fn plan<'a>(
+    inputs: &[v1::JoinInput],
+    spec: &Resolved,
+    output: &ResolvedOutput,
+    found: impl Fn(&str) -> Option<&'a v1::Enumerated>,
+) -> Option<JoinPlan> {
+    inputs.first()?;
+    let sized: Vec<(Reach, &v1::Enumerated)> =
+        inputs.iter().filter_map(|input| Some((input.reach(), found(&input.source)?))).collect();
+    let cutting = Cutting {
+        window: spec.window,
+        max_drift: spec.max_drift,
+        bytes: sized.iter().map(|(_, found)| found.bytes_to_read()).fold(0, u64::saturating_add),
+        reach: inputs.iter().map(|input| input.reach().length()).max().unwrap_or_default(),
+        keyed: inputs.iter().all(|input| input.keyed),
+        slice: output.slice,
+        buckets: output.buckets,
+    };
+    let Cut { slice, buckets } = cutting.choose();
+    let input = |input: &v1::JoinInput| {
+        let read = input.reach().around(spec.window).unwrap_or(spec.window);
+        let (source, from, to) = (input.source.clone(), read.from(), read.to());
+        JoinInputPlan { source, reach: input.reach(), keyed: input.keyed, from, to }
+    };
+    Some(JoinPlan {
+        inputs: inputs.iter().map(input).collect(),
+        slice,
+        slices: Slices::new(spec.window, slice).map_or(0, Slices::count),
+        buckets,
+        state_bytes: waiting(&sized, slice, spec.max_drift),
+    })
+}
+
+/// Bytes of the sources that wait to be joined at most, were they spread evenly over their event times.
+///
+/// A row waits until the slice of the last anchor that may meet it is joined; that slice waits for the ends of all cells
+/// that it meets of any source, and none is further ahead of the slowest than they may drift apart. Without alignment all
+/// may wait.
+fn waiting(inputs: &[(Reach, &v1::Enumerated)], slice: Span, max_drift: Option<Span>) -> u64 {
+    let widest = inputs.iter().map(|(_, found)| found.widest_unit).max().unwrap_or(0);
+    let ahead = max_drift.map(|drift| i128::from(drift.as_micros().max(widest)));
+    let slice = i128::from(slice.as_micros().max(1));
+    let high = inputs.iter().map(|(reach, _)| i128::from(reach.high.as_micros())).max().unwrap_or(0).max(0);
+    let met_until = high + (slice - high % slice) % slice;
+    let of = |(reach, found): &(Reach, &v1::Enumerated)| {
+        let lasts = (i128::from(found.high) - i128::from(found.low) + 1).max(1);
+        let waits = ahead.map(|ahead| ahead + slice + met_until - i128::from(reach.low.as_micros()));
+        let part = waits.map_or(lasts, |waits| waits.clamp(0, lasts));
+        let bytes = i128::from(found.bytes_to_read()) * part / lasts;
+        u64::try_from(bytes).unwrap_or(u64::MAX)
+    };
+    inputs.iter().map(of).fold(0, u64::saturating_add)
+}
+
+#[cfg(test)]
+mod tests {
+    use tidegate_common::spec::Document;
+
+    use super::*;
+
+    const HOUR: i64 = 3_600_000_000;
+    const DAY: i64 = 24 * HOUR;
+    const MIB: u64 = 1 << 20;
+
+    fn spec(alignment: &str, join: &str) -> Resolved {
+        let text = format!(
+            "version: 1\nkind: backfill\nname: j\nwindow: {{from: 1970-01-02, to: 1970-02-01}}\n{alignment}\nsources:\n  \
+             p: {{generate: {{rows: 1, rate: 1}}}}\n  i: {{generate: {{rows: 1, rate: 1}}}}\noutputs:\n  \
+             o: {{table: n.t, sql: 'SELECT 1', {join}}}\n"
+        );
+        Document::read(&text, "spec.yaml", &|_| None).unwrap().resolve(0).unwrap()
+    }
+
+    fn found(days: i64, bytes: u64) -> v1::Enumerated {
+        v1::Enumerated {
+            bytes_in_range: bytes + 7,
+            bytes_pruned: 7,
+            low: DAY,
+            high: DAY + days * DAY - 1,
+            widest_unit: HOUR,
+            ..Default::default()
+        }
+    }
+
+    /// Plays and the impressions around each, from four hours before to one after.
+    fn inputs() -> Vec<v1::JoinInput> {
+        let input = |source: &str, low, high| v1::JoinInput {
+            source: source.to_owned(),
+            low: low * HOUR,
+            high: high * HOUR,
+            keyed: true,
+        };
+        vec![input("p", 0, 0), input("i", -4, 1)]
+    }
+
+    fn planned(spec: &Resolved, inputs: &[v1::JoinInput], bytes: u64) -> JoinPlan {
+        let (p, i) = (found(30, bytes), found(30, 2 * bytes));
+        plan(inputs, spec, &spec.outputs[0], |name| Some(if name == "p" { &p } else { &i })).unwrap()
+    }
+
+    #[test]
+    fn given_a_join_when_planned_then_each_source_is_read_as_far_as_it_is_met() {
+        let spec = spec("alignment: {max_drift: 1d}", "");
+        let join = planned(&spec, &inputs(), MIB);
+        let read: Vec<(String, String)> =
+            join.inputs.iter().map(|one| (one.from.to_string(), one.to.to_string())).collect();
+        let times = |from: &str, to: &str| (from.to_owned(), to.to_owned());
+        assert_eq!(
+            read,
+            [
+                times("1970-01-02T00:00:00Z", "1970-02-01T00:00:00Z"),
+                times("1970-01-01T20:00:00Z", "1970-02-01T01:00:00Z"),
+            ]
+        );
+        assert_eq!((join.slice.as_micros(), join.slices, join.buckets), (DAY, 30, 1));
+        assert_eq!(plan(&[], &spec, &spec.outputs[0], |_| None), None, "it joins nothing");
+    }
+
+    #[test]
+    fn given_what_the_spec_says_when_planned_then_it_is_cut_so_and_without_keys_there_is_one_bucket() {
+        let spec = spec("alignment: {max_drift: 1d}", "join: {slice: 6h, buckets: 8}");
+        let join = planned(&spec, &inputs(), MIB);
+        assert_eq!((join.slice.as_micros(), join.slices, join.buckets), (6 * HOUR, 120, 8));
+        let mut unkeyed = inputs();
+        unkeyed[1].keyed = false;
+        assert_eq!(planned(&spec, &unkeyed, MIB).buckets, 1);
+    }
+
+    #[test]
+    fn given_a_drift_when_estimated_then_rows_wait_for_it_a_slice_and_what_is_met() {
+        // Of 30 days, p waits a day, a slice of 6 h, and for the next cell of i: 36 h. i waits 4 h more.
+        let aligned = spec("alignment: {max_drift: 1d}", "join: {slice: 6h}");
+        assert_eq!(planned(&aligned, &inputs(), 720 * MIB).state_bytes, (36 + 2 * 40) * MIB);
+        let loose = spec("", "join: {slice: 6h}");
+        assert_eq!(planned(&loose, &inputs(), 720 * MIB).state_bytes, 3 * 720 * MIB, "nothing holds them together");
+        let wide = spec("alignment: {max_drift: 60d}", "join: {slice: 6h}");
+        assert_eq!(planned(&wide, &inputs(), 720 * MIB).state_bytes, 3 * 720 * MIB, "no more than there is");
+    }
+
+    #[test]
+    fn given_nothing_to_read_when_estimated_then_nothing_waits() {
+        let spec = spec("alignment: {max_drift: 1d}", "");
+        let none = v1::Enumerated { low: i64::MAX, high: i64::MIN, ..Default::default() };
+        let join = plan(&inputs(), &spec, &spec.outputs[0], |_| Some(&none)).unwrap();
+        assert_eq!((join.state_bytes, join.buckets), (0, 1));
+        let unfound = plan(&inputs(), &spec, &spec.outputs[0], |_| None).unwrap();
+        assert_eq!(unfound, join);
+    }
+
+    #[test]
+    fn given_units_wider_than_the_drift_when_estimated_then_they_say_how_far_one_is_ahead() {
+        let spec = spec("alignment: {max_drift: 1d, allow_wide: true}", "join: {slice: 6h}");
+        let wide = v1::Enumerated { widest_unit: 2 * DAY, ..found(30, 720 * MIB) };
+        let join = plan(&inputs()[..1], &spec, &spec.outputs[0], |_| Some(&wide)).unwrap();
+        assert_eq!(join.state_bytes, (48 + 6) * MIB);
+    }
+}

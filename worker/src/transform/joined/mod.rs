@@ -1,0 +1,82 @@
+//! The SQL of an output over several sources: what it needs of each, and its answer slice by slice.
+//!
+//! A plan over several sources has an *anchor*: the mention of a source whose rows decide which slice of event time a
+//! row of the result belongs to. It is the left side of INNER, LEFT, SEMI and ANTI joins and the right side of RIGHT
+//! ones, transitively. The event time of every other mention's rows lies within bounds of the anchor's, its *reach*,
+//! which follow from the conditions that join them; where they do not, the join needs everything of a source at once and
+//! is refused. A slice is then answered by the plan itself over the anchor's rows in the slice and the other mentions'
+//! rows in the slice widened by their reach: a row of the result is in the answer of one slice only, since nothing but
+//! the anchor's event time decides which.
+//!
+//! Everything follows from the optimized plan, which is also the one that runs: whatever the optimizer made of the SQL,
+//! planning and running agree.
+
+mod bounds;
+mod join;
+mod pieces;
+mod rows;
+mod run;
+mod sieve;
+mod walk;
+
+#[cfg(test)]
+mod tests;
+
+use datafusion::logical_expr::Expr;
+use tidegate_common::slices::Reach;
+use tidegate_common::time::Span;
+
+pub use join::{Join, JoinInput, TIME_COLUMN};
+pub use rows::InputRows;
+pub use run::Effort;
+pub use sieve::Sieve;
+pub(super) use walk::mark;
+
+/// How far a time lies from another, in microseconds: at least `.0` and at most `.1`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Within(i64, i64);
+
+impl Within {
+    /// The same time.
+    const SAME: Self = Self(0, 0);
+
+    /// What is within `self` of what is within `other`.
+    fn plus(self, other: Self) -> Self {
+        Self(self.0.saturating_add(other.0), self.1.saturating_add(other.1))
+    }
+
+    /// What both say.
+    fn and(self, other: Self) -> Self {
+        Self(self.0.max(other.0), self.1.min(other.1))
+    }
+
+    fn reach(self) -> Reach {
+        Reach { low: Span::from_micros(self.0), high: Span::from_micros(self.1) }
+    }
+}
+
+/// One mention of a source in a plan.
+#[derive(Clone, Debug)]
+struct Mention {
+    /// Which of the plan's scans it is.
+    at: usize,
+    /// The source.
+    source: String,
+    /// Where its rows lie, seen from the anchor's event time.
+    within: Within,
+    /// Its columns that are read, by place in the source.
+    columns: Vec<usize>,
+    /// Conditions that each of its rows must fulfil, without qualifiers.
+    filters: Vec<Expr>,
+}
+
+/// What a plan over several sources needs of them.
+#[derive(Clone, Debug)]
+struct Joined {
+    /// The anchor first.
+    mentions: Vec<Mention>,
+    /// Of each column of the result: the mention and the column of its source that it is as it is.
+    origins: Vec<Option<(usize, usize)>>,
+    /// Sets of columns, one of each mention, that are equal in rows that meet.
+    classes: Vec<Vec<(usize, usize)>>,
+}

@@ -1,0 +1,121 @@
+//! Given SQL over several sources that cannot be answered slice by slice, when it is planned, then it is refused with the
+//! place and the way out.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use super::{NOW, plan, sources};
+use crate::failure::{Class, Classify, chain};
+use crate::transform::{Query, SourceTable};
+
+fn shown(name: &str, said: impl Iterator<Item = (String, crate::transform::QueryError)>) {
+    let mut text = String::new();
+    for (sql, error) in said {
+        assert_eq!(error.class(), Class::Fatal { exit_code: 3 }, "{sql}");
+        writeln!(text, "{sql}\n    => {}\n", chain(&error)).unwrap();
+    }
+    insta::with_settings!({omit_expression => true}, { insta::assert_snapshot!(name, text) });
+}
+
+#[test]
+fn what_is_not_bounded_or_not_built_is_refused_with_what_to_add() {
+    let near = "a.k = b.k AND a.ts = b.ts";
+    let sql = [
+        "SELECT a.v FROM a JOIN b ON a.k = b.k".to_owned(),
+        "SELECT a.v\nFROM a,\n  b".to_owned(),
+        "SELECT a.v FROM a CROSS JOIN b".to_owned(),
+        "SELECT a.v FROM a JOIN b ON a.k = b.k AND b.ts <= a.ts".to_owned(),
+        "SELECT x.v FROM a x\n JOIN a y ON x.k = y.k AND y.ts >= x.ts".to_owned(),
+        "SELECT a.v FROM a JOIN b ON b.ts BETWEEN a.ts AND a.ts + INTERVAL '1' HOUR".to_owned(),
+        "SELECT a.v FROM a JOIN b ON a.k = b.k AND b.ts BETWEEN a.ts - INTERVAL '1' MONTH AND a.ts".to_owned(),
+        "SELECT a.v FROM a JOIN b ON a.k = b.k AND (a.ts = b.ts OR a.v = 1)".to_owned(),
+        "SELECT a.v FROM a JOIN b ON make_array(a.k) = make_array(b.k) AND a.ts = b.ts".to_owned(),
+        format!("SELECT a.v FROM a LEFT JOIN b ON {near} LEFT JOIN c ON a.k = c.k"),
+        format!("SELECT a.v FROM a\n FULL JOIN b ON {near}"),
+        "SELECT a.v FROM a NATURAL JOIN b".to_owned(),
+        format!("SELECT a.v FROM a RIGHT SEMI JOIN b ON {near}"),
+        format!("SELECT count(*) AS n FROM a JOIN b ON {near}"),
+        format!("SELECT DISTINCT a.v FROM a JOIN b ON {near}"),
+        format!("SELECT a.v FROM a JOIN b ON {near} ORDER BY a.v"),
+        format!("SELECT a.v FROM a JOIN b ON {near} LIMIT 3"),
+        format!("SELECT a.v FROM a JOIN b ON {near} UNION ALL SELECT v FROM a"),
+        format!("SELECT row_number() OVER (ORDER BY a.v) AS n FROM a JOIN b ON {near}"),
+        format!("SELECT random() AS r FROM a JOIN b ON {near}"),
+        "SELECT a.v FROM a WHERE a.k NOT IN (SELECT k FROM b)".to_owned(),
+        "SELECT a.v FROM a WHERE a.k IN (SELECT b.k FROM b WHERE a.ts = b.ts)".to_owned(),
+        format!("SELECT a.v, (SELECT b.v FROM b WHERE {near}) AS w FROM a"),
+        format!("SELECT a.v FROM a WHERE a.v = 1 OR EXISTS (SELECT 1 FROM b WHERE {near})"),
+        format!("SELECT EXISTS (SELECT 1 FROM b WHERE {near}) AS e FROM a"),
+        "SELECT a.v FROM a WHERE EXISTS (SELECT 1 FROM b)".to_owned(),
+        "SELECT a.v FROM a WHERE EXISTS (SELECT 1 FROM b WHERE b.v = 1 OR a.k = b.k)".to_owned(),
+        format!("SELECT a.v FROM a WHERE EXISTS (SELECT 1 FROM b WHERE {near} LIMIT 1)"),
+        format!("SELECT a.v FROM a WHERE EXISTS (SELECT max(b.v) FROM b WHERE {near})"),
+        "SELECT a.v FROM a JOIN LATERAL (SELECT 1 FROM b WHERE b.k = a.k) x ON true".to_owned(),
+        format!("SELECT * FROM a JOIN b ON {near}"),
+        format!("SELECT a.v, b.v FROM a JOIN b ON {near}"),
+        "SELECT k FROM a JOIN b USING (nosuch) WHERE a.ts = b.ts".to_owned(),
+        format!("SELECT v FROM a JOIN b ON {near}"),
+    ];
+    shown("unbounded", sql.into_iter().map(|sql| (sql.clone(), plan(&sql).expect_err(&sql))));
+}
+
+#[test]
+fn a_source_whose_event_time_is_no_utc_column_is_named() {
+    let timeless = |name: &str| {
+        let all = sources().into_iter();
+        let told = |(source, table): (String, SourceTable)| match source == name {
+            true => (source, table.schema.into()),
+            false => (source, table),
+        };
+        all.map(told).collect::<BTreeMap<String, SourceTable>>()
+    };
+    let sql = "SELECT a.v FROM a JOIN b ON a.k = b.k AND a.ts = b.ts";
+    let refused = |name| (format!("{name}: {sql}"), Query::plan("out", Some(sql), &timeless(name), NOW).unwrap_err());
+    shown("timeless", ["a", "b"].into_iter().map(refused));
+}
+
+#[test]
+fn sql_made_to_exhaust_the_planner_is_refused() {
+    let on = "x.k = y.k AND x.ts = y.ts";
+    let doubled = |levels: usize| {
+        let with: Vec<_> = (1..levels)
+            .map(|n| format!("c{n} AS (SELECT x.k, x.ts FROM c{} x JOIN c{} y ON {on})", n - 1, n - 1))
+            .collect();
+        format!("WITH c0 AS (SELECT k, ts FROM a), {} SELECT k FROM c{}", with.join(", "), levels - 1)
+    };
+    let chained = |joins: usize| {
+        let joins: String = (1..=joins).map(|n| format!(" JOIN a x{n} ON x0.k = x{n}.k AND x0.ts = x{n}.ts")).collect();
+        format!("SELECT x0.k FROM a x0{joins}")
+    };
+    let exists = |levels: usize| {
+        (0..levels).fold("SELECT 1 FROM a".to_owned(), |sql, _| format!("SELECT 1 FROM a x WHERE EXISTS ({sql})"))
+    };
+    for sql in [
+        doubled(6),
+        doubled(200),
+        chained(16),
+        chained(400),
+        exists(20),
+        format!("SELECT a.k FROM a{}", ", a".repeat(3_000)),
+        format!("SELECT a.k FROM a WHERE {}", "EXISTS (SELECT 1 FROM b) AND ".repeat(30) + "true"),
+        format!(
+            "WITH n AS (SELECT 1 FROM a, a) SELECT 1 FROM n, (WITH n AS (SELECT 1 FROM a) SELECT 1 FROM n){}",
+            ", n".repeat(9)
+        ),
+    ] {
+        let error = plan(&sql).expect_err(&sql);
+        assert!(error.to_string().contains("more than 16 times"), "{sql:.80}: {error}");
+    }
+    let deep = (0..12).fold("x.v".to_owned(), |sum, _| format!("({sum}) + ({sum})"));
+    let error = plan(&format!("SELECT x.v FROM a x JOIN a y ON {on} AND {deep} > 0")).unwrap_err();
+    assert!(error.to_string().contains("more than"), "{error}");
+    let mut inner = "SELECT k, ts, v FROM a".to_owned();
+    for _ in 0..20 {
+        inner = format!("SELECT k, ts, v + v + v + v AS v FROM ({inner})");
+    }
+    let multiplied = format!("SELECT x.k FROM ({inner}) x WHERE EXISTS (SELECT 1 FROM a y WHERE {on} AND y.v = x.v)");
+    let error = plan(&multiplied).unwrap_err();
+    assert!(error.to_string().contains("parts"), "{error}");
+    plan(&chained(15)).unwrap();
+    plan(&doubled(5)).unwrap();
+}

@@ -1,0 +1,149 @@
+//! What a journal says of an output that joins: what was shuffled of each source, and which slices were joined.
+//!
+//! It refuses nothing: what cannot be is noted in words, and the checks find it broken.
+
+use std::collections::BTreeSet;
+
+use tidegate_common::slices::{Reach, Slices};
+use tidegate_common::time::{Span, Window};
+use tidegate_proto::v1;
+
+/// How an output joins.
+#[derive(Clone, Debug, Default)]
+pub struct JoinBook {
+    /// The anchor first.
+    pub inputs: Vec<InputBook>,
+    /// How the window is cut; `None` until it is.
+    pub slices: Option<Slices>,
+    /// Rows of the anchor that were shuffled and lie in the window: each is joined once.
+    pub anchors: u64,
+    joined: BTreeSet<u32>,
+    objects: BTreeSet<String>,
+    /// What cannot be, of slices and objects.
+    pub(super) wrong: Vec<String>,
+}
+
+/// What became of one source's rows for an output that joins it.
+#[derive(Clone, Debug, Default)]
+pub struct InputBook {
+    /// The source's name.
+    pub source: String,
+    /// Where its rows lie, seen from those that they meet.
+    pub reach: Reach,
+    /// Rows read for it.
+    pub read: u64,
+    /// Rows that were put into the shuffle store.
+    pub shuffled: u64,
+    /// Rows that the query or the window left out.
+    pub filtered: u64,
+    /// Rows that came too late.
+    pub late: u64,
+    /// Rows that the source could not use.
+    pub dead_letter: u64,
+    /// Objects of the shuffle store that were handed in.
+    pub objects: u64,
+    /// Rows in those.
+    pub object_rows: u64,
+    /// What cannot be, of its hand-ins.
+    pub(super) wrong: Vec<String>,
+}
+
+impl JoinBook {
+    /// The book of a query over these; `None` where it joins nothing.
+    pub(super) fn of(inputs: &[v1::JoinInput]) -> Option<Self> {
+        let input = |input: &v1::JoinInput| InputBook {
+            source: input.source.clone(),
+            reach: input.reach(),
+            ..InputBook::default()
+        };
+        (!inputs.is_empty()).then(|| Self { inputs: inputs.iter().map(input).collect(), ..Self::default() })
+    }
+
+    /// Whether nothing was handed in for it.
+    pub(super) fn is_blank(&self) -> bool {
+        self.joined.is_empty() && self.inputs.iter().all(|input| input.read == 0 && input.objects == 0)
+    }
+
+    /// How it is cut is chosen.
+    pub(super) fn cut(&mut self, window: Window, sliced: &v1::record::Sliced) {
+        let width = Span::from_micros(sliced.slice);
+        let slices = Slices::new(window, width);
+        if slices.is_none() {
+            self.wrong.push(format!("slices of {width} were chosen, which do not cut the window"));
+        }
+        if self.slices.is_some() && self.slices != slices {
+            self.wrong.push(format!("slices of {width} were chosen, and it was cut before"));
+        }
+        self.slices = slices;
+    }
+
+    /// Books a part of a read of `source`.
+    pub(super) fn read(&mut self, source: &str, part: &v1::OutputPart) {
+        let Some((at, input)) = self.inputs.iter_mut().enumerate().find(|(_, input)| input.source == source) else {
+            return self.wrong.push(format!("rows of {source} were handed in, and it joins no such source"));
+        };
+        input.read += part.rows_read;
+        input.shuffled += part.rows_passed;
+        input.filtered += part.rows_filtered;
+        input.late += part.rows_late;
+        input.dead_letter += part.rows_dead_letter;
+        if !part.files.is_empty() {
+            input.wrong.push(format!("{} data files were handed in with rows to be joined", part.files.len()));
+        }
+        let rows = part.shuffled.as_ref().map_or(0, |object| object.rows);
+        if rows != part.rows_passed {
+            let path = part.shuffled.as_ref().map_or("no object", |object| &object.path);
+            input.wrong.push(format!("{} rows were shuffled, and {path} holds {rows} of them", part.rows_passed));
+        }
+        let Some(object) = &part.shuffled else { return };
+        if object.anchors > if at == 0 { rows } else { 0 } {
+            input.wrong.push(format!("{} holds {} anchors among {rows} rows", object.path, object.anchors));
+        }
+        input.objects += 1;
+        input.object_rows += rows;
+        self.anchors += object.anchors;
+        let reach = input.reach;
+        self.wrong.extend(self.unfit(object, reach));
+        self.objects.insert(object.path.clone());
+    }
+
+    /// What cannot be of an object of a source of that reach.
+    fn unfit(&self, object: &v1::ShuffleObject, reach: Reach) -> Option<String> {
+        let path = &object.path;
+        if self.objects.contains(path) {
+            return Some(format!("{path} was handed in before"));
+        }
+        let (first, last) = (object.first_cell, object.last_cell);
+        let Some(slices) = self.slices.filter(|_| first <= last) else {
+            return Some(format!("{path} has cells {first} to {last}, which the window is not cut into"));
+        };
+        let needing = slices.needing(first..=last, reach);
+        let over = self.joined.range(needing).next()?;
+        Some(format!("{path} came when slice {over}, which needs it, was joined"))
+    }
+
+    /// Books what a join of the slices from `first` on handed in for the output of that number.
+    pub(super) fn joined(&mut self, (output, first): (u32, u32), hand_in: &v1::HandIn) {
+        let (from, end) = (hand_in.first_unit, hand_in.end_unit);
+        let count = self.slices.map_or(0, Slices::count);
+        if from != first || end <= from || end > count {
+            self.wrong
+                .push(format!("slices [{from},{end}) were joined by the task of slice {first}; there are {count}"));
+        }
+        let again: Vec<u32> = (from..end.min(count)).filter(|slice| !self.joined.insert(*slice)).collect();
+        if let (Some(low), Some(high)) = (again.first(), again.last()) {
+            self.wrong.push(format!("slices [{from},{end}) were joined, and {low} to {high} of them were before"));
+        }
+        let fits = |part: &v1::OutputPart| {
+            part.output == output && part.rows_read == hand_in.rows_read && part.shuffled.is_none()
+        };
+        if !matches!(hand_in.outputs.as_slice(), [part] if fits(part)) {
+            self.wrong.push(format!("what slices [{from},{end}) handed in is not the rows of this output alone"));
+        }
+    }
+
+    /// Slices that are joined.
+    pub fn slices_joined(&self) -> u32 {
+        u32::try_from(self.joined.len()).unwrap_or(u32::MAX)
+    }
+}
