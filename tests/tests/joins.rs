@@ -3,6 +3,7 @@
 //! That kills change nothing is shown where everything is killed (`cluster`, `failpoints`): their scenario joins.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -110,6 +111,29 @@ async fn given_the_example_when_flights_are_joined_with_weather_then_each_is_the
     let join = &report["outputs"][0]["join"];
     assert_eq!((&join["slices_done"], &join["live_bytes"]), (&join["slices"], &0.into()), "{join}");
     assert_eq!(waiting(&world), [""; 0]);
+}
+
+#[tokio::test]
+async fn given_the_example_of_impressions_and_plays_when_run_then_each_play_was_led_to_or_was_not() {
+    let world = World::new();
+    let plays = |table: &str, spec: &str| {
+        let text = fs::read_to_string(root().join("examples/impressions").join(spec)).unwrap();
+        world.write(SPEC, &text);
+        let table = table.to_owned();
+        let world = &world;
+        async move {
+            world.run_local(SPEC, &[]).await.with(0);
+            let rows = tidegate_tests::sandbox::read_table(&world.catalog(), &table);
+            rows.iter().map(|row| row["play"].as_i64().unwrap()).collect::<Vec<_>>()
+        }
+    };
+    let attributed = plays("media.attributed", "attributed.yaml").await;
+    let unseen = plays("media.unseen", "unseen.yaml").await;
+    assert_eq!((attributed.len(), unseen.len()), (228_552, 161));
+    let led: BTreeSet<i64> = attributed.into_iter().collect();
+    let not: BTreeSet<i64> = unseen.into_iter().collect();
+    assert_eq!((not.len(), led.len() + not.len()), (161, 8_639), "each play of the window is in one of them");
+    assert!(led.is_disjoint(&not));
 }
 
 #[tokio::test]
