@@ -179,7 +179,7 @@ async fn given_nothing_that_is_staged_when_it_is_to_be_published_then_refused() 
 
 /// A commit that comes to nothing at `point`, again and again, when the backfill is cancelled; another worker finds out.
 async fn cancelled_at(point: &str) -> (Scenario, v1::Backfill) {
-    let mut scenario = Scenario::little();
+    let mut scenario = Scenario::little().unjoined();
     scenario.world.start_coordinator().await;
     scenario.world.start_worker_with("broken", 2, &[("TIDEGATE_FAILPOINTS", &format!("{point}=error"))]);
     let id = scenario.world.apply(Scenario::SPEC).await;

@@ -236,15 +236,13 @@ fn odd_work(backfill: &mut Backfill, task: TaskId, slots: u32) -> Option<Work> {
         TaskId::Prepare => {
             // What was prepared once is what the backfill rests on, whatever was planned before.
             let expected = backfill.expected.as_ref().filter(|_| backfill.prepared.is_none());
-            let states =
-                expected.into_iter().flat_map(|expected| &expected.sources).filter_map(|source| source.state.clone());
-            let ranges = states.filter(|state| state.kafka.is_some()).collect();
+            let ranges = ranges(expected);
             let expected = expected.map(|expected| expected.outputs.clone()).unwrap_or_default();
             Work::Prepare(v1::PrepareWork { expected, ranges })
         }
         TaskId::Enumerate(source) => {
-            let expected = backfill.expected_of(source).cloned();
-            Work::Enumerate(v1::EnumerateWork { source: source.get(), expected, slots })
+            let (expected, ranges) = (backfill.expected_of(source).cloned(), ranges(backfill.expected.as_ref()));
+            Work::Enumerate(v1::EnumerateWork { source: source.get(), expected, slots, ranges })
         }
         TaskId::Commit(output, sequence) => {
             let output = backfill.outputs.get(output.get() as usize)?;
@@ -259,6 +257,12 @@ fn odd_work(backfill: &mut Backfill, task: TaskId, slots: u32) -> Option<Work> {
         }
         TaskId::Read(..) | TaskId::Join(..) => return None,
     })
+}
+
+/// The ranges of topics that a saved plan pinned.
+fn ranges(expected: Option<&v1::ExpectedPlan>) -> Vec<v1::SourcePin> {
+    let states = expected.into_iter().flat_map(|expected| &expected.sources).filter_map(|source| source.state.clone());
+    states.filter(|state| state.kafka.is_some()).collect()
 }
 
 fn read_work(backfill: &mut Backfill, task: TaskId) -> Option<Work> {

@@ -225,9 +225,10 @@ impl Backfill {
         !self.cleaned && self.outputs.iter().any(|output| output.join.is_some())
     }
 
-    /// Whether rows of it wait in the shuffle store to be joined.
-    pub(super) fn has_waiting_rows(&self) -> bool {
-        self.outputs.iter().filter_map(|output| output.join.as_ref()).any(Join::has_waiting_rows)
+    /// Whether it ended with something in the shuffle store that only a cancel removes.
+    pub(super) fn may_hold_rows(&self) -> bool {
+        matches!(self.phase, v1::Phase::Failed | v1::Phase::Partial)
+            && self.outputs.iter().filter_map(|output| output.join.as_ref()).any(Join::has_shuffled)
     }
 
     /// Whether rows that it still has to join were removed when it was cancelled.

@@ -276,7 +276,7 @@ fn refusal(backfill: &Backfill, change: v1::Change) -> Option<&'static str> {
             "is staged: nothing of it runs, it waits for `publish` or `cancel`"
         }
         Change::Pause | Change::Cancel if publishing => "is being published: every output is driven to its end",
-        Change::Cancel if over && !backfill.has_remains() && !backfill.has_waiting_rows() => {
+        Change::Cancel if over && !backfill.has_remains() && !backfill.may_hold_rows() => {
             "has ended: there is nothing to cancel"
         }
         Change::Retry if cancelling => "is being cancelled: it can be retried when that has ended",

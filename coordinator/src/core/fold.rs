@@ -147,6 +147,7 @@ impl Backfill {
         if wish != v1::Wish::Cancel {
             return;
         }
+        self.cleaned = false;
         self.outputs.iter_mut().for_each(|output| output.doom(self.term));
         self.outputs.iter_mut().filter_map(|output| output.join.as_mut()).for_each(Join::forsake);
         self.tries.clear();

@@ -18,8 +18,10 @@ use super::ledger::InputAccount;
 
 /// Bytes of the shuffle store that one run of slices joins, about.
 const RUN_BYTES: u64 = 64 << 20;
-/// A run is not begun for less while more is coming.
-const LEAST_RUN_BYTES: u64 = RUN_BYTES / 8;
+/// Slices of a run at most.
+const MOST_SLICES: u32 = 1_024;
+/// A run is not begun for less while more is coming: so much waits beyond what must.
+const LEAST_RUN_BYTES: u64 = 1 << 20;
 
 /// One source of an output that joins.
 #[derive(Debug)]
@@ -221,18 +223,18 @@ impl Join {
         if alone(first) {
             return Some(first..first + 1);
         }
-        let stop = |slice: u32| self.is_joined(slice) || !free(slice) || alone(slice);
-        let end = (first + 1..ready).find(|slice| stop(*slice)).unwrap_or(ready);
         // What one slice takes is what the others took.
         let each = self.accepted_bytes / u64::from(ready.max(1));
-        let most = u32::try_from(RUN_BYTES / each.max(1)).unwrap_or(u32::MAX).max(1);
-        let available = u64::from(end - first);
+        let most = u32::try_from(RUN_BYTES / each.max(1)).unwrap_or(u32::MAX).clamp(1, MOST_SLICES);
+        let stop = |slice: u32| self.is_joined(slice) || !free(slice) || alone(slice);
+        let end = ready.min(first.saturating_add(most));
+        let end = (first + 1..end).find(|slice| stop(*slice)).unwrap_or(end);
+        let available = end - first;
         let more_comes = come && ready < count && end == ready;
-        if more_comes && available * each < LEAST_RUN_BYTES && self.live_bytes < RUN_BYTES {
+        if more_comes && u64::from(available) * each < LEAST_RUN_BYTES {
             return None;
         }
-        let share = u32::try_from(available.div_ceil(u64::from(slots.max(1)))).unwrap_or(u32::MAX);
-        Some(first..end.min(first + most.min(share).max(1)))
+        Some(first..first + available.div_ceil(slots.max(1)))
     }
 
     /// What the slices `run` need, in the order of the inputs.
@@ -277,9 +279,9 @@ impl Join {
         self.forsaken |= !self.objects.is_empty();
     }
 
-    /// Whether rows wait in the shuffle store that are still to be joined.
-    pub(super) fn has_waiting_rows(&self) -> bool {
-        !self.objects.is_empty() && !self.forsaken
+    /// Whether anything was ever written to the shuffle store for it.
+    pub(super) fn has_shuffled(&self) -> bool {
+        self.accepted_bytes > 0
     }
 
     pub(super) fn is_forsaken(&self) -> bool {

@@ -14,6 +14,8 @@ use super::join::Join;
 use super::read::Judgement;
 use super::{Core, ledger};
 
+/// Objects that one task is told of: some two hundred bytes each, in a message of less than four MiB.
+const MOST_OBJECTS: usize = 12_000;
 /// Objects of the shuffle store that are removed at a time.
 const REMOVED_AT_ONCE: usize = 512;
 
@@ -42,12 +44,15 @@ impl Core {
             let slots = self.free.iter().fold(0, |slots: u32, (free, _)| slots.saturating_add(*free));
             let due = self.active.iter().filter_map(|id| self.backfills.get(id));
             let Some((id, ix, run)) = due.filter_map(|backfill| self.next_run(backfill, slots)).next() else { return };
-            let task = TaskId::Join(ix, run.start);
+            let (first, task) = (run.start, TaskId::Join(ix, run.start));
             let join = self.backfills.get_mut(&id).and_then(|backfill| join_mut(backfill, ix));
             let Some(join) = join else { return };
-            join.granted(run.clone());
             let Some(shape) = join.shape(ix.get()) else { return };
-            let work = v1::JoinWork { end_slice: run.end, shape: Some(shape), inputs: join.objects(&run) };
+            let Some(work) = work(join, run, shape) else {
+                self.record(&id, record::Kind::Parked(too_many(task)), out);
+                continue;
+            };
+            join.granted(first..work.end_slice);
             let Some(token) = self.grant(&id, task, session, out) else { return };
             out.send(session, assign(&id, task, token, Work::Join(work)));
         }
@@ -91,6 +96,28 @@ impl Core {
     }
 }
 
+/// The work of a run of slices, of as many of them as fit into a message; `None` where not even one does.
+fn work(join: &Join, mut run: Range<u32>, shape: v1::ShuffleShape) -> Option<v1::JoinWork> {
+    loop {
+        let inputs = join.objects(&run);
+        let objects: usize = inputs.iter().map(|input| input.objects.len()).sum();
+        if objects <= MOST_OBJECTS {
+            return Some(v1::JoinWork { end_slice: run.end, shape: Some(shape), inputs });
+        }
+        run = (run.len() > 1).then(|| run.start..run.start + (run.end - run.start) / 2)?;
+    }
+}
+
+fn too_many(task: TaskId) -> record::Parked {
+    let message = format!(
+        "what it joins lies in more than {MOST_OBJECTS} objects of the shuffle store: apply it under another name with a \
+         narrower `join.slice`, or fewer and larger input files"
+    );
+    let class = v1::Failure::Poison.into();
+    let evidence = v1::Evidence { class, message, place: task.to_string(), attempts: 1, ..Default::default() };
+    record::Parked { task: Some(task.into()), evidence: Some(evidence) }
+}
+
 fn join_mut(backfill: &mut Backfill, ix: OutputIx) -> Option<&mut Join> {
     backfill.outputs.get_mut(ix.get() as usize)?.join.as_mut()
 }
@@ -100,7 +127,7 @@ pub(super) fn litter(backfill: &Backfill) -> Option<v1::CleanWork> {
     if !backfill.is_littered() || backfill.is_over() || backfill.grace {
         return None;
     }
-    // What readers and joins still write would come behind it.
+    // Who drains or ends in order hands in first. What a worker still writes that is fenced off may come behind it.
     let busy = backfill.grants.iter().any(|(task, _)| matches!(task, TaskId::Read(..) | TaskId::Join(..)));
     if !busy && (backfill.wish == v1::Wish::Cancel || (backfill.is_whole() && backfill.is_committed())) {
         return Some(v1::CleanWork { paths: Vec::new(), all: true });

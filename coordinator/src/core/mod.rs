@@ -160,6 +160,10 @@ impl Core {
             self.settle(&id, &mut out);
         }
         self.assign_slots(&mut out);
+        // A slice may have been set aside instead.
+        for id in std::mem::take(&mut out.touched) {
+            self.settle(&id, &mut out);
+        }
         out.actions
     }
 

@@ -203,12 +203,13 @@ impl Core {
         let hopeless = poison > u32::from(may_park) || failed >= most;
         let is_clean = lease.task == TaskId::Clean;
         // What is left in the shuffle store harms nobody: it is no reason to fail what is committed.
-        backfill.cleaned |= is_clean && hopeless;
+        let gives_up = is_clean && hopeless && backfill.cleaning.is_empty();
+        backfill.cleaned |= gives_up;
         self.end_grant(&lease.id, lease.task, true);
-        if is_clean && hopeless {
+        if gives_up {
             return out.touch(&lease.id);
         }
-        if (class == v1::Failure::Fatal && !is_clean) || (hopeless && !may_park) {
+        if (class == v1::Failure::Fatal && !is_clean) || (hopeless && !may_park && !is_clean) {
             if !is_commit && evidence.exit_code == 0 {
                 // Prepare and enumerate come before anything is done: what ends them is a failed preflight.
                 evidence.exit_code = 4;

@@ -31,6 +31,7 @@ pub struct Scenario {
     /// The files of the large source as they were before one was spoilt: all, and those that share a task with it.
     clean: Option<(PathBuf, Vec<String>)>,
     days: i64,
+    joins: bool,
 }
 
 impl Scenario {
@@ -98,7 +99,7 @@ outputs:
         let files = big.write(world.root());
         small.write(world.root());
         world.write(Self::SPEC, &spec);
-        Self { world, big: files, clean: None, days }
+        Self { world, big: files, clean: None, days, joins: true }
     }
 
     /// What the two tables must hold after the backfill `id`.
@@ -129,7 +130,20 @@ outputs:
             joined.may_miss = Some(big.input.clone());
         }
         let small = check("small", "SELECT ts, id, upper(key) AS key, amount FROM input WHERE key <> 'k7'");
-        vec![big, joined, small]
+        if self.joins { vec![big, joined, small] } else { vec![big, small] }
+    }
+
+    /// Without the output that joins: what was cancelled while rows waited to be joined is not taken up again.
+    ///
+    /// # Panics
+    /// When the spec is not there.
+    pub fn unjoined(mut self) -> Self {
+        let spec = std::fs::read_to_string(self.world.root().join(Self::SPEC)).expect("the spec is there");
+        let (before, rest) = spec.split_once("  joined:\n").expect("it joins");
+        let after = rest.find("  small:\n").expect("another output follows");
+        self.world.write(Self::SPEC, &format!("{before}{}", &rest[after..]));
+        self.joins = false;
+        self
     }
 
     /// Spoils a row group in the middle of one file of the large source; gives the file's path.

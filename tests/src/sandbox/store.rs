@@ -91,6 +91,13 @@ impl Store {
         http::send(&self.authority, "PUT", &format!("/{bucket}/{key}"), &[], content).well();
     }
 
+    /// The keys of the objects in a bucket: the first thousand.
+    pub fn keys(&self, bucket: &str) -> Vec<String> {
+        let listed = http::send(&self.authority, "GET", &format!("/{bucket}?list-type=2"), &[], b"").well();
+        let keys = listed.split("<Key>").skip(1).filter_map(|rest| rest.split_once("</Key>"));
+        keys.map(|(key, _)| key.to_owned()).collect()
+    }
+
     /// Puts every file of `folder`, below `prefix`.
     ///
     /// # Panics

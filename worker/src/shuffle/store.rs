@@ -42,6 +42,13 @@ impl ShuffleStore {
     /// Opens the store at `location`: a folder of this machine, as a path or `file://`, or `s3://bucket/prefix`, with the
     /// credentials of this worker's environment. Asks nothing of it and makes nothing yet.
     pub fn open(location: &str) -> Result<Self, ShuffleError> {
+        if location
+            .split_once("://")
+            .is_some_and(|(_, rest)| rest.split('/').next().is_some_and(|host| host.contains('@')))
+        {
+            let what = "credentials do not belong there: the environment of the worker has them".to_owned();
+            return Err(ShuffleError::Location { location: "***".to_owned(), what });
+        }
         let bad = |what: String| ShuffleError::Location { location: location.to_owned(), what };
         let folder = match location.split_once("://") {
             None | Some(("file", _)) => location.strip_prefix("file://").unwrap_or(location),

@@ -19,7 +19,7 @@ use tidegate_common::clock;
 use tidegate_common::ids::{BackfillId, OutputIx, SourceIx};
 use tidegate_common::spec::model::Publish;
 use tidegate_common::spec::{self, EventTimeOf, Resolved, ResolvedSource};
-use tidegate_common::time::{Bounds, EventTime, Span};
+use tidegate_common::time::{Bounds, EventTime, Span, Window};
 use tidegate_proto::v1;
 use tokio::sync::mpsc;
 
@@ -156,7 +156,8 @@ pub async fn survey(spec: &Resolved, id: &BackfillId, means: &Means) -> Result<S
     let mut sources = Vec::with_capacity(opened.resolved.sources.len());
     let mut tasks = Vec::new();
     for ix in (0..).map(SourceIx::new).take(opened.resolved.sources.len()) {
-        let (surveyed, found) = source(&opened, ix, Some(&means.catalogs), means.slots).await?;
+        let window = opened.used(ix).await?.window;
+        let (surveyed, found) = source(&opened, (ix, window), Some(&means.catalogs), means.slots).await?;
         sources.push(surveyed);
         tasks.push(found);
     }
@@ -195,7 +196,9 @@ pub async fn sources(
     let mut surveyed = Vec::new();
     for (ix, described) in (0..).map(SourceIx::new).zip(&opened.resolved.sources) {
         if wanted(described) {
-            surveyed.push(source(&opened, ix, None, means.slots).await?.0);
+            // What is wrong with a query is no reason not to look at a source.
+            let window = opened.used(ix).await.map_or(spec.window, |used| used.window);
+            surveyed.push(source(&opened, (ix, window), None, means.slots).await?.0);
         }
     }
     Ok(surveyed)
@@ -233,10 +236,10 @@ async fn tables(opened: &Opened, id: &BackfillId, means: &Means) -> Result<Vec<T
     Ok(tables)
 }
 
-/// Enumerates one source to its end; its read tasks come with it.
+/// Enumerates one source over a window to its end; its read tasks come with it.
 async fn source(
     opened: &Opened,
-    ix: SourceIx,
+    (ix, window): (SourceIx, Window),
     catalogs: Option<&Catalogs>,
     slots: usize,
 ) -> Result<(SourceSurvey, Vec<v1::ReadTask>), TaskError> {
@@ -250,7 +253,6 @@ async fn source(
         }
         tasks
     };
-    let window = opened.used(ix).await?.window;
     let finding = enumerate::enumerate(source.as_ref(), window, packing, None, segments);
     let (found, tasks) = tokio::join!(finding, collect);
     let fields = source.schema();

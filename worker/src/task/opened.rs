@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tidegate_common::clock;
 use tidegate_common::ids::{BackfillId, OutputIx, SourceIx};
 use tidegate_common::spec;
 use tidegate_common::spec::model::SourceSpec;
@@ -236,8 +237,9 @@ impl Opened {
         let queries = match self.queries.get() {
             Some(queries) => queries,
             None => {
-                // Not to be kept: what `now()` is may not be known yet, and changes neither columns nor windows.
-                planned = self.plan(self.prepared().map_or(0, |prepared| prepared.now)).await?;
+                // Not to be kept: what `now()` is may not be known yet.
+                let now = self.prepared().map_or_else(|_| clock::processing_time_micros(), |prepared| prepared.now);
+                planned = self.plan(now).await?;
                 &planned
             }
         };

@@ -47,6 +47,8 @@ pub(crate) struct Shuffling {
     pub(crate) prefix: String,
     pub(crate) slices: Slices,
     pub(crate) buckets: u32,
+    /// Bytes of memory that its rows may take before they are written.
+    pub(crate) memory: usize,
     /// The window, where it is the anchor's rows that are shuffled.
     pub(crate) anchors_in: Option<Window>,
 }
@@ -143,7 +145,11 @@ impl OutputPort for ShufflePort {
                 none.insert(ShuffleWriter::create(store, backfill, &name, schema, keys, *slices, *buckets)?)
             }
         };
-        Ok(writer.write(&rows).await?)
+        writer.write(&rows).await?;
+        if writer.buffered_bytes() > self.to.memory {
+            writer.flush().await?;
+        }
+        Ok(())
     }
 
     fn draw_files(&mut self, _read: u64, _ahead: &[u64]) {

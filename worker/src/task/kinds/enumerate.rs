@@ -45,7 +45,7 @@ impl Kinds {
     ) -> Result<TaskEnd, TaskError> {
         let (expected, slots) = (work.expected.as_ref(), usize::try_from(work.slots).unwrap_or(usize::MAX));
         let TaskId::Enumerate(ix) = context.task else { return Err(another_kind()) };
-        opened.expect_ranges(expected.and_then(|expected| expected.state.clone()));
+        opened.expect_ranges(work.ranges.iter().cloned());
         let (source, described) = opened.source(ix).await?;
         // A saved plan is held against its sources before anything is made, a catalog included.
         let catalogs = opened.prepared().ok().map(|_| &*self.catalogs);

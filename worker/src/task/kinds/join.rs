@@ -62,6 +62,11 @@ impl Kinds {
         let slices = Slices::new(opened.resolved.window, Span::from_micros(shape.slice)).ok_or_else(no_such)?;
         let mut inputs = Vec::with_capacity(work.inputs.len());
         for objects in work.inputs {
+            // What a worker handed in is believed by no other: nothing of another backfill is read.
+            let own = format!("{}/", context.backfill);
+            if objects.objects.iter().any(|object| !object.path.starts_with(&own)) {
+                return Err(no_such().into());
+            }
             inputs.push(self.segments(objects.objects).await?);
         }
         if inputs.len() != join.inputs().len() {

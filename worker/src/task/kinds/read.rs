@@ -46,7 +46,13 @@ impl Kinds {
             match query.join() {
                 Some(join) => {
                     let shape = work.shapes.iter().find(|shape| shape.output == output.get());
-                    outputs.push(Box::new(self.shuffle_port(opened, &context, (output, join), shape, &columns)?));
+                    outputs.push(Box::new(self.shuffle_port(
+                        opened,
+                        &context,
+                        (output, join),
+                        shape,
+                        (&columns, memory),
+                    )?));
                 }
                 None => {
                     let query = Some((query, input.clone()));
@@ -83,7 +89,7 @@ impl Kinds {
         context: &TaskContext,
         (output, join): (OutputIx, &Join),
         shape: Option<&v1::ShuffleShape>,
-        columns: &[usize],
+        (columns, memory): (&[usize], usize),
     ) -> Result<ShufflePort, TaskError> {
         let no_such = || BackfillError::NoSuch { what: format!("join of output {output}") };
         let TaskId::Read(ix, ..) = context.task else { return Err(another_kind()) };
@@ -100,6 +106,7 @@ impl Kinds {
             prefix: format!("{output}/{ix}/{}", context.attempt),
             slices,
             buckets: shape.buckets,
+            memory,
             anchors_in: is_anchor.then_some(opened.resolved.window),
         };
         ShufflePort::open(output, input, places, to)

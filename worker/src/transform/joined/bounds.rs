@@ -21,12 +21,15 @@ pub(super) fn time_of(expr: &Expr, schema: &DFSchema, times: &[Option<Within>]) 
             Some(time_of(&cast.expr, schema, times)?.plus(coarser(&from, &cast.data_type)))
         }
         Expr::BinaryExpr(BinaryExpr { left, op: op @ (Operator::Plus | Operator::Minus), right }) => {
-            let (time, by) = match (time_of(left, schema, times), micros(right)) {
-                (Some(time), Some(by)) => (time, if *op == Operator::Plus { by } else { by.checked_neg()? }),
-                _ if *op == Operator::Plus => (time_of(right, schema, times)?, micros(left)?),
+            let (of, time, by) = match (time_of(left, schema, times), micros(right)) {
+                (Some(time), Some(by)) => (left, time, if *op == Operator::Plus { by } else { by.checked_neg()? }),
+                _ if *op == Operator::Plus => (right, time_of(right, schema, times)?, micros(left)?),
                 _ => return None,
             };
-            Some(time.plus(Within(by, by)))
+            // The sum is of the time's own type: what is finer than that is rounded away.
+            let unit = unit(&of.get_type(schema).ok()?);
+            let lost = if by % unit == 0 { Within::SAME } else { Within(-unit, unit) };
+            Some(time.plus(Within(by, by)).plus(lost))
         }
         Expr::ScalarFunction(function) if function.name() == "date_trunc" => {
             let [Expr::Literal(unit, _), time] = function.args.as_slice() else { return None };
@@ -35,7 +38,8 @@ pub(super) fn time_of(expr: &Expr, schema: &DFSchema, times: &[Option<Within>]) 
         Expr::ScalarFunction(function) if function.name() == "date_bin" => {
             let (width, time) = (micros(function.args.first()?)?, function.args.get(1)?);
             (width > 0).then_some(())?;
-            Some(time_of(time, schema, times)?.plus(Within(1 - width, 0)))
+            let unit = unit(&time.get_type(schema).ok()?);
+            Some(time_of(time, schema, times)?.plus(Within(1 - width - unit, unit)))
         }
         _ => None,
     }
@@ -53,6 +57,16 @@ pub(super) fn truncated(unit: &ScalarValue) -> Option<i64> {
         "week" => 7 * MICROS_A_DAY,
         _ => return None,
     })
+}
+
+/// The step between two values of this type, microseconds; one where it is finer.
+fn unit(of: &DataType) -> i64 {
+    match of {
+        DataType::Timestamp(TimeUnit::Second, _) => 1_000_000,
+        DataType::Timestamp(TimeUnit::Millisecond, _) => 1_000,
+        DataType::Date32 => MICROS_A_DAY,
+        _ => 1,
+    }
 }
 
 /// Whether values of this type are event times as they are.

@@ -234,4 +234,5 @@ fn spreads(of: &DataType) -> bool {
     !of.is_nested()
         && !of.is_floating()
         && !matches!(of, DataType::Dictionary(..) | DataType::RunEndEncoded(..) | DataType::Null)
+        && !matches!(of, DataType::Time32(_) | DataType::Time64(_) | DataType::Duration(_) | DataType::Interval(_))
 }

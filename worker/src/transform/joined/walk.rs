@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{DFSchema, JoinType};
+use datafusion::common::{DFSchema, JoinType, NullEquality};
 use datafusion::error::Result as DataFusionResult;
 use datafusion::logical_expr::expr_rewriter::unnormalize_cols;
 use datafusion::logical_expr::{
@@ -167,6 +167,11 @@ impl Walk<'_> {
             let (a, b) = (&anchor.name, &other.name);
             let what = format!("the join of {a} and {b} has no equality");
             return Err(self.at(other, what, format!("join on a column of each, like {a}.key = {b}.key")));
+        }
+        if join.null_equality == NullEquality::NullEqualsNull {
+            let what = "IS NOT DISTINCT FROM as the equality of a join is refused: what is missing on both sides would meet, \
+                        wherever it lies";
+            return Err(self.at(other, what.to_owned(), "join with =".to_owned()));
         }
         for (a, b) in on() {
             self.comparable(a, anchor_schema, other)?;
