@@ -73,6 +73,8 @@ fn output(passed: u64, committed: u64) -> v1::OutputState {
             time_column: String::new(),
             head_before: 0,
             inputs: Vec::new(),
+            window_width: 0,
+            window_origin: 0,
         }),
         rows_read: passed + 76,
         rows_passed: passed,

@@ -11,3 +11,4 @@ pub mod ids;
 pub mod slices;
 pub mod spec;
 pub mod time;
+pub mod windows;

@@ -8,6 +8,7 @@
 use std::ops::{Range, RangeInclusive};
 
 use crate::time::{EventTime, Span, Window};
+use crate::windows::WholeWindows;
 
 /// How far the rows of a source that a row of the anchor meets lie from it: `row - anchor` is at least `low` and at most
 /// `high`.
@@ -186,6 +187,8 @@ pub struct Cutting {
     pub slice: Option<Span>,
     /// The buckets that the spec asks for.
     pub buckets: Option<u32>,
+    /// The windows that its aggregates group by: no slice holds a part of one.
+    pub whole: Option<WholeWindows>,
 }
 
 /// How an output that joins is cut.
@@ -206,8 +209,10 @@ impl Cutting {
     /// | at least | a quarter of the longest reach, and a 4,096th of the window |
     /// | at most | the drift, or without one a 16th of the window; or the longest reach, where that is more |
     /// | within these | a width that people can think in, where there is one |
+    /// | whatever else | a multiple of the windows that are grouped by |
     pub fn choose(&self) -> Cut {
         let slice = self.slice.unwrap_or_else(|| self.width());
+        let slice = self.whole.map_or(slice, |whole| whole.round_up(slice));
         // A spec's width that makes too many slices is no width.
         let slice = if Slices::new(self.window, slice).is_some() { slice } else { self.length() };
         let chosen =

@@ -6,6 +6,7 @@ use tidegate_common::gate::Gate;
 use tidegate_common::ids::{BackfillId, Epoch, OutputIx, SegmentIx, Sequence, SourceIx, TaskId, Term, Token};
 use tidegate_common::slices::Reach;
 use tidegate_common::time::{Bounds, EventTime, Span};
+use tidegate_common::windows::WholeWindows;
 
 use crate::v1;
 
@@ -77,6 +78,13 @@ pub fn task_id(task: Option<v1::TaskId>) -> Result<TaskId, BadMessage> {
         Kind::Join(join) => TaskId::Join(OutputIx::new(join.output), join.slice),
         Kind::Clean(_) => TaskId::Clean,
     })
+}
+
+impl v1::PreparedOutput {
+    /// The windows that its query groups by.
+    pub fn whole_windows(&self) -> Option<WholeWindows> {
+        WholeWindows::new(Span::from_micros(self.window_width), EventTime::from_micros(self.window_origin))
+    }
 }
 
 impl v1::JoinInput {

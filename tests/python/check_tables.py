@@ -244,7 +244,7 @@ def sums(db, rows, listed, problems) -> None:
 def pruning(table, head, rows, time, problems) -> int:
     """A scan of one month or day touches its files only, and finds all its rows. How many files it was spared."""
     cuts = [str(field.transform) for field in table.spec().fields if str(field.transform) in ("month", "day")]
-    if rows.num_rows == 0 or not cuts:
+    if rows.num_rows == 0 or not cuts or time not in rows.column_names:
         return 0
     first = pc.min(rows[time]).as_py().replace(hour=0, minute=0, second=0, microsecond=0)
     if cuts[0] == "month":

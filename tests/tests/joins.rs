@@ -137,6 +137,67 @@ async fn given_the_example_of_impressions_and_plays_when_run_then_each_play_was_
 }
 
 #[tokio::test]
+async fn given_windows_of_event_time_when_rows_are_counted_in_them_then_each_is_there_once_and_whole() {
+    let world = World::new();
+    let example = root().join("examples/flights");
+    for folder in ["flights", "weather"] {
+        fs::create_dir(world.root().join(folder)).unwrap();
+        for file in fs::read_dir(example.join(folder)).unwrap() {
+            let file = file.unwrap();
+            fs::copy(file.path(), world.root().join(folder).join(file.file_name())).unwrap();
+        }
+    }
+    let hourly = fs::read_to_string(example.join("hourly.yaml")).unwrap();
+    // By a window of another width, over a join, with what is counted of the other side.
+    let windy =
+        "name: windy\nwindow: {from: 2013-01-01T00:00:00Z, to: 2014-01-01T00:00:00Z}\nalignment: {max_drift: 10d}\n";
+    let joined = hourly
+        .lines()
+        .take_while(|line| !line.starts_with("outputs"))
+        .filter(|line| !line.starts_with("name") && !line.starts_with("window"))
+        .collect::<Vec<_>>()
+        .join("\n");
+    let sql = "SELECT date_trunc('day', f.time_hour) AS day, f.origin, count(*) AS flights, count(w.wind_speed) AS measured, \
+               count(DISTINCT f.carrier) AS carriers FROM flights f LEFT JOIN weather w ON f.origin = w.origin \
+               AND f.time_hour = w.time_hour GROUP BY 1, f.origin HAVING count(*) > 10";
+    let weather = "\n  weather:\n    files: {path: weather/*.parquet}\n    event_time: {column: time_hour}\n";
+    let outputs = format!("outputs:\n  windy:\n    table: air.windy\n    sql: \"{sql}\"\n");
+    world.write("windy.yaml", &format!("{joined}{weather}{windy}{outputs}"));
+    world.write(SPEC, &hourly);
+    let mut ids = Vec::new();
+    for spec in [SPEC, "windy.yaml"] {
+        let report = world.run_local(spec, &[("TIDEGATE_WORKER_SLOTS", "2")]).await.with(0).json();
+        let join = &report["outputs"][0]["join"];
+        assert!(join["slices"].as_u64() > Some(4), "{join}");
+        ids.push(report["id"].as_str().unwrap().to_owned());
+    }
+    let files = |name: &str| vec![world.root().join(name).join("*.parquet").display().to_string()];
+    let table = |table: &str, query: &str, id: &String, window| Check {
+        catalog: world.catalog(),
+        table: table.to_owned(),
+        branch: None,
+        input: files("flights"),
+        others: vec![Other { name: "weather", input: files("weather"), window: (0, 4_000_000_000_000_000) }],
+        query: Some(query.replace("FROM flights", "FROM input")),
+        time: "time_hour",
+        window,
+        backfill: Some(id.clone()),
+        may_miss: None,
+    };
+    let by_hour = "SELECT time_bucket(INTERVAL '1 hour', time_hour) AS hour, origin, count(*) AS flights, \
+                   count(dep_delay) AS departed, avg(dep_delay) AS mean_delay, max(dep_delay) AS longest_delay \
+                   FROM flights GROUP BY 1, origin";
+    let (from, to) = (1_356_998_400_000_000, 1_388_534_400_000_000);
+    let found = must_be_exact(&[
+        table("air.flights_hourly", by_hour, &ids[0], None),
+        table("air.windy", sql, &ids[1], Some((from, to))),
+    ]);
+    assert!(found[0].rows > 10_000 && found[1].rows > 1_000, "{found:?}");
+    world.write(SPEC, &hourly.replace("to: 2014-01-01", "to: 2013-06-01T00:30:00Z"));
+    world.run_local(SPEC, &[]).await.with(3).saying(&["2013-06-01T01:00:00Z"]);
+}
+
+#[tokio::test]
 async fn given_two_windows_next_to_each_other_when_each_is_joined_then_they_add_up_to_one() {
     let world = world(40);
     let sql = "SELECT p.ts, p.id, s.id AS show, s.amount FROM plays p JOIN shows s ON p.key = s.key \

@@ -1,4 +1,5 @@
 //! The grid, held against every microsecond of small windows; widths and buckets, by case and by property.
+
 use proptest::prelude::*;
 
 use super::*;
@@ -85,6 +86,7 @@ fn cutting(length: i64, max_drift: Option<i64>, bytes: u64, reach: i64) -> Cutti
         keyed: true,
         slice: None,
         buckets: None,
+        whole: None,
     }
 }
 
@@ -122,7 +124,38 @@ fn what_the_spec_says_goes_and_what_has_no_key_has_one_bucket() {
     assert_eq!(chosen(Cutting { buckets: Some(0), ..found }).2, 1);
 }
 
+#[test]
+fn a_slice_is_made_of_whole_windows() {
+    let hours = |hours| WholeWindows::new(Span::from_micros(hours * HOUR), at(0));
+    let found = Cutting { whole: hours(1), ..cutting(30 * DAY, Some(DAY), 1 << 50, 0) };
+    let plain = Cutting { whole: None, ..found };
+    assert_eq!((chosen(plain).0, chosen(found).0), (900 * SECOND, HOUR), "too narrow without");
+    assert_eq!(chosen(Cutting { whole: hours(5), ..cutting(30 * DAY, Some(DAY), MIB, 0) }).0, 25 * HOUR);
+    let wide = Cutting { whole: hours(24), ..cutting(30 * DAY, Some(HOUR), MIB, 0) };
+    assert_eq!(chosen(wide).0, DAY, "wider than the drift, for want of a narrower one");
+    let said = Cutting { slice: Some(Span::from_micros(HOUR + 1)), ..found };
+    assert_eq!(chosen(said).0, 2 * HOUR);
+    let too_fine = Cutting { slice: Some(Span::from_micros(1)), whole: hours(0), ..found };
+    assert_eq!(chosen(too_fine).0, 30 * DAY);
+}
+
 proptest! {
+    #[test]
+    fn whatever_was_found_a_slice_is_made_of_whole_windows_and_no_wider_than_the_window(
+        (width, windows) in (prop_oneof![1..1_000i64, SECOND..DAY], 1..5_000i64),
+        drift in proptest::option::of(1..30 * DAY),
+        bytes in any::<u64>(),
+        reach in 0..60 * DAY,
+        slice in proptest::option::of(1..2 * DAY),
+    ) {
+        let whole = WholeWindows::new(Span::from_micros(width), at(0));
+        let slice = slice.map(Span::from_micros);
+        let cutting = Cutting { whole, slice, ..cutting(width * windows, drift, bytes, reach) };
+        let cut = cutting.choose().slice.as_micros();
+        prop_assert_eq!(cut % width, 0);
+        prop_assert!(slice.is_some() || cut <= width * windows, "{cut} is wider than the window");
+    }
+
     #[test]
     fn a_width_is_within_its_bounds_whatever_was_found(
         length in prop_oneof![1..10_000i64, SECOND..DAY, DAY..4_000 * DAY],

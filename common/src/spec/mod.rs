@@ -42,7 +42,7 @@ pub use location::absolutise;
 pub use names::TableName;
 pub use parse::{Document, parse};
 pub use partition::{PartitionField, Transform};
-pub use quantity::{parse_bytes, parse_span};
+pub use quantity::{canonical_span, parse_bytes, parse_span};
 pub use resolve::{MAX_OUTPUTS, MAX_SOURCES, resolve};
 pub use resolved::{
     EventTimeBounds, EventTimeOf, Generate, Hybrid, Kafka, RateLimit, Resolved, ResolvedEventTime, ResolvedOutput,

@@ -372,11 +372,11 @@ pub struct CommitSpec {
     pub bytes: Option<String>,
 }
 
-/// How a query over several sources is cut.
+/// How a query that joins or aggregates is cut.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct JoinSpec {
-    /// The width of a slice of event time, which is joined at once: `6h`.
+    /// The width of a slice of event time, which is joined at once: `6h`; a multiple of the windows that are grouped by.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slice: Option<String>,
     /// Into how many buckets the rows of a slice are distributed by their keys, 1 to 1024: each is joined by itself.

@@ -36,7 +36,7 @@ pub fn parse_span(text: &str) -> Result<Span, SpecError> {
 }
 
 /// The one way to write `span` back; every length has one, and [`parse_span`] reads it.
-pub(super) fn canonical_span(span: Span) -> String {
+pub fn canonical_span(span: Span) -> String {
     const UNITS: [(i64, &str); 6] =
         [(86_400_000_000, "d"), (3_600_000_000, "h"), (60_000_000, "m"), (1_000_000, "s"), (1_000, "ms"), (1, "us")];
     let mut rest = span.as_micros().max(0);

@@ -29,8 +29,8 @@ impl Core {
         let outputs = (0u32..).zip(backfill.outputs.iter().zip(&backfill.spec.outputs));
         let uncut = outputs.filter_map(|(ix, (output, spec))| {
             let join = output.join.as_ref().filter(|join| join.slices().is_none())?;
-            let keyed = backfill.prepared.as_ref()?.outputs.get(ix as usize)?.inputs.iter().all(|input| input.keyed);
-            let Cut { slice, buckets } = choose(backfill, join, spec, keyed);
+            let prepared = backfill.prepared.as_ref()?.outputs.get(ix as usize)?;
+            let Cut { slice, buckets } = choose(backfill, join, spec, prepared);
             Some(record::Sliced { output: ix, slice: slice.as_micros(), buckets })
         });
         for sliced in uncut.collect::<Vec<_>>() {
@@ -175,7 +175,7 @@ pub(super) fn judge(backfill: &Backfill, (ix, first): (OutputIx, u32), live: boo
 }
 
 /// How an output that joins is cut: what the spec says, or what follows from what was found.
-fn choose(backfill: &Backfill, join: &Join, spec: &CoreOutput, keyed: bool) -> Cut {
+fn choose(backfill: &Backfill, join: &Join, spec: &CoreOutput, prepared: &v1::PreparedOutput) -> Cut {
     let bytes = |input: &super::join::Input| {
         let source = backfill.sources.get(input.source.get() as usize);
         source.and_then(|source| source.plan.found()).map_or(0, v1::Enumerated::bytes_to_read)
@@ -185,9 +185,10 @@ fn choose(backfill: &Backfill, join: &Join, spec: &CoreOutput, keyed: bool) -> C
         max_drift: backfill.spec.max_drift,
         bytes: join.inputs.iter().map(bytes).fold(0, u64::saturating_add),
         reach: join.inputs.iter().map(|input| input.reach.length()).max().unwrap_or_default(),
-        keyed,
+        keyed: prepared.inputs.iter().all(|input| input.keyed),
         slice: spec.slice,
         buckets: spec.buckets,
+        whole: prepared.whole_windows(),
     };
     cutting.choose()
 }

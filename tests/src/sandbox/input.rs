@@ -104,7 +104,10 @@ pub fn write_file(path: &Path, rows: &RecordBatch, unit: usize) {
         .build();
     let file = File::create(path).expect("a file of the input");
     let mut writer = ArrowWriter::try_new(file, rows.schema(), Some(properties)).expect("a writer");
-    writer.write(rows).expect("rows are written");
+    // One at a time: the writer calls itself for each row group that a batch is cut into.
+    for first in (0..rows.num_rows()).step_by(unit) {
+        writer.write(&rows.slice(first, unit.min(rows.num_rows() - first))).expect("rows are written");
+    }
     writer.close().expect("a file is closed");
 }
 

@@ -151,6 +151,8 @@ async fn check(
         time_column: String::new(),
         head_before: metadata.current_snapshot_id().unwrap_or_default(),
         inputs: Vec::new(),
+        window_width: 0,
+        window_origin: 0,
     })
 }
 

@@ -37,13 +37,15 @@ pub struct JoinInputPlan {
     pub to: EventTime,
 }
 
-/// How `output` joins `inputs`, of which enumeration found what `found` says; `None` where it joins nothing.
+/// How `output`, whose `table` says what its query needs, is cut where enumeration found what `found` says; `None` where it
+/// goes row by row.
 pub(super) fn plan<'a>(
-    inputs: &[v1::JoinInput],
+    table: &v1::PreparedOutput,
     spec: &Resolved,
     output: &ResolvedOutput,
     found: impl Fn(&str) -> Option<&'a v1::Enumerated>,
 ) -> Option<JoinPlan> {
+    let inputs = &table.inputs;
     inputs.first()?;
     let sized: Vec<(Reach, &v1::Enumerated)> =
         inputs.iter().filter_map(|input| Some((input.reach(), found(&input.source)?))).collect();
@@ -55,6 +57,7 @@ pub(super) fn plan<'a>(
         keyed: inputs.iter().all(|input| input.keyed),
         slice: output.slice,
         buckets: output.buckets,
+        whole: table.whole_windows(),
     };
     let Cut { slice, buckets } = cutting.choose();
     let input = |input: &v1::JoinInput| {
@@ -133,9 +136,13 @@ mod tests {
         vec![input("p", 0, 0), input("i", -4, 1)]
     }
 
+    fn table(inputs: &[v1::JoinInput]) -> v1::PreparedOutput {
+        v1::PreparedOutput { inputs: inputs.to_vec(), ..Default::default() }
+    }
+
     fn planned(spec: &Resolved, inputs: &[v1::JoinInput], bytes: u64) -> JoinPlan {
         let (p, i) = (found(30, bytes), found(30, 2 * bytes));
-        plan(inputs, spec, &spec.outputs[0], |name| Some(if name == "p" { &p } else { &i })).unwrap()
+        plan(&table(inputs), spec, &spec.outputs[0], |name| Some(if name == "p" { &p } else { &i })).unwrap()
     }
 
     #[test]
@@ -153,7 +160,7 @@ mod tests {
             ]
         );
         assert_eq!((join.slice.as_micros(), join.slices, join.buckets), (DAY, 30, 1));
-        assert_eq!(plan(&[], &spec, &spec.outputs[0], |_| None), None, "it joins nothing");
+        assert_eq!(plan(&table(&[]), &spec, &spec.outputs[0], |_| None), None, "it joins nothing");
     }
 
     #[test]
@@ -164,6 +171,14 @@ mod tests {
         let mut unkeyed = inputs();
         unkeyed[1].keyed = false;
         assert_eq!(planned(&spec, &unkeyed, MIB).buckets, 1);
+    }
+
+    #[test]
+    fn given_windows_that_are_grouped_by_when_planned_then_slices_are_made_of_them() {
+        let spec = spec("alignment: {max_drift: 1d}", "");
+        let grouped = v1::PreparedOutput { window_width: 120 * HOUR, ..table(&inputs()[..1]) };
+        let plan = plan(&grouped, &spec, &spec.outputs[0], |_| None).unwrap();
+        assert_eq!((plan.slice.as_micros(), plan.slices), (5 * DAY, 6));
     }
 
     #[test]
@@ -181,9 +196,9 @@ mod tests {
     fn given_nothing_to_read_when_estimated_then_nothing_waits() {
         let spec = spec("alignment: {max_drift: 1d}", "");
         let none = v1::Enumerated { low: i64::MAX, high: i64::MIN, ..Default::default() };
-        let join = plan(&inputs(), &spec, &spec.outputs[0], |_| Some(&none)).unwrap();
+        let join = plan(&table(&inputs()), &spec, &spec.outputs[0], |_| Some(&none)).unwrap();
         assert_eq!((join.state_bytes, join.buckets), (0, 1));
-        let unfound = plan(&inputs(), &spec, &spec.outputs[0], |_| None).unwrap();
+        let unfound = plan(&table(&inputs()), &spec, &spec.outputs[0], |_| None).unwrap();
         assert_eq!(unfound, join);
     }
 
@@ -191,7 +206,7 @@ mod tests {
     fn given_units_wider_than_the_drift_when_estimated_then_they_say_how_far_one_is_ahead() {
         let spec = spec("alignment: {max_drift: 1d, allow_wide: true}", "join: {slice: 6h}");
         let wide = v1::Enumerated { widest_unit: 2 * DAY, ..found(30, 720 * MIB) };
-        let join = plan(&inputs()[..1], &spec, &spec.outputs[0], |_| Some(&wide)).unwrap();
+        let join = plan(&table(&inputs()[..1]), &spec, &spec.outputs[0], |_| Some(&wide)).unwrap();
         assert_eq!(join.state_bytes, (48 + 6) * MIB);
     }
 }

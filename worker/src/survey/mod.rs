@@ -225,8 +225,7 @@ async fn tables(opened: &Opened, id: &BackfillId, means: &Means) -> Result<Vec<T
             (true, true) => Some((0, 0)),
             (true, false) => Some(sink::replaced(&sink::load(&means.catalogs, &target).await?, &scope).await?),
         };
-        let (source, inputs) = (query.sources().map(str::to_owned).collect(), kinds::inputs(query));
-        tables.push((v1::PreparedOutput { source, inputs, ..found }, replaces));
+        tables.push((kinds::told(query, found), replaces));
     }
     for (ix, source) in opened.keepers() {
         let (target, schema) = (opened.target(ix)?, dead_letter::schema());
@@ -358,7 +357,7 @@ fn outputs(
         let name = anchor.or(table.source.first()).cloned().unwrap_or_default();
         let found_of = |name: &str| sources.iter().find(|source| source.name == name).map(|source| &source.found);
         let found = found_of(&name);
-        let join = joins::plan(&table.inputs, &opened.resolved, output, found_of);
+        let join = joins::plan(&table, &opened.resolved, output, found_of);
         let described = opened.resolved.sources.iter().find(|source| source.name == name);
         let column = described.and_then(|source| source.event_time.as_ref()).map(|event_time| &event_time.of);
         let column = if let Some(EventTimeOf::Column(column, _)) = column { column.as_str() } else { "" };

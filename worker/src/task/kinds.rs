@@ -19,7 +19,7 @@ use tidegate_proto::v1::assign::Work;
 use tonic::transport::Channel;
 
 pub(crate) use self::enumerate::packing;
-pub(crate) use self::prepare::inputs;
+pub(crate) use self::prepare::told;
 pub(crate) use self::read::projected;
 pub(crate) use self::scope::{scope, utc_column};
 use super::budget::Budget;

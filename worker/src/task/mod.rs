@@ -14,6 +14,7 @@ pub mod pack;
 mod ports;
 pub mod read;
 mod shuffle_port;
+mod slicing;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;

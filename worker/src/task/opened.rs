@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tidegate_common::clock;
 use tidegate_common::ids::{BackfillId, OutputIx, SourceIx};
-use tidegate_common::slices::Slices;
 use tidegate_common::spec;
 use tidegate_common::spec::model::SourceSpec;
 use tidegate_common::spec::{Kafka, Resolved, ResolvedOutput, ResolvedSource, SourceKind};
@@ -16,6 +15,7 @@ use tidegate_common::time::Window;
 use tidegate_proto::v1;
 use tokio::sync::OnceCell;
 
+use super::slicing::uncut;
 use super::{TaskError, kinds};
 use crate::access::Access;
 use crate::failure::{Class, Classify};
@@ -36,8 +36,8 @@ pub(crate) enum BackfillError {
         /// A source or an output, by number.
         what: String,
     },
-    /// A query over several sources cannot be answered slice by slice here.
-    #[error("output {output} joins, and {why}")]
+    /// A query that joins or aggregates cannot be answered slice by slice here.
+    #[error("output {output} is answered slice by slice, and {why}")]
     NoJoin {
         /// The output.
         output: String,
@@ -212,21 +212,12 @@ impl Opened {
         Ok(queries)
     }
 
-    /// Refuses to join what cannot be cut into slices, or comes late.
+    /// Refuses to answer slice by slice what cannot be cut into slices, or comes late.
     fn may_join(&self, output: &ResolvedOutput, query: &Query) -> Result<(), BackfillError> {
-        if query.join().is_none() {
-            return Ok(());
-        }
+        let Some(join) = query.join() else { return Ok(()) };
         let refused = |why: String| BackfillError::NoJoin { output: output.name.clone(), why };
-        if self.resolved.window == Window::ALL {
-            return Err(refused("it needs a window: say which `window` is replayed".to_owned()));
-        }
-        let width = output.slice.filter(|width| Slices::new(self.resolved.window, *width).is_none());
-        if let Some(width) = width {
-            let most = Slices::MOST;
-            return Err(refused(format!(
-                "slices of {width} are more than {most} in its window: make `join.slice` wider"
-            )));
+        if let Some(why) = uncut(self.resolved.window, output.slice, join.whole_windows()) {
+            return Err(refused(why));
         }
         let late =
             |source: &&str| self.resolved.sources.iter().any(|known| known.name == **source && may_be_late(known));

@@ -1,7 +1,8 @@
 //! What SQL can see: the sources by name, DataFusion's pure scalar functions, and nothing else.
 //!
 //! There is deliberately no session behind it: no catalogue, no `information_schema`, no variable, no table function, no
-//! work table for recursion, no aggregate or window function.
+//! work table for recursion, no window function, and no aggregate but those whose value is the same for the same rows in
+//! any order.
 
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,6 +27,32 @@ const UNBOUNDED: [&str; 6] = ["repeat", "space", "array_repeat", "array_resize",
 /// Functions whose result is as long as their second argument says.
 const PADDING: [&str; 2] = ["lpad", "rpad"];
 
+/// Aggregates that are accepted: exact, and the same for the same rows in any order, but for the last bits of what is
+/// computed of floats.
+const AGGREGATES: [&str; 18] = [
+    "count",
+    "sum",
+    "avg",
+    "min",
+    "max",
+    "stddev",
+    "stddev_pop",
+    "var",
+    "var_pop",
+    "bool_and",
+    "bool_or",
+    "bit_and",
+    "bit_or",
+    "bit_xor",
+    "median",
+    "corr",
+    "covar_samp",
+    "covar_pop",
+];
+
+/// Those of them that are accepted with DISTINCT.
+pub(super) const OF_DISTINCT: [&str; 3] = ["count", "sum", "avg"];
+
 /// What a function name stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FunctionKind {
@@ -37,8 +64,10 @@ pub(super) enum FunctionKind {
     Unbounded,
     /// A result as long as the second argument says.
     Padding,
-    /// Many rows in, one value out.
+    /// Many rows in, one value out, whatever their order.
     Aggregate,
+    /// An aggregate that depends on the order of rows, guesses, or is not on the list.
+    OtherAggregate,
     /// Looks at the rows around.
     Window,
 }
@@ -47,7 +76,8 @@ pub(super) enum FunctionKind {
 pub(super) struct Catalog {
     tables: BTreeMap<String, Arc<dyn TableSource>>,
     scalars: BTreeMap<String, Arc<ScalarUDF>>,
-    aggregates: BTreeSet<String>,
+    aggregates: BTreeMap<String, Arc<AggregateUDF>>,
+    other_aggregates: BTreeSet<String>,
     windows: BTreeSet<String>,
     planners: Vec<Arc<dyn ExprPlanner>>,
     options: ConfigOptions,
@@ -62,7 +92,16 @@ impl Catalog {
                 scalars.insert(name, Arc::clone(&function));
             }
         }
-        let aggregates = SessionStateDefaults::default_aggregate_functions();
+        let (mut aggregates, mut other_aggregates) = (BTreeMap::new(), BTreeSet::new());
+        for function in SessionStateDefaults::default_aggregate_functions() {
+            let accepted = AGGREGATES.contains(&function.name());
+            for name in names(function.name(), function.aliases()) {
+                match accepted {
+                    true => drop(aggregates.insert(name, Arc::clone(&function))),
+                    false => drop(other_aggregates.insert(name)),
+                }
+            }
+        }
         let windows = SessionStateDefaults::default_window_functions();
         Self {
             tables: sources
@@ -70,7 +109,8 @@ impl Catalog {
                 .map(|(name, table)| (name.clone(), Arc::new(Table(Arc::clone(&table.schema))) as Arc<dyn TableSource>))
                 .collect(),
             scalars,
-            aggregates: aggregates.iter().flat_map(|f| names(f.name(), f.aliases())).collect(),
+            aggregates,
+            other_aggregates,
             windows: windows.iter().flat_map(|f| names(f.name(), f.aliases())).collect(),
             planners: SessionStateDefaults::default_expr_planners(),
             options: ConfigOptions::default(),
@@ -87,8 +127,11 @@ impl Catalog {
                 _ => FunctionKind::Scalar,
             });
         }
-        if self.aggregates.contains(name) {
+        if self.aggregates.contains_key(name) {
             return Some(FunctionKind::Aggregate);
+        }
+        if self.other_aggregates.contains(name) {
+            return Some(FunctionKind::OtherAggregate);
         }
         self.windows.contains(name).then_some(FunctionKind::Window)
     }
@@ -96,7 +139,12 @@ impl Catalog {
 
 /// The function names that SQL may use, as they are written.
 pub(super) fn function_names(catalog: &Catalog) -> impl Iterator<Item = &String> {
-    catalog.scalars.keys()
+    catalog.scalars.keys().chain(catalog.aggregates.keys())
+}
+
+/// The names of accepted aggregates, for people.
+pub(super) fn aggregates() -> String {
+    AGGREGATES.join(", ")
 }
 
 fn names<'a>(name: &'a str, aliases: &'a [String]) -> impl Iterator<Item = String> + 'a {
@@ -132,8 +180,8 @@ impl ContextProvider for Catalog {
         self.scalars.get(name).cloned()
     }
 
-    fn get_aggregate_meta(&self, _name: &str) -> Option<Arc<AggregateUDF>> {
-        None
+    fn get_aggregate_meta(&self, name: &str) -> Option<Arc<AggregateUDF>> {
+        self.aggregates.get(name).cloned()
     }
 
     fn get_window_meta(&self, _name: &str) -> Option<Arc<WindowUDF>> {
@@ -153,7 +201,7 @@ impl ContextProvider for Catalog {
     }
 
     fn udaf_names(&self) -> Vec<String> {
-        Vec::new()
+        self.aggregates.keys().cloned().collect()
     }
 
     fn udwf_names(&self) -> Vec<String> {

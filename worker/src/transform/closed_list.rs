@@ -8,13 +8,14 @@ use arrow::datatypes::Schema;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, DFSchemaRef, JoinType, Spans};
 use datafusion::error::{DataFusionError, Result};
-use datafusion::logical_expr::expr::Exists;
+use datafusion::logical_expr::expr::{AggregateFunction, Exists};
 use datafusion::logical_expr::utils::split_conjunction;
-use datafusion::logical_expr::{Expr, Join, LogicalPlan};
+use datafusion::logical_expr::{Aggregate, Expr, Join, LogicalPlan};
 
-use super::catalog::{Catalog, FunctionKind};
+use super::catalog::{Catalog, FunctionKind, OF_DISTINCT};
 use super::error::{Place, Refusal};
 use super::limits::{MAX_DEPTH, MAX_PARTS};
+use super::screen::Mentions;
 
 /// Why a plan is not run.
 pub(super) enum Unaccepted {
@@ -31,8 +32,8 @@ impl From<DataFusionError> for Unaccepted {
 }
 
 /// The name of the first source that `plan` scans, if everything in it is on the closed list.
-pub(super) fn accept(plan: &LogicalPlan, catalog: &Catalog) -> Result<String, Unaccepted> {
-    let mut look = Look { catalog, parts: 0, source: None, around: Vec::new() };
+pub(super) fn accept(plan: &LogicalPlan, catalog: &Catalog, mentions: &Mentions) -> Result<String, Unaccepted> {
+    let mut look = Look { catalog, mentions, parts: 0, source: None, around: Vec::new() };
     look.columns(plan)?;
     look.source.ok_or_else(|| Unaccepted::Refused(Refusal::new(None, "it reads no source", "read a source")))
 }
@@ -45,9 +46,14 @@ pub(super) fn scanned(plan: &LogicalPlan) -> Option<String> {
     }
 }
 
-/// Whether `plan` joins.
-pub(super) fn joins(plan: &LogicalPlan) -> bool {
-    matches!(plan, LogicalPlan::Join(_)) || plan.inputs().into_iter().any(joins)
+/// Whether a row of what `plan` yields may be of several rows.
+pub(super) fn gathers(plan: &LogicalPlan) -> bool {
+    matches!(plan, LogicalPlan::Join(_)) || aggregates(plan) || plan.inputs().into_iter().any(gathers)
+}
+
+/// Whether `plan` aggregates.
+pub(super) fn aggregates(plan: &LogicalPlan) -> bool {
+    matches!(plan, LogicalPlan::Aggregate(_)) || plan.inputs().into_iter().any(aggregates)
 }
 
 /// That `plan`, optimized, has no subquery left in an expression.
@@ -64,6 +70,7 @@ pub(super) fn decorrelated(plan: &LogicalPlan) -> Result<(), Refusal> {
 /// A plan that is looked through from its scans up.
 struct Look<'a> {
     catalog: &'a Catalog,
+    mentions: &'a Mentions,
     /// The parts of all expressions so far.
     parts: usize,
     source: Option<String>,
@@ -96,6 +103,7 @@ impl Look<'_> {
                 projection.expr.iter().map(|expr| self.computed(expr, &[(input, &columns)])).collect()
             }
             LogicalPlan::Join(join) => self.join(join),
+            LogicalPlan::Aggregate(aggregate) => self.aggregate(aggregate),
             other => Err(Unaccepted::Refused(refused_node(other))),
         }
     }
@@ -115,6 +123,49 @@ impl Look<'_> {
             left.extend(right);
         }
         Ok(left)
+    }
+
+    fn aggregate(&mut self, aggregate: &Aggregate) -> Result<Vec<Size>, Unaccepted> {
+        if !self.around.is_empty() {
+            let (what, way_out) = ("an aggregate inside EXISTS is refused", "ask whether there are rows, without it");
+            return Err(Unaccepted::Refused(Refusal::new(self.mentions.aggregated(), what, way_out)));
+        }
+        let columns = self.columns(&aggregate.input)?;
+        let input = aggregate.input.schema();
+        let groups = aggregate.group_expr.iter().map(|expr| self.computed(expr, &[(input, &columns)]));
+        let mut sizes = groups.collect::<Result<Vec<_>, _>>()?;
+        for expr in &aggregate.aggr_expr {
+            let function = self.accepted(expr)?;
+            for part in function.params.args.iter().chain(function.params.filter.as_deref()) {
+                self.computed(part, &[(input, &columns)])?;
+            }
+            // A value that is computed once for its group.
+            sizes.push(Size::LEAF);
+        }
+        Ok(sizes)
+    }
+
+    /// The aggregate that `expr` is.
+    fn accepted<'e>(&self, expr: &'e Expr) -> Result<&'e AggregateFunction, Unaccepted> {
+        let mut expr = expr;
+        while let Expr::Alias(alias) = expr {
+            expr = &alias.expr;
+        }
+        let of = |function: &AggregateFunction| {
+            let params = &function.params;
+            matches!(self.catalog.function(function.func.name()), Some(FunctionKind::Aggregate))
+                && params.order_by.is_empty()
+                && params.null_treatment.is_none()
+                && (!params.distinct || OF_DISTINCT.contains(&function.func.name()))
+        };
+        match expr {
+            Expr::AggregateFunction(function) if of(function) => Ok(function),
+            other => {
+                let what = format!("the aggregate {other} is refused");
+                let refused = Refusal::new(self.mentions.aggregated(), what, "use another");
+                Err(Unaccepted::Refused(refused))
+            }
+        }
     }
 
     fn subquery(&mut self, exists: &Exists, schema: &DFSchemaRef, columns: &[Size]) -> Result<(), Unaccepted> {
@@ -148,7 +199,11 @@ fn refused_node(node: &LogicalPlan) -> Refusal {
         LogicalPlan::EmptyRelation(_) | LogicalPlan::Values(_) => {
             Refusal::new(None, "it reads no source", "read a source")
         }
-        _ => Refusal::new(None, format!("{} is refused", word(node)), "write SELECT, FROM, JOIN and WHERE only"),
+        _ => Refusal::new(
+            None,
+            format!("{} is refused", word(node)),
+            "write SELECT, FROM, JOIN, WHERE and GROUP BY only",
+        ),
     }
 }
 

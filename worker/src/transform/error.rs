@@ -127,8 +127,8 @@ pub enum QueryError {
         /// What is missing or different.
         what: String,
     },
-    /// A join does not fit the memory it may have.
-    #[error("output {output}: its join does not fit {bytes} bytes")]
+    /// A join or an aggregate does not fit the memory it may have.
+    #[error("output {output}: its answer for a slice does not fit {bytes} bytes")]
     Memory {
         /// The output.
         output: String,

@@ -49,7 +49,7 @@ pub struct Query {
 enum Work {
     /// Row by row over one source.
     Rows(Arc<Program>),
-    /// Slice by slice over several.
+    /// Slice by slice over several, or in groups.
     Join(Arc<Join>),
 }
 
@@ -58,8 +58,8 @@ impl Query {
     /// stand for `now_micros`, microseconds since 1970 UTC.
     ///
     /// # Errors
-    /// Fatal with exit code 3: the SQL is not one SELECT made of projections, filters and joins bounded in event time,
-    /// names what is not there, or is larger than the limits.
+    /// Fatal with exit code 3: the SQL is not one SELECT made of projections, filters, joins bounded in event time and
+    /// aggregates of its windows, names what is not there, or is larger than the limits.
     pub fn plan(
         output_name: &str,
         sql: Option<&str>,
@@ -89,7 +89,7 @@ impl Query {
         &self.source
     }
 
-    /// What it joins, where it reads several sources, or one several times.
+    /// How it is answered slice by slice: where it reads several sources, or one several times, or groups by windows.
     pub fn join(&self) -> Option<&Join> {
         match &self.work {
             Work::Rows(_) => None,
@@ -144,12 +144,12 @@ impl Query {
     /// Starts over batches with the columns of `input`: at least [`Query::columns`], found by name.
     ///
     /// # Errors
-    /// A column is missing or of another type, or it joins: then see [`Query::join`].
+    /// A column is missing or of another type, or it joins or aggregates: then see [`Query::join`].
     pub fn start(&self, input: SchemaRef) -> Result<Running, QueryError> {
         match &self.work {
             Work::Rows(program) => Running::new(self.output.clone(), Arc::clone(program), input),
             Work::Join(_) => {
-                let what = "it joins, and cannot be run row by row".to_owned();
+                let what = "it joins or aggregates, and cannot be run row by row".to_owned();
                 Err(QueryError::Input { output: self.output.clone(), what })
             }
         }
@@ -193,7 +193,7 @@ impl Planner<'_> {
         })?;
         let context = self.context()?;
         let analyzed = analyze(statement, &catalog).map_err(|error| self.explain(error, &mentions, &catalog))?;
-        let source = closed_list::accept(&analyzed, &catalog).map_err(|unaccepted| match unaccepted {
+        let source = closed_list::accept(&analyzed, &catalog, &mentions).map_err(|unaccepted| match unaccepted {
             Unaccepted::Refused(refusal) => refusal.of(self.output),
             Unaccepted::Plan(error) => self.explain(error, &mentions, &catalog),
         })?;
@@ -207,13 +207,16 @@ impl Planner<'_> {
         closed_list::decorrelated(&optimized).map_err(|refusal| refusal.of(self.output))?;
         let output = self.output.to_owned();
         // The optimizer may have seen through a join, or even that nothing is read.
-        if !closed_list::joins(&optimized) {
+        if !closed_list::gathers(&optimized) {
             let program = Program::lower(&optimized).map_err(|error| self.explain(error, &mentions, &catalog))?;
             let source = closed_list::scanned(&optimized).unwrap_or(source);
             return Ok(Query { output, source, work: Work::Rows(Arc::new(program)) });
         }
         let join = Join::plan(self.output, optimized, self.sources, &mentions);
         let join = join.map_err(|refusal| refusal.of(self.output))?;
+        if join.whole_windows().is_some() {
+            join.tried().map_err(|error| self.unplannable(None, error))?;
+        }
         let source = join.inputs().first().map_or(source, |anchor| anchor.source().to_owned());
         Ok(Query { output, source, work: Work::Join(Arc::new(join)) })
     }
@@ -248,7 +251,8 @@ impl Planner<'_> {
             DataFusionError::Plan(said) if said.starts_with("Invalid function '") => {
                 let name = said.split('\'').nth(1).unwrap_or_default();
                 let what = format!("there is no function {name}{}", hint(name, catalog::function_names(catalog)));
-                return Refusal::new(place, what, "use a scalar function of DataFusion").of(self.output);
+                return Refusal::new(place, what, "use a scalar function of DataFusion, or an accepted aggregate")
+                    .of(self.output);
             }
             DataFusionError::SchemaError(schema_error, _) => match schema_error.as_ref() {
                 SchemaError::FieldNotFound { field, valid_fields } => {
@@ -267,7 +271,7 @@ impl Planner<'_> {
     fn unknown_table(&self, table: &str, mentions: &Mentions) -> QueryError {
         QueryError::UnknownTable {
             output: self.output.to_owned(),
-            place: mentions.get(table).copied(),
+            place: mentions.tables.get(table).copied(),
             table: table.to_owned(),
             hint: hint(table, self.sources.keys()),
             sources: listed(self.sources.keys()),

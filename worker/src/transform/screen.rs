@@ -1,4 +1,5 @@
-//! What the text of a query may contain: refuses, with its place, every construct that is not evaluated row by row.
+//! What the text of a query may contain: refuses, with its place, every construct that is evaluated neither row by row nor
+//! group by group.
 //!
 //! It is the first of two looks. The second, at the logical plan, knows no places and misses nothing.
 
@@ -7,13 +8,14 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::planner::IdentNormalizer;
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, Ident, Join,
-    JoinConstraint, JoinOperator, ObjectName, Query, Select, SelectItem, SetExpr, SetOperator, Spanned, Statement,
-    TableFactor, Value, Visit, Visitor,
+    BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, Join, JoinConstraint,
+    JoinOperator, ObjectName, Query, Select, SelectItem, SetExpr, SetOperator, Spanned, Statement, TableFactor, Value,
+    Visit, Visitor,
 };
 
 use super::catalog::{Catalog, FunctionKind};
 use super::error::{Place, Refusal};
+use super::groups;
 use super::limits::{MAX_DEPTH, MAX_MENTIONS};
 
 /// The longest `lpad` and `rpad`.
@@ -28,15 +30,34 @@ pub(super) enum Stop {
     Twice(Option<Place>, String),
 }
 
-/// Where each table of a query, or what it is called there, is first named.
-pub(super) type Mentions = BTreeMap<String, Place>;
+/// Where things are in the text of a query.
+#[derive(Debug, Default)]
+pub(super) struct Mentions {
+    /// Where each table, or what it is called there, is first named.
+    pub(super) tables: BTreeMap<String, Place>,
+    /// Where each GROUP BY is.
+    pub(super) groups: Vec<Place>,
+    /// Where the first aggregate is.
+    pub(super) aggregate: Option<Place>,
+}
 
-/// Looks through `statement`; answers where its tables are named.
+impl Mentions {
+    /// Where it aggregates: the GROUP BY, if there is one only, or the first aggregate, if there is none.
+    pub(super) fn aggregated(&self) -> Option<Place> {
+        match self.groups.as_slice() {
+            [] => self.aggregate,
+            [place] => Some(*place),
+            _ => None,
+        }
+    }
+}
+
+/// Looks through `statement`; answers where things are in it.
 pub(super) fn screen(statement: &Statement, catalog: &Catalog) -> Result<Mentions, Stop> {
     let mut look = Look {
         catalog,
         depth: 0,
-        mentions: Mentions::new(),
+        mentions: Mentions::default(),
         accepted: BTreeSet::new(),
         named: BTreeMap::new(),
         read: vec![0],
@@ -62,9 +83,9 @@ struct Look<'a> {
     reads: BTreeMap<String, usize>,
 }
 
-type Flow = ControlFlow<Stop>;
+pub(super) type Flow = ControlFlow<Stop>;
 
-fn refuse(at: &impl Spanned, what: impl Into<String>, way_out: impl Into<String>) -> Flow {
+pub(super) fn refuse(at: &impl Spanned, what: impl Into<String>, way_out: impl Into<String>) -> Flow {
     Flow::Break(Stop::Refused(Refusal::new(Place::of(at.span().start), what, way_out)))
 }
 
@@ -186,6 +207,9 @@ impl Visitor for Look<'_> {
             Expr::Value(value) if matches!(value.value, Value::Placeholder(_)) => {
                 refuse(expr, "a parameter is refused", "write its value")
             }
+            Expr::GroupingSets(_) | Expr::Cube(_) | Expr::Rollup(_) => {
+                refuse(expr, "GROUPING SETS, CUBE and ROLLUP are refused", "write one output for each set of groups")
+            }
             Expr::Prior(_) | Expr::MatchAgainst { .. } | Expr::InUnnest { .. } => {
                 when(true, expr, "PRIOR, MATCH and IN UNNEST are refused", "use IN (…)")
             }
@@ -213,7 +237,7 @@ impl Look<'_> {
 
     fn named_at(&mut self, name: String, at: &impl Spanned) {
         if let Some(place) = Place::of(at.span().start) {
-            self.mentions.entry(name).or_insert(place);
+            self.mentions.tables.entry(name).or_insert(place);
         }
     }
 
@@ -244,9 +268,8 @@ impl Look<'_> {
         );
         when(select.distinct.is_some(), select, "DISTINCT is refused", "take it out")?;
         when(select.top.is_some(), select, "TOP is refused", "filter with WHERE")?;
-        when(groups(&select.group_by), &select.group_by, "GROUP BY is refused", "aggregate the table afterwards")?;
-        if let Some(having) = &select.having {
-            return when(true, having, "HAVING is refused", "filter with WHERE");
+        if let Some(by) = groups::grouped(select)? {
+            self.mentions.groups.extend(Place::of(by.span().start));
         }
         if let Some(qualify) = &select.qualify {
             return when(true, qualify, "QUALIFY is refused", "filter with WHERE");
@@ -262,11 +285,11 @@ impl Look<'_> {
             || !select.distribute_by.is_empty()
             || !select.sort_by.is_empty()
             || !select.named_window.is_empty();
-        when(odd, select, "only SELECT, FROM and WHERE are accepted", "take the other clauses out")?;
+        when(odd, select, "only SELECT, FROM, WHERE, GROUP BY and HAVING are accepted", "take the other clauses out")?;
         unique(&select.projection)
     }
 
-    fn function(&self, function: &Function, at: &Expr) -> Flow {
+    fn function(&mut self, function: &Function, at: &Expr) -> Flow {
         let name = function.name.to_string().to_lowercase();
         if function.over.is_some() {
             return when(true, at, &format!("the window function {name} is refused"), "compute it from the table");
@@ -274,8 +297,10 @@ impl Look<'_> {
         match self.catalog.function(&name) {
             None if name == "unnest" => when(true, at, "UNNEST is refused", "take the elements by index"),
             Some(FunctionKind::Aggregate) => {
-                when(true, at, &format!("the aggregate {name} is refused"), "aggregate the table afterwards")
+                self.mentions.aggregate = self.mentions.aggregate.or(Place::of(at.span().start));
+                groups::aggregate(function, &name, at)
             }
+            Some(FunctionKind::OtherAggregate) => groups::other_aggregate(&name, at),
             Some(FunctionKind::Window) => {
                 when(true, at, &format!("the window function {name} is refused"), "compute it from the table")
             }
@@ -335,10 +360,6 @@ fn short(args: &FunctionArguments) -> bool {
     let FunctionArguments::List(list) = args else { return false };
     let Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Value(length)))) = list.args.get(1) else { return false };
     matches!(&length.value, Value::Number(number, _) if number.parse::<u64>().is_ok_and(|n| n <= MAX_PADDING))
-}
-
-fn groups(group_by: &GroupByExpr) -> bool {
-    !matches!(group_by, GroupByExpr::Expressions(by, modifiers) if by.is_empty() && modifiers.is_empty())
 }
 
 fn unique(items: &[SelectItem]) -> Flow {

@@ -138,6 +138,30 @@ fn where_the_spec_says_nothing_it_is_cut_once_by_what_was_found() {
 }
 
 #[test]
+fn slices_are_made_of_the_windows_that_are_grouped_by() {
+    let cut = |slice: Option<i64>, width| {
+        let units: Vec<(i64, i64)> = (0..20).map(|half| (half * BACK, half * BACK + BACK - 1)).collect();
+        let mut spec = Bench::spec(&[(false, false)], 1, None, true);
+        spec.outputs[0].slice = slice.map(tidegate_common::time::Span::from_micros);
+        let mut bench = Bench::submitted(spec, true);
+        bench.join(1, 1, Vec::new());
+        let input = v1::JoinInput { source: "s0".to_owned(), low: 0, high: 0, keyed: true };
+        bench.prepare_with(|table| {
+            table.inputs = vec![input.clone()];
+            table.window_width = width;
+        });
+        bench.enumerate(0, &[vec![task(&units)]]);
+        let cut = join(&bench);
+        (cut.slice, cut.slices)
+    };
+    assert_eq!(cut(None, 0), (62_500, 16), "a second without alignment: a 16th of it");
+    assert_eq!(cut(None, 50_000), (100_000, 10));
+    assert_eq!(cut(None, 500_000), (500_000, 2));
+    assert_eq!(cut(Some(SLICE), 20_000), (SLICE, 10), "a multiple of it");
+    assert_eq!(cut(Some(SLICE + 1), 20_000), (SLICE + 20_000, 9));
+}
+
+#[test]
 fn a_slice_is_joined_when_everything_it_meets_is_accepted_and_not_before() {
     let mut bench = bench(4);
     let (anchor, other) = (bench.grant(read(0, 0, 0)).unwrap(), bench.grant(read(1, 0, 0)).unwrap());

@@ -10,7 +10,7 @@ use crate::failure::{Class, Classify};
 use crate::sink::{self, Scope};
 use crate::task::opened::Opened;
 use crate::task::{TaskContext, TaskEnd, TaskError, dead_letter};
-use crate::transform::{JoinInput, Query};
+use crate::transform::{Join, JoinInput, Query};
 
 /// A table is not what a saved plan says.
 #[derive(Debug, thiserror::Error)]
@@ -26,15 +26,24 @@ impl Classify for StalePlan {
     }
 }
 
-/// What a query over several sources needs of each; nothing where it reads one.
-pub(crate) fn inputs(query: &Query) -> Vec<v1::JoinInput> {
+/// What was `found`, and what `query` reads: where it joins or aggregates, what it needs of each source, and the windows
+/// that it groups by.
+pub(crate) fn told(query: &Query, found: v1::PreparedOutput) -> v1::PreparedOutput {
     let input = |input: &JoinInput| v1::JoinInput {
         source: input.source().to_owned(),
         low: input.reach().low.as_micros(),
         high: input.reach().high.as_micros(),
         keyed: !input.keys().is_empty(),
     };
-    query.join().map(|join| join.inputs().iter().map(input).collect()).unwrap_or_default()
+    let join = query.join();
+    let whole = join.and_then(Join::whole_windows);
+    v1::PreparedOutput {
+        source: query.sources().map(str::to_owned).collect(),
+        inputs: join.map(|join| join.inputs().iter().map(input).collect()).unwrap_or_default(),
+        window_width: whole.map_or(0, |whole| whole.width().as_micros()),
+        window_origin: whole.map_or(0, |whole| whole.origin().as_micros()),
+        ..found
+    }
 }
 
 impl Kinds {
@@ -61,8 +70,7 @@ impl Kinds {
             let create = opened.prepared().is_err();
             let found = sink::prepare(&self.catalogs, &target, &query.schema(), create, &scope).await?;
             let time_column = scope.time.map(|time| time.name).unwrap_or_default();
-            let source = query.sources().map(str::to_owned).collect();
-            outputs.push(v1::PreparedOutput { source, time_column, inputs: inputs(query), ..found });
+            outputs.push(v1::PreparedOutput { time_column, ..told(query, found) });
         }
         outputs.extend(self.prepare_keepers(opened, context).await?);
         Ok(TaskEnd::Done(v1::done::Result::Prepared(v1::Prepared { version: 1, outputs, now, sources })))

@@ -6,7 +6,7 @@ use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, Operator};
 
 use super::Within;
 
-const MICROS_A_DAY: i64 = 86_400_000_000;
+pub(super) const MICROS_A_DAY: i64 = 86_400_000_000;
 
 /// How far each column of a relation lies from the anchor's event time, where it is an event time.
 pub(super) type Times = Vec<Option<Within>>;
@@ -33,17 +33,7 @@ pub(super) fn time_of(expr: &Expr, schema: &DFSchema, times: &[Option<Within>]) 
         }
         Expr::ScalarFunction(function) if function.name() == "date_trunc" => {
             let [Expr::Literal(unit, _), time] = function.args.as_slice() else { return None };
-            let width = match unit.try_as_str()??.to_lowercase().as_str() {
-                "microsecond" => 1,
-                "millisecond" => 1_000,
-                "second" => 1_000_000,
-                "minute" => 60_000_000,
-                "hour" => 3_600_000_000,
-                "day" => MICROS_A_DAY,
-                "week" => 7 * MICROS_A_DAY,
-                _ => return None,
-            };
-            Some(time_of(time, schema, times)?.plus(Within(1 - width, 0)))
+            Some(time_of(time, schema, times)?.plus(Within(1 - truncated(unit)?, 0)))
         }
         Expr::ScalarFunction(function) if function.name() == "date_bin" => {
             let (width, time) = (micros(function.args.first()?)?, function.args.get(1)?);
@@ -53,6 +43,20 @@ pub(super) fn time_of(expr: &Expr, schema: &DFSchema, times: &[Option<Within>]) 
         }
         _ => None,
     }
+}
+
+/// How wide the windows are that `date_trunc` makes of this unit, microseconds; months and years have no one width.
+pub(super) fn truncated(unit: &ScalarValue) -> Option<i64> {
+    Some(match unit.try_as_str()??.to_lowercase().as_str() {
+        "microsecond" => 1,
+        "millisecond" => 1_000,
+        "second" => 1_000_000,
+        "minute" => 60_000_000,
+        "hour" => 3_600_000_000,
+        "day" => MICROS_A_DAY,
+        "week" => 7 * MICROS_A_DAY,
+        _ => return None,
+    })
 }
 
 /// The step between two values of this type, microseconds; one where it is finer.
@@ -76,7 +80,7 @@ pub(super) fn in_utc(of: &DataType) -> bool {
 
 /// What a cast takes from a time: it rounds towards zero, and so up before 1970; and a time may be finer than
 /// microseconds.
-fn coarser(from: &DataType, to: &DataType) -> Within {
+pub(super) fn coarser(from: &DataType, to: &DataType) -> Within {
     let unit = |of: &DataType| match of {
         DataType::Timestamp(TimeUnit::Nanosecond, _) => 0,
         DataType::Timestamp(TimeUnit::Microsecond, _) => 1,
@@ -89,7 +93,7 @@ fn coarser(from: &DataType, to: &DataType) -> Within {
 }
 
 /// A stated length of time, in microseconds; months have none.
-fn micros(expr: &Expr) -> Option<i64> {
+pub(super) fn micros(expr: &Expr) -> Option<i64> {
     let Expr::Literal(value, _) = expr else { return None };
     match value {
         ScalarValue::IntervalMonthDayNano(Some(of)) if of.months == 0 => {

@@ -1,4 +1,4 @@
-//! A planned join, and what it needs of each of its sources.
+//! A planned join or aggregate, and what it needs of each of its sources.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -7,11 +7,13 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::logical_expr::utils::{conjunction, disjunction};
 use datafusion::logical_expr::{Expr, LogicalPlan};
 use tidegate_common::slices::Reach;
+use tidegate_common::windows::WholeWindows;
 
 use super::bounds::in_utc;
 use super::sieve::Sieve;
 use super::walk::{TimeColumns, joined};
 use super::{Joined, Mention};
+use crate::shuffle::is_hashed;
 use crate::transform::error::{QueryError, Refusal};
 use crate::transform::program::plain;
 use crate::transform::query::SourceTable;
@@ -20,7 +22,7 @@ use crate::transform::screen::Mentions;
 /// The first column of [`JoinInput::schema`].
 pub const TIME_COLUMN: &str = "$time";
 
-/// The SQL of one output over several sources, planned.
+/// The SQL of one output over several sources, or in groups, planned.
 #[derive(Clone, Debug)]
 pub struct Join {
     pub(super) output: String,
@@ -31,6 +33,9 @@ pub struct Join {
     pub(super) scans: BTreeMap<usize, Scan>,
     /// The scan of the anchor.
     pub(super) anchor: usize,
+    /// The windows that it groups by, and the places in the anchor's [`JoinInput::schema`] of columns that are the same
+    /// in every row of a group.
+    pub(super) groups: Option<(WholeWindows, Vec<usize>)>,
     /// Of each column of the result, the anchor's column that it is as it is.
     of_anchor: Vec<Option<String>>,
 }
@@ -76,6 +81,17 @@ impl Join {
             Some((mention.at, Scan { input, reach: mention.within.reach(), picked }))
         };
         let scans = joined.mentions.iter().filter_map(scan).collect();
+        let groups = joined.groups.as_ref().zip(inputs.first()).map(|(groups, anchor)| {
+            let place = |column: &usize| Some(anchor.columns.binary_search(column).ok()? + 1);
+            let is_hashed = |place: &usize| {
+                anchor
+                    .schema
+                    .fields()
+                    .get(*place)
+                    .is_some_and(|field| spreads(field.data_type()) && is_hashed(field.data_type()))
+            };
+            (groups.whole, groups.columns.iter().filter_map(place).filter(is_hashed).collect())
+        });
         let anchor = inputs.first().and_then(|input| sources.get(&input.source));
         let name = |column: usize| Some(anchor?.schema.fields().get(column)?.name().clone());
         let of_anchor =
@@ -85,7 +101,7 @@ impl Join {
         let fields = fields.map(|field| Field::new(field.name(), plain(field.data_type()), field.is_nullable()));
         let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
         let anchor = joined.mentions.first().map_or(0, |anchor| anchor.at);
-        Ok(Self { output: output.to_owned(), plan, schema, inputs, scans, anchor, of_anchor })
+        Ok(Self { output: output.to_owned(), plan, schema, inputs, scans, anchor, groups, of_anchor })
     }
 
     /// What it needs of each source, the anchor's first.
@@ -96,6 +112,12 @@ impl Join {
     /// What it needs of `source`.
     pub fn input(&self, source: &str) -> Option<&JoinInput> {
         self.inputs.iter().find(|input| input.source == source)
+    }
+
+    /// The windows that it groups by: slices must be made of whole ones, and so must the window of the backfill. None
+    /// where it does not aggregate.
+    pub fn whole_windows(&self) -> Option<WholeWindows> {
+        self.groups.as_ref().map(|(whole, _)| *whole)
     }
 
     /// Of the result: as [`crate::transform::Query::schema`].
@@ -155,7 +177,7 @@ impl JoinInput {
     }
 
     /// The places in [`JoinInput::columns`] of those by which rows can be distributed so that rows that meet are
-    /// together, in one order for all inputs; none where no columns serve every join.
+    /// together, and those of a group, in one order for all inputs; none where no columns serve every join and group.
     pub fn keys(&self) -> &[usize] {
         &self.keys
     }

@@ -1,4 +1,4 @@
-//! The SQL of an output over several sources: what it needs of each, and its answer slice by slice.
+//! The SQL of an output over several sources, or in groups: what it needs of each source, and its answer slice by slice.
 //!
 //! A plan over several sources has an *anchor*: the mention of a source whose rows decide which slice of event time a
 //! row of the result belongs to. It is the left side of INNER, LEFT, SEMI and ANTI joins and the right side of RIGHT
@@ -8,16 +8,21 @@
 //! rows in the slice widened by their reach: a row of the result is in the answer of one slice only, since nothing but
 //! the anchor's event time decides which.
 //!
+//! Above all joins the plan may aggregate, by windows of the anchor's event time: then slices are made of whole windows,
+//! and a slice holds whole groups. One source that is aggregated is a join of one input.
+//!
 //! Everything follows from the optimized plan, which is also the one that runs: whatever the optimizer made of the SQL,
 //! planning and running agree.
 
 mod bounds;
 mod join;
+mod parts;
 mod pieces;
 mod rows;
 mod run;
 mod sieve;
 mod walk;
+mod windows;
 
 #[cfg(test)]
 mod tests;
@@ -25,6 +30,7 @@ mod tests;
 use datafusion::logical_expr::Expr;
 use tidegate_common::slices::Reach;
 use tidegate_common::time::Span;
+use tidegate_common::windows::WholeWindows;
 
 pub use join::{Join, JoinInput, TIME_COLUMN};
 pub use rows::InputRows;
@@ -70,13 +76,24 @@ struct Mention {
     filters: Vec<Expr>,
 }
 
-/// What a plan over several sources needs of them.
+/// What the rows of a plan that aggregates are groups of.
+#[derive(Clone, Debug)]
+struct Groups {
+    /// Each group lies in one of these windows of the anchor's event time.
+    whole: WholeWindows,
+    /// Columns of the anchor's source that are the same in every row of a group.
+    columns: Vec<usize>,
+}
+
+/// What a plan that joins or aggregates needs of its sources.
 #[derive(Clone, Debug)]
 struct Joined {
     /// The anchor first.
     mentions: Vec<Mention>,
     /// Of each column of the result: the mention and the column of its source that it is as it is.
     origins: Vec<Option<(usize, usize)>>,
-    /// Sets of columns, one of each mention, that are equal in rows that meet.
+    /// Sets of columns, one of each mention, that are equal in rows that meet, and in all rows of a group.
     classes: Vec<Vec<(usize, usize)>>,
+    /// None where it does not aggregate.
+    groups: Option<Groups>,
 }

@@ -170,7 +170,7 @@ fn copied(rows: &RecordBatch) -> Result<RecordBatch> {
 }
 
 /// The usual rules, but that the anchor's side is what tables are built of, however large the other is.
-fn rules() -> Rules {
+pub(super) fn rules() -> Rules {
     let chosen = |rule: Arc<dyn PhysicalOptimizerRule + Send + Sync>| match rule.name() {
         "join_selection" => Arc::new(OfAnchor) as _,
         _ => rule,

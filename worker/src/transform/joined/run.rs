@@ -17,6 +17,7 @@ use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::{LogicalPlan, TableScan, UserDefinedLogicalNode};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
+use datafusion::physical_plan::aggregates::AggregateExec;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, PhysicalPlanner};
 use datafusion::prelude::SessionConfig;
@@ -39,6 +40,9 @@ const BATCHES: usize = 64;
 const LEAST_ROWS: usize = 32;
 const MOST_ROWS: usize = 8 * 1024;
 
+/// What a query may hold that is made and not run.
+const TRIED_BYTES: usize = 64 << 20;
+
 /// Batches of a result.
 pub(super) type Answer = BoxStream<'static, Result<RecordBatch, QueryError>>;
 /// The rules by which plans are made.
@@ -53,7 +57,8 @@ pub enum Effort {
         bytes: usize,
     },
     /// Piece by piece of the anchor's rows, as many as fit, each joined with all of the other inputs, which are opened
-    /// anew for each: one key may have any number of rows.
+    /// anew for each: one key may have any number of rows. A query that aggregates takes whole groups at a time: what it
+    /// keeps of one group must fit, and where it joins, the anchor's rows of one group or the smaller side.
     InPieces {
         /// What may be held; what is built of sources other than the anchor's must fit.
         bytes: usize,
@@ -76,8 +81,31 @@ impl Join {
             Effort::InMemory { bytes } => {
                 self.whole(self.leaves(slice, &inputs), bytes, PhysicalOptimizer::new().rules)
             }
-            Effort::InPieces { bytes } => Ok(super::pieces::answer(self.clone(), slice, &inputs, bytes)),
+            Effort::InPieces { bytes } => Ok(match &self.groups {
+                None => super::pieces::answer(self.clone(), slice, &inputs, bytes),
+                Some((whole, keys)) => super::parts::answer(self, slice, &inputs, bytes, (*whole, keys.clone())),
+            }),
         }
+    }
+
+    /// That DataFusion can compute its aggregates: some are planned, and refused when the first row comes.
+    pub(in crate::transform) fn tried(&self) -> Result<(), DataFusionError> {
+        let nothing = || Arc::new(NoRows) as Arc<dyn InputRows>;
+        let inputs: Vec<_> = self.inputs.iter().map(|_| nothing()).collect();
+        let leaves = Arc::new(self.leaves(Window::ALL, &inputs));
+        let state = session(TRIED_BYTES, &leaves, PhysicalOptimizer::new().rules)?;
+        let mut nodes = vec![physical(&self.plan, leaves, &state)?];
+        while let Some(node) = nodes.pop() {
+            let functions = node.as_any().downcast_ref::<AggregateExec>().map(AggregateExec::aggr_expr);
+            for function in functions.unwrap_or_default() {
+                match function.groups_accumulator_supported() {
+                    true => drop(function.create_groups_accumulator()?),
+                    false => drop(function.create_accumulator()?),
+                }
+            }
+            nodes.extend(node.children().into_iter().cloned());
+        }
+        Ok(())
     }
 
     /// What each scan sees of `inputs` for `slice`.
@@ -108,6 +136,24 @@ impl Join {
             rows.and_then(|rows| cleaned(&rows, &schema)).map_err(|error| failed.query(error))
         });
         Ok(rows.boxed())
+    }
+}
+
+/// An input without rows.
+#[derive(Debug)]
+struct NoRows;
+
+impl InputRows for NoRows {
+    fn open(&self) -> BoxStream<'static, Result<RecordBatch>> {
+        futures::stream::empty().boxed()
+    }
+
+    fn rows(&self) -> usize {
+        0
+    }
+
+    fn bytes(&self) -> usize {
+        0
     }
 }
 

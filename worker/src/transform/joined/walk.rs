@@ -1,7 +1,7 @@
 //! The walk over an optimized plan that finds its anchor, reaches and keys.
 
 use std::any::Any;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
@@ -14,7 +14,8 @@ use datafusion::logical_expr::{
 };
 
 use super::bounds::{Side, Times, distance, time_of};
-use super::{Joined, Mention, Within};
+use super::windows::{Clock, clock_of};
+use super::{Groups, Joined, Mention, Within};
 use crate::transform::error::Refusal;
 use crate::transform::screen::Mentions;
 
@@ -23,6 +24,9 @@ pub(super) type TimeColumns<'a> = BTreeMap<&'a str, Option<String>>;
 
 /// Where a column comes from as it is: the mention, and the column of its source.
 type Origin = Option<(usize, usize)>;
+
+/// What is known of the columns of a relation.
+type Columns = (Times, Vec<Option<Clock>>, Vec<Origin>);
 
 /// A source as one scan of a plan names it.
 #[derive(Debug)]
@@ -57,17 +61,23 @@ pub(in crate::transform) fn mark(plan: LogicalPlan) -> DataFusionResult<LogicalP
 }
 
 /// A relation of the plan.
-struct Relation {
+pub(super) struct Relation {
     /// As its anchor is called.
-    name: String,
+    pub(super) name: String,
     /// The anchor first.
-    mentions: Vec<Mention>,
+    pub(super) mentions: Vec<Mention>,
     /// By column of the relation.
-    times: Times,
+    pub(super) times: Times,
     /// By column of the relation.
-    origins: Vec<Origin>,
-    /// As in [`Joined::classes`]; of a single mention every column is one.
-    classes: Vec<Vec<(usize, usize)>>,
+    pub(super) clocks: Vec<Option<Clock>>,
+    /// By column of the relation.
+    pub(super) origins: Vec<Origin>,
+    /// As in [`Joined::classes`]; of a single mention that is not grouped every column is one.
+    pub(super) classes: Vec<Vec<(usize, usize)>>,
+    /// Mentions whose columns are null where nothing was met.
+    pub(super) padded: BTreeSet<usize>,
+    /// What its rows are groups of, where it aggregates.
+    pub(super) groups: Option<Groups>,
 }
 
 /// What `plan`, optimized and marked, needs of its sources.
@@ -75,16 +85,16 @@ struct Relation {
 /// # Errors
 /// What cannot be answered slice by slice, and what to add.
 pub(super) fn joined(plan: &LogicalPlan, times: &TimeColumns<'_>, mentions: &Mentions) -> Result<Joined, Refusal> {
-    let Relation { mentions, origins, classes, .. } = Walk { times, mentions }.relation(plan)?;
+    let Relation { mentions, origins, classes, groups, .. } = Walk { times, mentions }.relation(plan)?;
     if mentions.is_empty() {
         return Err(Refusal::new(None, "no source decides which rows there are", "turn the join round"));
     }
-    Ok(Joined { mentions, origins, classes })
+    Ok(Joined { mentions, origins, classes, groups })
 }
 
-struct Walk<'a> {
+pub(super) struct Walk<'a> {
     times: &'a TimeColumns<'a>,
-    mentions: &'a Mentions,
+    pub(super) mentions: &'a Mentions,
 }
 
 impl Walk<'_> {
@@ -95,6 +105,7 @@ impl Walk<'_> {
             LogicalPlan::SubqueryAlias(alias) => self.of_alias(alias),
             LogicalPlan::Projection(projection) => Ok(of_projection(projection, self.relation(&projection.input)?)),
             LogicalPlan::Join(join) => self.of_join(join),
+            LogicalPlan::Aggregate(aggregate) => self.of_aggregate(aggregate, self.relation(&aggregate.input)?),
             LogicalPlan::EmptyRelation(empty) if !empty.produce_one_row => Ok(nothing(empty.schema.fields().len())),
             other => Err(refused(other)),
         }
@@ -114,8 +125,11 @@ impl Walk<'_> {
         Ok(Relation {
             name: source.clone(),
             times: columns.iter().map(|column| is_time(column).then_some(Within::SAME)).collect(),
+            clocks: columns.iter().map(|column| is_time(column).then_some(Clock::Time)).collect(),
             origins: columns.iter().map(|column| Some((0, *column))).collect(),
             classes: Vec::new(),
+            padded: BTreeSet::new(),
+            groups: None,
             mentions: vec![Mention {
                 at: *at,
                 source,
@@ -130,13 +144,19 @@ impl Walk<'_> {
         let input = self.relation(&alias.input)?;
         // Names that the optimizer made up are nowhere in the SQL.
         let name = alias.alias.table();
-        let name = if self.mentions.contains_key(name) { name.to_owned() } else { input.name };
+        let name = if self.mentions.tables.contains_key(name) { name.to_owned() } else { input.name };
         Ok(Relation { name, ..input })
     }
 
     fn of_join(&self, join: &Join) -> Result<Relation, Refusal> {
         let anchored_right = anchored_right(join)?;
         let (left, right) = (self.relation(&join.left)?, self.relation(&join.right)?);
+        if left.groups.is_some() || right.groups.is_some() {
+            let what = "an aggregate inside a join is refused";
+            let way_out =
+                "aggregate what is joined, or write the aggregate to a table and join that in another backfill";
+            return Err(Refusal::new(self.mentions.aggregated(), what, way_out));
+        }
         let (left_schema, right_schema) = (join.left.schema(), join.right.schema());
         let ((anchor, anchor_schema), (other, other_schema)) = match anchored_right {
             false => ((&left, left_schema), (&right, right_schema)),
@@ -214,7 +234,7 @@ impl Walk<'_> {
         Err(self.at(other, what, way_out))
     }
 
-    fn time_of(&self, mention: &Mention) -> Option<&str> {
+    pub(super) fn time_of(&self, mention: &Mention) -> Option<&str> {
         self.times.get(mention.source.as_str())?.as_deref()
     }
 
@@ -224,7 +244,7 @@ impl Walk<'_> {
 
     /// A refusal at the place where `relation` is named.
     fn at(&self, relation: &Relation, what: String, way_out: String) -> Refusal {
-        Refusal::new(self.mentions.get(&relation.name).copied(), what, way_out)
+        Refusal::new(self.mentions.tables.get(&relation.name).copied(), what, way_out)
     }
 }
 
@@ -234,7 +254,7 @@ fn refused(node: &LogicalPlan) -> Refusal {
     Refusal::new(
         None,
         format!("{word} over several sources is refused"),
-        "join with event-time bounds, filter and compute columns",
+        "join with event-time bounds, filter, compute columns and group by windows",
     )
 }
 
@@ -253,22 +273,32 @@ fn anchored_right(join: &Join) -> Result<bool, Refusal> {
 
 /// A relation that the optimizer has seen to be empty.
 fn nothing(columns: usize) -> Relation {
-    let (times, origins) = (vec![None; columns], vec![None; columns]);
-    Relation { name: String::new(), mentions: Vec::new(), times, origins, classes: Vec::new() }
+    Relation {
+        name: String::new(),
+        mentions: Vec::new(),
+        times: vec![None; columns],
+        clocks: vec![None; columns],
+        origins: vec![None; columns],
+        classes: Vec::new(),
+        padded: BTreeSet::new(),
+        groups: None,
+    }
 }
 
 fn of_projection(projection: &Projection, input: Relation) -> Relation {
     let schema = projection.input.schema();
     let time = |expr: &Expr| time_of(expr, schema, &input.times);
+    let clock = |expr: &Expr| clock_of(expr, schema, &input.clocks);
     let origin = |expr: &Expr| origin_of(expr, schema, &input.origins);
     Relation {
         times: projection.expr.iter().map(time).collect(),
+        clocks: projection.expr.iter().map(clock).collect(),
         origins: projection.expr.iter().map(origin).collect(),
         ..input
     }
 }
 
-fn origin_of(expr: &Expr, schema: &DFSchema, origins: &[Origin]) -> Origin {
+pub(super) fn origin_of(expr: &Expr, schema: &DFSchema, origins: &[Origin]) -> Origin {
     match expr {
         Expr::Column(column) => origins.get(schema.index_of_column(column).ok()?).copied().flatten(),
         Expr::Alias(alias) => origin_of(&alias.expr, schema, origins),
@@ -282,17 +312,21 @@ fn classes(
     other: &Relation,
     on: impl Iterator<Item = (Origin, Origin)>,
 ) -> Vec<Vec<(usize, usize)>> {
-    let class = |of: &Relation, origin: (usize, usize)| match of.mentions.len() {
-        1 => Some(vec![origin]),
-        _ => of.classes.iter().find(|class| class.contains(&origin)).cloned(),
-    };
     let behind = anchor.mentions.len();
     on.filter_map(|(a, b)| {
-        let mut merged = class(anchor, a?)?;
-        merged.extend(class(other, b?)?.into_iter().map(|(mention, column)| (mention + behind, column)));
+        let mut merged = class_of(anchor, a?)?;
+        merged.extend(class_of(other, b?)?.into_iter().map(|(mention, column)| (mention + behind, column)));
         Some(merged)
     })
     .collect()
+}
+
+/// The columns that are equal to `origin` in every row of `of`.
+pub(super) fn class_of(of: &Relation, origin: (usize, usize)) -> Option<Vec<(usize, usize)>> {
+    match of.mentions.len() {
+        1 => Some(vec![origin]),
+        _ => of.classes.iter().find(|class| class.contains(&origin)).cloned(),
+    }
 }
 
 /// The relation that a join makes: the anchor's mentions first, the columns in the order of the plan.
@@ -305,17 +339,26 @@ fn together(
 ) -> Relation {
     let (anchor, other) = if anchored_right { (right, left) } else { (left, right) };
     let behind = anchor.mentions.len();
+    let met = 0..other.mentions.len();
+    let is_outer = matches!(join, JoinType::Left | JoinType::Right);
+    let null = met.filter(|mention| is_outer || other.padded.contains(mention)).map(|mention| mention + behind);
+    let padded = anchor.padded.iter().copied().chain(null).collect();
+    let clocks_of_other = vec![None; other.clocks.len()];
     let mut mentions = anchor.mentions;
     mentions.extend(other.mentions.into_iter().map(|of| Mention { within: of.within.plus(within), ..of }));
     let times_of_other = other.times.into_iter().map(|time| Some(time?.plus(within))).collect::<Times>();
     let origins_of_other =
         other.origins.into_iter().map(|origin| origin.map(|(mention, column)| (mention + behind, column)));
     let origins_of_other: Vec<Origin> = origins_of_other.collect();
-    let (of_anchor, of_other) = ((anchor.times, anchor.origins), (times_of_other, origins_of_other));
-    let (times, origins) = match join {
-        JoinType::LeftSemi | JoinType::LeftAnti | JoinType::RightSemi | JoinType::RightAnti => of_anchor,
-        _ if anchored_right => ([of_other.0, of_anchor.0].concat(), [of_other.1, of_anchor.1].concat()),
-        _ => ([of_anchor.0, of_other.0].concat(), [of_anchor.1, of_other.1].concat()),
+    let of_anchor = (anchor.times, anchor.clocks, anchor.origins);
+    let of_other = (times_of_other, clocks_of_other, origins_of_other);
+    let both = |(first, second): (Columns, Columns)| {
+        ([first.0, second.0].concat(), [first.1, second.1].concat(), [first.2, second.2].concat())
     };
-    Relation { name: anchor.name, mentions, times, origins, classes }
+    let (times, clocks, origins) = match join {
+        JoinType::LeftSemi | JoinType::LeftAnti | JoinType::RightSemi | JoinType::RightAnti => of_anchor,
+        _ if anchored_right => both((of_other, of_anchor)),
+        _ => both((of_anchor, of_other)),
+    };
+    Relation { name: anchor.name, mentions, times, clocks, origins, classes, padded, groups: None }
 }

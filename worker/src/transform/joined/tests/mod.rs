@@ -1,10 +1,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod grouped;
 mod oracle;
 mod pieces;
 mod refusals;
 mod runs;
 mod tables;
+mod windows;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

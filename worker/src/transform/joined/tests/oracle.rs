@@ -24,9 +24,9 @@ use super::{
 
 /// SQL whose tables are written `{0}`, `{1}` and `{2}`, and the source that each of them is.
 #[derive(Clone, Debug)]
-struct Case {
-    sql: String,
-    sources: Vec<&'static str>,
+pub(super) struct Case {
+    pub(super) sql: String,
+    pub(super) sources: Vec<&'static str>,
 }
 
 impl Case {
@@ -113,7 +113,9 @@ async fn sliced(query: &Query, data: &Data, window: Window, how: Handing, met: &
     let join = query.join().unwrap();
     let how = if join.inputs()[0].keys().is_empty() { Handing { buckets: 1, ..how } } else { how };
     let effort = how.bytes.map_or(AMPLE, |bytes| Effort::InPieces { bytes });
-    let slices = Slices::new(window, Span::from_micros(how.width * SECOND)).unwrap();
+    let width = Span::from_micros(how.width * SECOND);
+    let width = join.whole_windows().map_or(width, |whole| whole.round_up(width));
+    let slices = Slices::new(window, width).unwrap();
     let mut rows: Vec<RecordBatch> = Vec::new();
     for slice in (0..slices.count()).map(|ix| slices.slice(ix).unwrap()) {
         for bucket in 0..how.buckets {
@@ -153,7 +155,7 @@ fn rows() -> impl Strategy<Value = Vec<Row>> {
 }
 
 /// A bound between the times of `x` and `y`.
-fn bound(x: &'static str, y: &'static str) -> BoxedStrategy<String> {
+pub(super) fn bound(x: &'static str, y: &'static str) -> BoxedStrategy<String> {
     let forms = (0..9, 0..30i64, 0..30i64).prop_map(move |(form, back, forward)| match form {
         0 => format!("{y}.ts BETWEEN {x}.ts - INTERVAL '{back}' SECOND AND {x}.ts + INTERVAL '{forward}' SECOND"),
         1 => format!("{x}.ts = {y}.ts"),
@@ -171,15 +173,15 @@ fn bound(x: &'static str, y: &'static str) -> BoxedStrategy<String> {
     forms.boxed()
 }
 
-fn pick(words: &'static [&'static str]) -> BoxedStrategy<&'static str> {
+pub(super) fn pick(words: &'static [&'static str]) -> BoxedStrategy<&'static str> {
     prop::sample::select(words).boxed()
 }
 
-fn kind() -> BoxedStrategy<&'static str> {
+pub(super) fn kind() -> BoxedStrategy<&'static str> {
     pick(&["JOIN", "INNER JOIN", "LEFT JOIN", "RIGHT JOIN"])
 }
 
-fn key() -> BoxedStrategy<&'static str> {
+pub(super) fn key() -> BoxedStrategy<&'static str> {
     pick(&["k", "k", "v", "s"])
 }
 
@@ -298,15 +300,15 @@ fn handing() -> impl Strategy<Value = Handing> {
 
 /// What the cases were.
 #[derive(Debug, Default)]
-struct Met {
-    refused: AtomicUsize,
+pub(super) struct Met {
+    pub(super) refused: AtomicUsize,
     rowwise: AtomicUsize,
-    joined: AtomicUsize,
-    keyed: AtomicUsize,
-    not_empty: AtomicUsize,
+    pub(super) joined: AtomicUsize,
+    pub(super) keyed: AtomicUsize,
+    pub(super) not_empty: AtomicUsize,
     /// Slices in little memory: joined, and refused for it.
-    tight: AtomicUsize,
-    too_tight: AtomicUsize,
+    pub(super) tight: AtomicUsize,
+    pub(super) too_tight: AtomicUsize,
 }
 
 async fn check(case: &Case, data: &Data, window: Window, how: Handing, met: &Met) -> Result<(), TestCaseError> {
@@ -329,6 +331,7 @@ async fn check(case: &Case, data: &Data, window: Window, how: Handing, met: &Met
     let again = again.join().unwrap();
     prop_assert_eq!(format!("{:?}", join.inputs()), format!("{:?}", again.inputs()), "{}", sql);
     count(&met.joined);
+    let window = join.whole_windows().map_or(window, |whole| whole.around(window).unwrap());
     met.keyed.fetch_add(usize::from(!join.inputs()[0].keys().is_empty()), Ordering::Relaxed);
     let ours = sliced(&query, data, window, how, met).await;
     met.not_empty.fetch_add(usize::from(!ours.is_empty()), Ordering::Relaxed);
@@ -343,8 +346,8 @@ async fn check(case: &Case, data: &Data, window: Window, how: Handing, met: &Met
     Ok(())
 }
 
-#[test]
-fn slices_and_buckets_add_up_to_the_answer_of_one_query() {
+/// Holds what is answered slice by slice against one query over the same rows.
+pub(super) fn held_against_one_query(case: impl Strategy<Value = Case>) -> Met {
     let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(300);
     let mut runner = TestRunner::new(ProptestConfig {
         cases,
@@ -354,7 +357,7 @@ fn slices_and_buckets_add_up_to_the_answer_of_one_query() {
     });
     let met = Met::default();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let all = (case(), rows(), rows(), rows(), (-65..60i64, 1..130i64), handing());
+    let all = (case, rows(), rows(), rows(), (-65..60i64, 1..130i64), handing());
     let checked = runner.run(&all, |(case, a, b, c, (from, length), how)| {
         let data: Data = [("a", a), ("b", b), ("c", c)].into();
         let window = window(from * SECOND, (from + length) * SECOND);
@@ -363,6 +366,12 @@ fn slices_and_buckets_add_up_to_the_answer_of_one_query() {
     if let Err(error) = checked {
         panic!("{error}\n{met:?}");
     }
+    met
+}
+
+#[test]
+fn slices_and_buckets_add_up_to_the_answer_of_one_query() {
+    let met = held_against_one_query(case());
     let of = |count: &AtomicUsize| count.load(Ordering::Relaxed);
     assert!(of(&met.tight) > of(&met.too_tight), "{met:?}");
     assert!(of(&met.joined) > 6 * of(&met.refused), "{met:?}");

@@ -62,6 +62,6 @@ async fn what_no_piece_can_help_says_that_it_is_the_memory() {
         let error =
             run(&query, window(0, 60 * SECOND), given(query.join().unwrap().inputs()), effort).await.unwrap_err();
         assert!(error.is_memory(), "{error:?}");
-        assert_eq!(error.to_string(), "output out: its join does not fit 16 bytes");
+        assert_eq!(error.to_string(), "output out: its answer for a slice does not fit 16 bytes");
     }
 }

@@ -60,6 +60,71 @@ fn what_is_not_bounded_or_not_built_is_refused_with_what_to_add() {
 }
 
 #[test]
+fn what_is_not_grouped_by_windows_of_the_anchor_is_refused_with_what_to_write() {
+    let near = "a.k = b.k AND b.ts BETWEEN a.ts AND a.ts + INTERVAL '1' HOUR";
+    let hour = "date_trunc('hour', a.ts)";
+    let by = |by: &str| format!("SELECT count(*) AS n\nFROM a\nGROUP BY {by}");
+    let of = |what: &str| format!("SELECT {what} AS x FROM a GROUP BY {hour}");
+    let mut sql = vec![
+        "SELECT count(*) AS n FROM a".to_owned(),
+        "SELECT max(v) + 1 AS n FROM a".to_owned(),
+        by("k"),
+        by("ts"),
+        by("CAST(ts AS DATE)"),
+        by("date_trunc('hour', ts + INTERVAL '1' HOUR)"),
+        by("date_trunc('hour', CAST(ts AS TIMESTAMP(0)))"),
+        by("date_trunc('month', ts)"),
+        by("date_trunc('quarter', ts)"),
+        by("date_trunc('year', ts)"),
+        by("date_bin(INTERVAL '1' MONTH, ts)"),
+        by("extract(hour FROM ts)"),
+        by("date_trunc(s, ts)"),
+        by("ALL"),
+        by("ROLLUP (date_trunc('hour', ts))"),
+        by("GROUPING SETS ((date_trunc('hour', ts)), (k))"),
+        by("CUBE (date_trunc('hour', ts), k)"),
+        by("date_trunc('hour', ts), random()"),
+        by("date_trunc('hour', ts) ORDER BY 1"),
+        "SELECT k FROM a HAVING true".to_owned(),
+        format!("SELECT count(*) AS n FROM a JOIN b ON {near} GROUP BY date_trunc('hour', b.ts)"),
+        format!("SELECT count(*) AS n FROM a LEFT JOIN b ON a.k = b.k AND a.ts = b.ts GROUP BY date_trunc('hour', b.ts)"),
+        format!("SELECT count(*) AS n FROM a RIGHT JOIN b ON {near} GROUP BY {hour}"),
+        format!("SELECT a.k, x.n FROM a JOIN (SELECT k, date_trunc('hour', ts) AS h, count(*) AS n FROM b GROUP BY 1, 2) x ON a.k = x.k AND x.h = {hour}"),
+        format!("SELECT a.k FROM a WHERE EXISTS (SELECT max(b.v) FROM b WHERE {near} GROUP BY date_trunc('hour', b.ts))"),
+        format!("SELECT max(n) AS n FROM (SELECT {hour} AS h, k, count(*) AS n FROM a GROUP BY 1, 2) GROUP BY k"),
+        format!("SELECT max(n) AS n FROM (SELECT {hour} AS h, k, count(*) AS n FROM a GROUP BY 1, 2) GROUP BY date_trunc('day', h)"),
+        "SELECT max(n) AS n FROM (SELECT date_bin(INTERVAL '2 hours', ts) AS p, date_bin(INTERVAL '3 hours', ts) AS q, count(*) \
+         AS n FROM a GROUP BY 1, 2) GROUP BY q"
+            .to_owned(),
+        format!("SELECT sum(count(*)) AS n FROM a GROUP BY {hour}"),
+        format!("SELECT sum(v) OVER () AS n FROM a GROUP BY {hour}, v"),
+        format!("SELECT v FROM a GROUP BY {hour}"),
+    ];
+    sql.extend(
+        [
+            "array_agg(v)",
+            "string_agg(s, ',')",
+            "first_value(v)",
+            "first_value(v ORDER BY ts)",
+            "last_value(v)",
+            "nth_value(v, 2)",
+            "approx_distinct(v)",
+            "approx_median(v)",
+            "percentile_cont(v, 0.5)",
+            "regr_slope(v, k)",
+            "sum(v ORDER BY ts)",
+            "max(DISTINCT v)",
+            "median(DISTINCT v)",
+            "sum(random())",
+            "sum(v) FILTER (WHERE random() > 0.5)",
+            "cont(v)",
+        ]
+        .map(of),
+    );
+    shown("groups", sql.into_iter().map(|sql| (sql.clone(), plan(&sql).expect_err(&sql))));
+}
+
+#[test]
 fn a_source_whose_event_time_is_no_utc_column_is_named() {
     let timeless = |name: &str| {
         let all = sources().into_iter();
