@@ -60,7 +60,7 @@ pub(super) fn truncated(unit: &ScalarValue) -> Option<i64> {
 }
 
 /// The step between two values of this type, microseconds; one where it is finer.
-fn unit(of: &DataType) -> i64 {
+pub(super) fn unit(of: &DataType) -> i64 {
     match of {
         DataType::Timestamp(TimeUnit::Second, _) => 1_000_000,
         DataType::Timestamp(TimeUnit::Millisecond, _) => 1_000,

@@ -7,12 +7,14 @@
 //!
 //! It refuses an aggregate below a join, and windows of months and years, which have no one width.
 
+use std::collections::BTreeSet;
+
 use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::logical_expr::{Aggregate, Expr, ExprSchemable};
 use tidegate_common::time::{EventTime, Span};
 use tidegate_common::windows::WholeWindows;
 
-use super::bounds::{MICROS_A_DAY, coarser, in_utc, micros, truncated};
+use super::bounds::{MICROS_A_DAY, coarser, in_utc, micros, truncated, unit};
 use super::walk::{Relation, Walk, class_of, origin_of};
 use super::{Groups, Within};
 use crate::transform::error::Refusal;
@@ -48,9 +50,15 @@ pub(super) fn clock_of(expr: &Expr, schema: &DFSchema, clocks: &[Option<Clock>])
                 let width = truncated(unit)?;
                 windows(width, if width == 7 * MICROS_A_DAY { MONDAY } else { 0 })
             }
-            ("date_bin", [width, time]) if is_time(time) => windows(micros(width)?, 0),
-            ("date_bin", [width, time, Expr::Literal(origin, _)]) if is_time(time) => {
-                windows(micros(width)?, instant(origin)?)
+            ("date_bin", [width, time, origin @ ..]) if is_time(time) => {
+                let origin = match origin {
+                    [] => 0,
+                    [Expr::Literal(origin, _)] => instant(origin)?,
+                    _ => return None,
+                };
+                // What is finer than the column is rounded away, and several windows become one.
+                let (width, unit) = (micros(width)?, unit(&time.get_type(schema).ok()?));
+                (width % unit == 0 && origin % unit == 0).then(|| windows(width, origin)).flatten()
             }
             _ => None,
         },
@@ -83,12 +91,13 @@ impl Walk<'_> {
         };
         // What is null where nothing was met is of rows that may be anywhere.
         let alike = origins.iter().flatten().filter(|(mention, _)| !input.padded.contains(mention));
-        let classes = alike.filter_map(|origin| class_of(&input, *origin)).collect();
-        let of_anchor = origins.iter().flatten().filter(|(mention, _)| *mention == 0);
-        let columns = of_anchor.map(|(_, column)| *column).collect();
+        let classes: Vec<_> = alike.filter_map(|origin| class_of(&input, *origin)).collect();
+        // The anchor's columns that a group has one value of: grouped by, or equal to one that is.
+        let direct = origins.iter().flatten().chain(classes.iter().flatten());
+        let columns: BTreeSet<usize> = direct.filter(|(at, _)| *at == 0).map(|(_, column)| *column).collect();
         Ok(Relation {
             times: vec![None; origins.len() + computed],
-            groups: whole.map(|whole| Groups { whole, columns }),
+            groups: whole.map(|whole| Groups { whole, columns: columns.into_iter().collect() }),
             origins: [origins, vec![None; computed]].concat(),
             clocks: [clocks, vec![None; computed]].concat(),
             classes,

@@ -186,3 +186,21 @@ fn what_datafusion_plans_and_cannot_compute_is_refused_when_it_is_planned() {
         plan(&format!("SELECT {fine} {by}")).unwrap();
     }
 }
+
+#[test]
+fn windows_that_are_finer_than_their_column_are_refused() {
+    let fields = vec![Field::new("ts", DataType::Timestamp(arrow::datatypes::TimeUnit::Second, None), false)];
+    let table = SourceTable { schema: Arc::new(Schema::new(fields)), time: Some("ts".to_owned()) };
+    let sources = BTreeMap::from([("s".to_owned(), table)]);
+    let grouped = |by: &str| {
+        let sql = format!("SELECT {by} AS w, count(*) AS n FROM s GROUP BY 1");
+        Query::plan("o", Some(&sql), &sources, NOW).map(|query| query.join().and_then(Join::whole_windows).is_some())
+    };
+    for by in [
+        "date_bin(INTERVAL '400 milliseconds', ts)",
+        "date_bin(INTERVAL '1' DAY, ts, TIMESTAMP '1970-01-01 00:00:00.5')",
+    ] {
+        assert!(grouped(by).is_err(), "{by}: two of them have one key");
+    }
+    assert!(grouped("date_bin(INTERVAL '2 seconds', ts)").unwrap());
+}
