@@ -21,7 +21,7 @@ const RUN_BYTES: u64 = 64 << 20;
 /// Slices of a run at most.
 const MOST_SLICES: u32 = 1_024;
 /// A run is not begun for less while more is coming: so much waits beyond what must.
-const LEAST_RUN_BYTES: u64 = 1 << 20;
+const LEAST_RUN_BYTES: u64 = 256 << 10;
 
 /// One source of an output that joins.
 #[derive(Debug)]
