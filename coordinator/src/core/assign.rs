@@ -227,7 +227,9 @@ fn odd_jobs(backfill: &Backfill) -> Vec<TaskId> {
         let sources = (0u32..).zip(&backfill.sources).filter(|(_, source)| source.plan.found().is_none());
         jobs.extend(sources.map(|(ix, _)| TaskId::Enumerate(SourceIx::new(ix))));
     }
-    jobs.extend(joining::litter(backfill).map(|_| TaskId::Clean));
+    if backfill.grants.get(TaskId::Clean).is_none() {
+        jobs.extend(joining::litter(backfill).map(|_| TaskId::Clean));
+    }
     jobs
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tidegate_common::ids::{SessionId, SourceIx, TaskId, Token};
+use tidegate_common::ids::{OutputIx, SessionId, SourceIx, TaskId, Token};
 use tidegate_common::time::EventTime;
 
 /// A task that is granted to a session.
@@ -81,6 +81,12 @@ impl Grants {
         self.reads
     }
 
+    /// Whether a join is granted; nobody walks the others to know.
+    pub(super) fn has_join(&self) -> bool {
+        let next = self.by_task.range(TaskId::Join(OutputIx::new(0), 0)..).next();
+        next.is_some_and(|(task, _)| matches!(task, TaskId::Join(..)))
+    }
+
     pub(super) fn get(&self, task: TaskId) -> Option<&Grant> {
         self.by_task.get(&task)
     }
@@ -138,14 +144,16 @@ pub(super) fn takes_slot(task: TaskId) -> bool {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use tidegate_common::ids::{Epoch, OutputIx, SegmentIx, Sequence, Term};
+    use tidegate_common::ids::{Epoch, SegmentIx, Sequence, Term};
 
     use super::*;
 
-    /// Five tasks, three of them reads.
+    /// Seven tasks, three of them reads and one a join.
     fn task(at: u32) -> TaskId {
         match at {
             0 => TaskId::Prepare,
+            5 => TaskId::Join(OutputIx::new(1), 3),
+            6 => TaskId::Clean,
             1 => TaskId::Commit(OutputIx::new(0), Sequence::default()),
             at => TaskId::Read(SourceIx::new(0), SegmentIx::new(0), at),
         }
@@ -153,7 +161,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn who_reads_is_what_a_walk_says(happenings in proptest::collection::vec((0..5u32, 0..3u64, any::<bool>()), 0..60)) {
+        fn who_reads_is_what_a_walk_says(happenings in proptest::collection::vec((0..7u32, 0..3u64, any::<bool>()), 0..60)) {
             let mut grants = Grants::default();
             for (epoch, (at, session, granted)) in (0..).zip(happenings) {
                 let token = Token { term: Term::default(), epoch: Epoch::new(epoch) };
@@ -165,6 +173,8 @@ mod tests {
                 prop_assert!(grants.is_exact(), "{grants:?}");
                 let mut walked: Vec<_> = grants.iter().filter(|(task, _)| is_read(*task)).map(|(_, grant)| grant.session).collect();
                 prop_assert_eq!(grants.reads() as usize, walked.len());
+                let joins = grants.iter().any(|(task, _)| matches!(task, TaskId::Join(..)));
+                prop_assert_eq!(grants.has_join(), joins);
                 walked.sort_unstable();
                 walked.dedup();
                 prop_assert_eq!(grants.readers().collect::<Vec<_>>(), walked);

@@ -60,8 +60,7 @@ impl Core {
 
     /// Whether slices of a backfill are ready and none is being joined.
     pub(super) fn joins_wait(&self, backfill: &Backfill) -> bool {
-        let joins = backfill.grants.iter().any(|(task, _)| matches!(task, TaskId::Join(..)));
-        !joins && self.next_run(backfill, 1).is_some()
+        !backfill.grants.has_join() && self.next_run(backfill, 1).is_some()
     }
 
     /// The next run of slices of a backfill that may be joined, where so many slots are free.
@@ -128,7 +127,7 @@ pub(super) fn litter(backfill: &Backfill) -> Option<v1::CleanWork> {
         return None;
     }
     // Who drains or ends in order hands in first. What a worker still writes that is fenced off may come behind it.
-    let busy = backfill.grants.iter().any(|(task, _)| matches!(task, TaskId::Read(..) | TaskId::Join(..)));
+    let busy = backfill.grants.reads() > 0 || backfill.grants.has_join();
     if !busy && (backfill.wish == v1::Wish::Cancel || (backfill.is_whole() && backfill.is_committed())) {
         return Some(v1::CleanWork { paths: Vec::new(), all: true });
     }
