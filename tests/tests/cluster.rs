@@ -31,13 +31,7 @@ fn is_over(backfill: &v1::Backfill) -> bool {
 async fn given_the_example_when_three_workers_replay_it_then_every_row_is_there_once_and_the_skew_within_its_bound() {
     let mut world = World::new();
     let example = root().join("examples/flights");
-    for folder in ["flights", "weather"] {
-        fs::create_dir(world.root().join(folder)).unwrap();
-        for file in fs::read_dir(example.join(folder)).unwrap() {
-            let file = file.unwrap();
-            fs::copy(file.path(), world.root().join(folder).join(file.file_name())).unwrap();
-        }
-    }
+    world.take_example();
     world.write("aligned.yaml", &fs::read_to_string(example.join("aligned.yaml")).unwrap());
     start(&mut world).await;
 

@@ -75,15 +75,8 @@ fn world(days: u32) -> World {
 
 #[tokio::test]
 async fn given_the_example_when_flights_are_joined_with_weather_then_each_is_there_once_with_its_weather() {
-    let world = World::new();
-    let example = root().join("examples/flights");
-    for folder in ["flights", "weather"] {
-        fs::create_dir(world.root().join(folder)).unwrap();
-        for file in fs::read_dir(example.join(folder)).unwrap() {
-            let file = file.unwrap();
-            fs::copy(file.path(), world.root().join(folder).join(file.file_name())).unwrap();
-        }
-    }
+    let (world, example) = (World::new(), root().join("examples/flights"));
+    world.take_example();
     world.write(SPEC, &fs::read_to_string(example.join("joined.yaml")).unwrap());
     let report = world.run_local(SPEC, &[]).await.with(0).json();
 
@@ -138,15 +131,8 @@ async fn given_the_example_of_impressions_and_plays_when_run_then_each_play_was_
 
 #[tokio::test]
 async fn given_windows_of_event_time_when_rows_are_counted_in_them_then_each_is_there_once_and_whole() {
-    let world = World::new();
-    let example = root().join("examples/flights");
-    for folder in ["flights", "weather"] {
-        fs::create_dir(world.root().join(folder)).unwrap();
-        for file in fs::read_dir(example.join(folder)).unwrap() {
-            let file = file.unwrap();
-            fs::copy(file.path(), world.root().join(folder).join(file.file_name())).unwrap();
-        }
-    }
+    let (world, example) = (World::new(), root().join("examples/flights"));
+    world.take_example();
     let hourly = fs::read_to_string(example.join("hourly.yaml")).unwrap();
     // By a window of another width, over a join, with what is counted of the other side.
     let windy =

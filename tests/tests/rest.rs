@@ -28,13 +28,7 @@ fn client() -> Value {
 /// The example in `world`, its tables behind `uri`.
 fn example(world: &World) {
     let example = root().join("examples/flights");
-    for folder in ["flights", "weather"] {
-        fs::create_dir(world.root().join(folder)).unwrap();
-        for file in fs::read_dir(example.join(folder)).unwrap() {
-            let file = file.unwrap();
-            fs::copy(file.path(), world.root().join(folder).join(file.file_name())).unwrap();
-        }
-    }
+    world.take_example();
     world.write("aligned.yaml", &fs::read_to_string(example.join("aligned.yaml")).unwrap());
 }
 

@@ -154,6 +154,18 @@ impl World {
         self.catalog.clone()
     }
 
+    /// Puts the files of the flights example into it: the folders `flights` and `weather`.
+    pub fn take_example(&self) {
+        for folder in ["flights", "weather"] {
+            let target = self.root().join(folder);
+            std::fs::create_dir(&target).expect("a folder");
+            for file in std::fs::read_dir(binary::root().join("examples/flights").join(folder)).expect("the example") {
+                let file = file.expect("a file of the example");
+                std::fs::copy(file.path(), target.join(file.file_name())).expect("a copy");
+            }
+        }
+    }
+
     /// What the two tables of the flights example must hold after the backfill `id`: their sources, unchanged.
     pub fn checks_of_example(&self, id: &str) -> [Check; 2] {
         ["flights", "weather"].map(|name| Check {
