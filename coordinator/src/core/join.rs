@@ -243,7 +243,9 @@ impl Join {
         let needed = |object: &&Object| object.slices.start < run.end && run.start < object.slices.end;
         for object in self.objects.values().filter(needed) {
             if let Some(input) = inputs.get_mut(object.input) {
-                input.objects.push(object.object.clone());
+                // A worker reads in the object what it holds.
+                let (cells, cell_rows) = Default::default();
+                input.objects.push(v1::ShuffleObject { cells, cell_rows, ..object.object.clone() });
             }
         }
         inputs

@@ -1,6 +1,6 @@
 //! One hand-in's rows of one source for one output, while they are written: one object.
 
-use std::ops::RangeInclusive;
+use std::collections::BTreeMap;
 
 use arrow::array::{Array, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, SchemaRef};
@@ -34,7 +34,8 @@ pub struct ShuffleWriter {
     chunks: Vec<Chunk>,
     bytes: u64,
     rows: u64,
-    cells: Option<RangeInclusive<i64>>,
+    /// Rows by cell.
+    cells: BTreeMap<i64, u64>,
 }
 
 impl ShuffleWriter {
@@ -65,7 +66,7 @@ impl ShuffleWriter {
             chunks: Vec::new(),
             bytes: 0,
             rows: 0,
-            cells: None,
+            cells: BTreeMap::new(),
         })
     }
 
@@ -82,9 +83,9 @@ impl ShuffleWriter {
         }
         let cells = self.cells_of(rows)?;
         let buckets = hash::buckets_of(rows, &self.keys, self.buckets)?;
-        if let (Some(low), Some(high)) = (cells.iter().min(), cells.iter().max()) {
-            let before = self.cells.take().unwrap_or(*low..=*high);
-            self.cells = Some(*before.start().min(low)..=*before.end().max(high));
+        for run in cells.chunk_by(|one, next| one == next) {
+            let rows = self.cells.entry(run.first().copied().unwrap_or_default()).or_default();
+            *rows += u64::try_from(run.len()).unwrap_or(u64::MAX);
         }
         self.rows += u64::try_from(rows.num_rows()).unwrap_or(u64::MAX);
         self.gathering.add(rows, buckets.into_iter().zip(cells)).map_err(ShuffleError::rows)?;
@@ -120,7 +121,8 @@ impl ShuffleWriter {
     /// The object, which survives a loss of power from then on; `None`, and no object, where no row was written.
     pub async fn close(mut self) -> Result<Option<ShuffleObject>, ShuffleError> {
         self.write_out(0).await?;
-        let Some(cells) = self.cells.clone() else { return Ok(None) };
+        let ends = self.cells.keys().next().copied().zip(self.cells.keys().next_back().copied());
+        let Some((first_cell, last_cell)) = ends else { return Ok(None) };
         if self.chunks.iter().map(|chunk| u64::from(chunk.rows)).sum::<u64>() != self.rows {
             return Err(given_up());
         }
@@ -137,9 +139,11 @@ impl ShuffleWriter {
             path: self.path,
             bytes: self.bytes,
             rows: self.rows,
-            first_cell: *cells.start(),
-            last_cell: *cells.end(),
+            first_cell,
+            last_cell,
             index_crc: crc32fast::hash(&index),
+            cells: self.cells.keys().copied().collect(),
+            cell_rows: self.cells.values().copied().collect(),
         }))
     }
 

@@ -158,6 +158,11 @@ proptest! {
             let cells: Vec<i64> = oracle.keys().map(|(_, cell)| *cell).collect();
             assert_eq!(object.rows, rows.num_rows() as u64);
             assert_eq!((object.first_cell, object.last_cell), (*cells.iter().min().unwrap(), *cells.iter().max().unwrap()));
+            let mut by_cell = BTreeMap::<i64, u64>::new();
+            for ((_, cell), rows) in &oracle {
+                *by_cell.entry(*cell).or_default() += rows.len() as u64;
+            }
+            assert_eq!(object.cells.iter().copied().zip(object.cell_rows.iter().copied()).collect::<BTreeMap<_, _>>(), by_cell);
             let segments = Segments::open(&store, &object).await.unwrap();
             check(&segments, &oracle, &rows.schema(), buckets).await;
         });
