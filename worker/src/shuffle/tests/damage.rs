@@ -45,6 +45,7 @@ impl Bucket {
             first_cell: i64::MIN,
             last_cell: i64::MAX,
             index_crc: crc32fast::hash(index),
+            ..Default::default()
         };
         self.put(bytes).await;
         object
@@ -203,6 +204,7 @@ async fn what_release_1_wrote_is_read() {
         first_cell: -1,
         last_cell: 5,
         index_crc: 1_878_177_308,
+        ..Default::default()
     };
     assert_eq!(format::VERSION, 1);
     let read = read(&bucket.store, &object, 4).await.unwrap();
