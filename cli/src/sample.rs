@@ -183,6 +183,7 @@ fn joining_output(anchors: u64, passed: u64, committed: u64, join: v1::JoinState
         low: input.low,
         high: input.high,
         keyed: true,
+        anchor: false,
     };
     table.inputs = join.inputs.iter().map(input).collect();
     v1::OutputState { join: Some(join), ..output }

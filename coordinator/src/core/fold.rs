@@ -7,7 +7,8 @@ use tidegate_proto::convert;
 use tidegate_proto::v1::{self, record};
 
 use super::backfill::{Backfill, Source};
-use super::join::Join;
+use super::join::{Input, Join};
+use super::ledger::InputAccount;
 use super::output::Output;
 
 impl Backfill {
@@ -64,8 +65,11 @@ impl Backfill {
             output.source = at.and_then(|at| u32::try_from(at).ok()).map(SourceIx::new);
             let source = |name: &String| self.spec.sources.iter().position(|known| known == name);
             let ix = |name: &String| source(name).and_then(|at| u32::try_from(at).ok()).map(SourceIx::new);
-            let inputs: Vec<_> =
-                found.inputs.iter().filter_map(|input| Some((ix(&input.source)?, input.reach()))).collect();
+            let input = |(at, input): (usize, &v1::JoinInput)| {
+                let (source, reach) = (ix(&input.source)?, input.reach());
+                Some(Input { source, reach, is_anchor: at == 0 || input.anchor, account: InputAccount::default() })
+            };
+            let inputs: Vec<_> = found.inputs.iter().enumerate().filter_map(input).collect();
             output.join = (!inputs.is_empty()).then(|| Join::new(inputs));
         }
         self.prepared = Some(prepared.clone());

@@ -28,6 +28,8 @@ const LEAST_RUN_BYTES: u64 = 256 << 10;
 pub(super) struct Input {
     pub(super) source: SourceIx,
     pub(super) reach: Reach,
+    /// Whether its rows in the window are each joined once, and not only met.
+    pub(super) is_anchor: bool,
     pub(super) account: InputAccount,
 }
 
@@ -43,12 +45,12 @@ struct Object {
 /// How an output that joins stands.
 #[derive(Debug)]
 pub(super) struct Join {
-    /// The anchor first.
+    /// An anchor first.
     pub(super) inputs: Vec<Input>,
     slices: Option<Slices>,
     buckets: u32,
     objects: BTreeMap<u64, Object>,
-    /// Rows of the anchor that are to be joined.
+    /// Rows of the anchors that are to be joined.
     pub(super) anchors: u64,
     accepted: u64,
     accepted_bytes: u64,
@@ -65,10 +67,9 @@ pub(super) struct Join {
 }
 
 impl Join {
-    pub(super) fn new(inputs: impl IntoIterator<Item = (SourceIx, Reach)>) -> Self {
-        let input = |(source, reach)| Input { source, reach, account: InputAccount::default() };
+    pub(super) fn new(inputs: Vec<Input>) -> Self {
         Self {
-            inputs: inputs.into_iter().map(input).collect(),
+            inputs,
             slices: None,
             buckets: 0,
             objects: BTreeMap::new(),
@@ -112,7 +113,8 @@ impl Join {
         if object.first_cell > object.last_cell {
             return Some(format!("it shuffled cells {} to {}", object.first_cell, object.last_cell));
         }
-        if object.anchors > if input == 0 { object.rows } else { 0 } {
+        let is_anchor = self.inputs.get(input).is_some_and(|input| input.is_anchor);
+        if object.anchors > if is_anchor { object.rows } else { 0 } {
             return Some(format!("{} anchors among {} rows", object.anchors, object.rows));
         }
         let needing = self.needing(input, object);
@@ -141,7 +143,7 @@ impl Join {
             input.account.book(part);
         }
         let Some(object) = &part.shuffled else { return };
-        self.anchors += if at == 0 { object.anchors } else { 0 };
+        self.anchors += object.anchors;
         let slices = self.needing(at, object);
         self.accepted_bytes += object.bytes;
         if slices.is_empty() {

@@ -108,6 +108,7 @@ impl World {
                 low: input.low,
                 high: input.high,
                 keyed: joins.bytes > 100,
+                anchor: false,
             };
             joins.inputs.iter().filter_map(named).map(input).collect::<Vec<_>>()
         };

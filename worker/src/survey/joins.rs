@@ -29,6 +29,8 @@ pub struct JoinInputPlan {
     pub source: String,
     /// Where its rows lie, seen from those of the anchor that they meet.
     pub reach: Reach,
+    /// Whether its rows decide which rows of the result there are.
+    pub is_anchor: bool,
     /// Whether rows that meet agree on columns by which they can be distributed.
     pub keyed: bool,
     /// From where on it is read.
@@ -60,13 +62,14 @@ pub(super) fn plan<'a>(
         whole: table.whole_windows(),
     };
     let Cut { slice, buckets } = cutting.choose();
-    let input = |input: &v1::JoinInput| {
+    let input = |(at, input): (usize, &v1::JoinInput)| {
         let read = input.reach().around(spec.window).unwrap_or(spec.window);
         let (source, from, to) = (input.source.clone(), read.from(), read.to());
-        JoinInputPlan { source, reach: input.reach(), keyed: input.keyed, from, to }
+        let is_anchor = at == 0 || input.anchor;
+        JoinInputPlan { source, reach: input.reach(), is_anchor, keyed: input.keyed, from, to }
     };
     Some(JoinPlan {
-        inputs: inputs.iter().map(input).collect(),
+        inputs: inputs.iter().enumerate().map(input).collect(),
         slice,
         slices: Slices::new(spec.window, slice).map_or(0, Slices::count),
         buckets,
@@ -132,6 +135,7 @@ mod tests {
             low: low * HOUR,
             high: high * HOUR,
             keyed: true,
+            anchor: false,
         };
         vec![input("p", 0, 0), input("i", -4, 1)]
     }

@@ -10,10 +10,11 @@ use datafusion::common::{Column, DFSchema, DFSchemaRef, JoinType, Spans};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::expr::{AggregateFunction, Exists};
 use datafusion::logical_expr::utils::split_conjunction;
-use datafusion::logical_expr::{Aggregate, Expr, Join, LogicalPlan};
+use datafusion::logical_expr::{Aggregate, Expr, Join, LogicalPlan, Union, Unnest};
 
 use super::catalog::{Catalog, FunctionKind, OF_DISTINCT};
 use super::error::{Place, Refusal};
+use super::joined::{HOPS, SERIES, is_series};
 use super::limits::{MAX_DEPTH, MAX_PARTS};
 use super::screen::Mentions;
 
@@ -46,14 +47,10 @@ pub(super) fn scanned(plan: &LogicalPlan) -> Option<String> {
     }
 }
 
-/// Whether a row of what `plan` yields may be of several rows.
+/// Whether what `plan` yields is not one row of its one source at a time.
 pub(super) fn gathers(plan: &LogicalPlan) -> bool {
-    matches!(plan, LogicalPlan::Join(_)) || aggregates(plan) || plan.inputs().into_iter().any(gathers)
-}
-
-/// Whether `plan` aggregates.
-pub(super) fn aggregates(plan: &LogicalPlan) -> bool {
-    matches!(plan, LogicalPlan::Aggregate(_)) || plan.inputs().into_iter().any(aggregates)
+    use LogicalPlan::{Aggregate, Join, Union, Unnest};
+    matches!(plan, Join(_) | Aggregate(_) | Union(_) | Unnest(_)) || plan.inputs().into_iter().any(gathers)
 }
 
 /// That `plan`, optimized, has no subquery left in an expression.
@@ -104,15 +101,17 @@ impl Look<'_> {
             }
             LogicalPlan::Join(join) => self.join(join),
             LogicalPlan::Aggregate(aggregate) => self.aggregate(aggregate),
+            LogicalPlan::Union(union) => self.union(union),
+            LogicalPlan::Unnest(unnest) => self.unnest(unnest),
             other => Err(Unaccepted::Refused(refused_node(other))),
         }
     }
 
     fn join(&mut self, join: &Join) -> Result<Vec<Size>, Unaccepted> {
-        use JoinType::{Inner, Left, LeftAnti, LeftSemi, Right};
-        if !matches!(join.join_type, Inner | Left | Right | LeftSemi | LeftAnti) || join.null_aware {
-            let what = format!("a {} join is not built yet", join.join_type);
-            return Err(Unaccepted::Refused(Refusal::new(None, what, "write INNER, LEFT, RIGHT or EXISTS")));
+        use JoinType::{Full, Inner, Left, LeftAnti, LeftSemi, Right};
+        if !matches!(join.join_type, Inner | Left | Right | Full | LeftSemi | LeftAnti) || join.null_aware {
+            let what = format!("a {} join is refused", join.join_type);
+            return Err(Unaccepted::Refused(Refusal::new(None, what, "write INNER, LEFT, RIGHT, FULL or EXISTS")));
         }
         let (mut left, right) = (self.columns(&join.left)?, self.columns(&join.right)?);
         let sides: [(&DFSchemaRef, &[Size]); 2] = [(join.left.schema(), &left), (join.right.schema(), &right)];
@@ -123,6 +122,35 @@ impl Look<'_> {
             left.extend(right);
         }
         Ok(left)
+    }
+
+    fn union(&mut self, union: &Union) -> Result<Vec<Size>, Unaccepted> {
+        let parts = union.inputs.iter().map(|part| self.columns(part)).collect::<Result<Vec<_>, _>>()?;
+        let wider = |one: Vec<Size>, other: Vec<Size>| one.into_iter().zip(other).map(|(a, b)| a.or(b)).collect();
+        Ok(parts.into_iter().reduce(wider).unwrap_or_default())
+    }
+
+    /// A row for each window that holds it: of a list that is made for it and bounded.
+    fn unnest(&mut self, unnest: &Unnest) -> Result<Vec<Size>, Unaccepted> {
+        let refused = || Unaccepted::Refused(unnested(self.mentions));
+        let LogicalPlan::Projection(projection) = unnest.input.as_ref() else { return Err(refused()) };
+        let ([(list, _)], []) = (unnest.list_type_columns.as_slice(), unnest.struct_type_columns.as_slice()) else {
+            return Err(refused());
+        };
+        let columns = self.columns(&projection.input)?;
+        let input = projection.input.schema();
+        let mut sizes = Vec::with_capacity(projection.expr.len());
+        for (at, expr) in projection.expr.iter().enumerate() {
+            match unaliased(expr) {
+                Expr::ScalarFunction(series) if at == *list && series.name() == SERIES && is_series(&series.args) => {
+                    let of = series.args.iter().map(|arg| self.computed(arg, &[(input, &columns)]));
+                    sizes.push(of.collect::<Result<Vec<_>, _>>()?.into_iter().fold(Size::LEAF, Size::or));
+                }
+                _ if at == *list => return Err(Unaccepted::Refused(unnested(self.mentions))),
+                _ => sizes.push(self.computed(expr, &[(input, &columns)])?),
+            }
+        }
+        Ok(unnest.dependency_indices.iter().map(|at| sizes.get(*at).copied().unwrap_or(Size::LEAF)).collect())
     }
 
     fn aggregate(&mut self, aggregate: &Aggregate) -> Result<Vec<Size>, Unaccepted> {
@@ -147,10 +175,6 @@ impl Look<'_> {
 
     /// The aggregate that `expr` is.
     fn accepted<'e>(&self, expr: &'e Expr) -> Result<&'e AggregateFunction, Unaccepted> {
-        let mut expr = expr;
-        while let Expr::Alias(alias) = expr {
-            expr = &alias.expr;
-        }
         let of = |function: &AggregateFunction| {
             let params = &function.params;
             matches!(self.catalog.function(function.func.name()), Some(FunctionKind::Aggregate))
@@ -158,7 +182,7 @@ impl Look<'_> {
                 && params.null_treatment.is_none()
                 && (!params.distinct || OF_DISTINCT.contains(&function.func.name()))
         };
-        match expr {
+        match unaliased(expr) {
             Expr::AggregateFunction(function) if of(function) => Ok(function),
             other => {
                 let what = format!("the aggregate {other} is refused");
@@ -194,6 +218,17 @@ impl Look<'_> {
     }
 }
 
+fn unaliased(expr: &Expr) -> &Expr {
+    match expr {
+        Expr::Alias(alias) => unaliased(&alias.expr),
+        other => other,
+    }
+}
+
+fn unnested(mentions: &Mentions) -> Refusal {
+    Refusal::new(mentions.unnest, "UNNEST is refused but for windows of event time", HOPS)
+}
+
 fn refused_node(node: &LogicalPlan) -> Refusal {
     match node {
         LogicalPlan::EmptyRelation(_) | LogicalPlan::Values(_) => {
@@ -202,7 +237,7 @@ fn refused_node(node: &LogicalPlan) -> Refusal {
         _ => Refusal::new(
             None,
             format!("{} is refused", word(node)),
-            "write SELECT, FROM, JOIN, WHERE and GROUP BY only",
+            "write SELECT, FROM, JOIN, WHERE, GROUP BY and UNION ALL only",
         ),
     }
 }
@@ -263,6 +298,11 @@ struct Size {
 impl Size {
     /// A column as it is read; passing it on costs nothing, however wide the source.
     const LEAF: Self = Self { parts: 0, depth: 1 };
+
+    /// What holds for both.
+    fn or(self, other: Self) -> Self {
+        Self { parts: self.parts.max(other.parts), depth: self.depth.max(other.depth) }
+    }
 
     fn bounded(self, before: usize) -> Result<usize, Unaccepted> {
         let (what, limit) = match self {

@@ -15,6 +15,7 @@ mod error;
 mod groups;
 mod joined;
 mod limits;
+mod parts;
 mod program;
 mod query;
 mod screen;

@@ -19,6 +19,7 @@ use super::closed_list::{self, Unaccepted};
 use super::error::{Place, QueryError, Refusal};
 use super::joined::{self, Join, JoinInput};
 use super::limits::{self, ParseFailure};
+use super::parts;
 use super::program::{Program, Running};
 use super::screen::{self, Mentions, Stop};
 
@@ -200,6 +201,8 @@ impl Planner<'_> {
         if let Some(name) = closed_list::twice(analyzed.schema().as_arrow()) {
             return Err(self.twice(None, name));
         }
+        let analyzed = parts::taken_apart(analyzed).map_err(|error| self.explain(error, &mentions, &catalog))?;
+        parts::bounded(&analyzed).map_err(|refusal| refusal.of(self.output))?;
         let optimized = Optimizer::new()
             .optimize(analyzed, &context, |_, _| {})
             .and_then(joined::mark)

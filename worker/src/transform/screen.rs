@@ -9,13 +9,14 @@ use std::ops::ControlFlow;
 use datafusion::sql::planner::IdentNormalizer;
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, Join, JoinConstraint,
-    JoinOperator, ObjectName, Query, Select, SelectItem, SetExpr, SetOperator, Spanned, Statement, TableFactor, Value,
-    Visit, Visitor,
+    JoinOperator, ObjectName, Query, Select, SelectItem, SetExpr, SetOperator, SetQuantifier, Spanned, Statement,
+    TableFactor, Value, Visit, Visitor,
 };
 
 use super::catalog::{Catalog, FunctionKind};
 use super::error::{Place, Refusal};
 use super::groups;
+use super::joined::{HOPS, SERIES};
 use super::limits::{MAX_DEPTH, MAX_MENTIONS};
 
 /// The longest `lpad` and `rpad`.
@@ -39,6 +40,8 @@ pub(super) struct Mentions {
     pub(super) groups: Vec<Place>,
     /// Where the first aggregate is.
     pub(super) aggregate: Option<Place>,
+    /// Where the first UNNEST is.
+    pub(super) unnest: Option<Place>,
 }
 
 impl Mentions {
@@ -73,7 +76,7 @@ struct Look<'a> {
     catalog: &'a Catalog,
     depth: usize,
     mentions: Mentions,
-    /// The EXISTS that are conditions of their own.
+    /// The EXISTS that are conditions of their own, and the series of windows that are made rows.
     accepted: BTreeSet<*const Expr>,
     /// The bodies of WITH, and their names.
     named: BTreeMap<*const Query, String>,
@@ -245,13 +248,21 @@ impl Look<'_> {
         match body {
             SetExpr::Select(select) => self.select(select),
             SetExpr::Query(_) => Flow::Continue(()),
+            SetExpr::SetOperation { op: SetOperator::Union, set_quantifier: SetQuantifier::All, left, right } => {
+                self.body(left)?;
+                self.body(right)
+            }
             SetExpr::SetOperation { op, .. } => {
                 let word = match op {
-                    SetOperator::Union => "UNION",
+                    SetOperator::Union => "UNION without ALL",
                     SetOperator::Except | SetOperator::Minus => "EXCEPT",
                     SetOperator::Intersect => "INTERSECT",
                 };
-                refuse(body, format!("{word} is refused: an output reads its source once"), "write one output each")
+                refuse(
+                    body,
+                    format!("{word} is refused: it compares all rows with all"),
+                    "write UNION ALL, or NOT EXISTS",
+                )
             }
             SetExpr::Values(_) => when(true, body, "VALUES is refused", "read a source"),
             _ => when(true, body, "a statement inside the query is refused", "write one SELECT over a source"),
@@ -286,7 +297,16 @@ impl Look<'_> {
             || !select.sort_by.is_empty()
             || !select.named_window.is_empty();
         when(odd, select, "only SELECT, FROM, WHERE, GROUP BY and HAVING are accepted", "take the other clauses out")?;
+        select.projection.iter().for_each(|item| self.windows(item));
         unique(&select.projection)
+    }
+
+    /// Accepts a column that is unnest(generate_series(…)): what it is of is seen at the plan.
+    fn windows(&mut self, item: &SelectItem) {
+        let (SelectItem::UnnamedExpr(made) | SelectItem::ExprWithAlias { expr: made, .. }) = item else { return };
+        let Some(series) = argument_of("unnest", made).filter(|of| argument_of(SERIES, of).is_some()) else { return };
+        self.mentions.unnest = self.mentions.unnest.or(Place::of(made.span().start));
+        self.accepted.extend([std::ptr::from_ref(made), std::ptr::from_ref(series)]);
     }
 
     fn function(&mut self, function: &Function, at: &Expr) -> Flow {
@@ -295,7 +315,8 @@ impl Look<'_> {
             return when(true, at, &format!("the window function {name} is refused"), "compute it from the table");
         }
         match self.catalog.function(&name) {
-            None if name == "unnest" => when(true, at, "UNNEST is refused", "take the elements by index"),
+            _ if self.accepted.contains(&std::ptr::from_ref(at)) => Flow::Continue(()),
+            None if name == "unnest" => refuse(at, "UNNEST is refused but for windows of event time", HOPS),
             Some(FunctionKind::Aggregate) => {
                 self.mentions.aggregate = self.mentions.aggregate.or(Place::of(at.span().start));
                 groups::aggregate(function, &name, at)
@@ -327,10 +348,18 @@ fn joins(joins: &[Join]) -> Flow {
             JoinOperator::Join(constraint) | Inner(constraint) | CrossJoin(constraint) | Left(constraint) => constraint,
             LeftOuter(constraint) | Right(constraint) | RightOuter(constraint) => constraint,
             LeftSemi(constraint) | LeftAnti(constraint) => constraint,
-            FullOuter(_) => {
-                return refuse(join, "FULL JOIN is not built yet", "write a LEFT JOIN, or one output for each side");
+            FullOuter(JoinConstraint::Using(_)) => {
+                let what = "FULL JOIN with USING is refused: engines differ in which side its columns are of";
+                return refuse(join, what, "write ON, and coalesce(a.key, b.key) where either is meant");
             }
-            _ => return refuse(join, "this kind of join is refused", "write INNER, LEFT or RIGHT JOIN, or EXISTS"),
+            FullOuter(constraint) => constraint,
+            _ => {
+                return refuse(
+                    join,
+                    "this kind of join is refused",
+                    "write INNER, LEFT, RIGHT or FULL JOIN, or EXISTS",
+                );
+            }
         };
         if matches!(constraint, JoinConstraint::Natural) {
             return refuse(join, "NATURAL JOIN is refused: columns that are added would change it", "write USING (…)");
@@ -354,6 +383,14 @@ fn conditions(selection: &Expr) -> Vec<&Expr> {
 
 fn is_exists(expr: &Expr) -> bool {
     matches!(expr, Expr::Exists { .. })
+}
+
+/// The first argument of `expr`, where it is a call of the function `name`.
+fn argument_of<'a>(name: &str, expr: &'a Expr) -> Option<&'a Expr> {
+    let Expr::Function(function) = expr else { return None };
+    let FunctionArguments::List(list) = &function.args else { return None };
+    let Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(first))) = list.args.first() else { return None };
+    function.name.to_string().eq_ignore_ascii_case(name).then_some(first)
 }
 
 fn short(args: &FunctionArguments) -> bool {

@@ -11,11 +11,11 @@ use tidegate_proto::v1;
 /// How an output joins.
 #[derive(Clone, Debug, Default)]
 pub struct JoinBook {
-    /// The anchor first.
+    /// An anchor first.
     pub inputs: Vec<InputBook>,
     /// How the window is cut; `None` until it is.
     pub slices: Option<Slices>,
-    /// Rows of the anchor that were shuffled and lie in the window: each is joined once.
+    /// Rows of the anchors that were shuffled and lie in the window: each is joined once.
     pub anchors: u64,
     joined: BTreeSet<u32>,
     objects: BTreeSet<String>,
@@ -30,6 +30,8 @@ pub struct InputBook {
     pub source: String,
     /// Where its rows lie, seen from those that they meet.
     pub reach: Reach,
+    /// Whether its rows in the window are each joined once, and not only met.
+    pub is_anchor: bool,
     /// Rows read for it.
     pub read: u64,
     /// Rows that were put into the shuffle store.
@@ -51,12 +53,13 @@ pub struct InputBook {
 impl JoinBook {
     /// The book of a query over these; `None` where it joins nothing.
     pub(super) fn of(inputs: &[v1::JoinInput]) -> Option<Self> {
-        let input = |input: &v1::JoinInput| InputBook {
+        let input = |(at, input): (usize, &v1::JoinInput)| InputBook {
             source: input.source.clone(),
             reach: input.reach(),
+            is_anchor: at == 0 || input.anchor,
             ..InputBook::default()
         };
-        (!inputs.is_empty()).then(|| Self { inputs: inputs.iter().map(input).collect(), ..Self::default() })
+        (!inputs.is_empty()).then(|| Self { inputs: inputs.iter().enumerate().map(input).collect(), ..Self::default() })
     }
 
     /// Whether nothing was handed in for it.
@@ -79,7 +82,7 @@ impl JoinBook {
 
     /// Books a part of a read of `source`.
     pub(super) fn read(&mut self, source: &str, part: &v1::OutputPart) {
-        let Some((at, input)) = self.inputs.iter_mut().enumerate().find(|(_, input)| input.source == source) else {
+        let Some(input) = self.inputs.iter_mut().find(|input| input.source == source) else {
             return self.wrong.push(format!("rows of {source} were handed in, and it joins no such source"));
         };
         input.read += part.rows_read;
@@ -96,7 +99,7 @@ impl JoinBook {
             input.wrong.push(format!("{} rows were shuffled, and {path} holds {rows} of them", part.rows_passed));
         }
         let Some(object) = &part.shuffled else { return };
-        if object.anchors > if at == 0 { rows } else { 0 } {
+        if object.anchors > if input.is_anchor { rows } else { 0 } {
             input.wrong.push(format!("{} holds {} anchors among {rows} rows", object.path, object.anchors));
         }
         input.objects += 1;

@@ -108,6 +108,8 @@ struct Join {
 struct JoinInput {
     source: String,
     reach: Reach,
+    /// Whether its rows decide which rows of the result there are.
+    anchor: bool,
     /// Whether rows that meet agree on columns by which they can be distributed.
     keyed: bool,
     /// From where on it is read; null is from the beginning.
@@ -209,6 +211,7 @@ fn join(join: &JoinPlan) -> Join {
     let input = |input: &JoinInputPlan| JoinInput {
         source: input.source.clone(),
         reach: reach(input.reach.low.as_micros(), input.reach.high.as_micros()),
+        anchor: input.is_anchor,
         keyed: input.keyed,
         from: time(input.from),
         to: time(input.to),

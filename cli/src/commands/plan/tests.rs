@@ -109,6 +109,7 @@ fn joining(low: i64, keyed: bool) -> JoinPlan {
     let input = |source: &str, low: i64, high: i64| JoinInputPlan {
         source: source.to_owned(),
         reach: Reach { low: Span::from_micros(low * HOUR), high: Span::from_micros(high * HOUR) },
+        is_anchor: source == "flights",
         keyed,
         from: EventTime::from_micros(1_357_016_400_000_000 + low * HOUR),
         to: EventTime::from_micros(1_388_552_400_000_000 + high * HOUR),

@@ -211,12 +211,14 @@ fn table(output: &OutputSurvey, wide: bool) -> String {
 
 /// Which sources an output joins, how far around the window each is read, how it is cut, and what waits.
 fn joins(join: &JoinPlan, aligned: bool) -> String {
+    let anchor = if join.inputs.iter().filter(|input| input.is_anchor).count() > 1 { "an" } else { "the" };
     let input = |(at, input): (usize, &JoinInputPlan)| {
         let met = reach(input.reach.low.as_micros(), input.reach.high.as_micros());
-        let (word, met) = match at {
-            0 if input.reach == Reach::NONE => ("joins", "the anchor".to_owned()),
-            0 => ("joins", format!("the anchor, and {met}")),
-            _ => ("with", met),
+        let word = if at == 0 { "joins" } else { "with" };
+        let met = match input.is_anchor {
+            true if input.reach == Reach::NONE => format!("{anchor} anchor"),
+            true => format!("{anchor} anchor, and {met}"),
+            false => met,
         };
         let key = if input.keyed { "by key" } else { "by no key" };
         let read = format!("read over [{}, {})", input.from, input.to);

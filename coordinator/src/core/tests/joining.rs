@@ -35,7 +35,8 @@ fn bench_cut(slots: u32, slice: Option<tidegate_common::time::Span>) -> Bench {
 }
 
 fn prepare(bench: &mut Bench) {
-    let input = |source: &str, low| v1::JoinInput { source: source.to_owned(), low, high: 0, keyed: true };
+    let input =
+        |source: &str, low| v1::JoinInput { source: source.to_owned(), low, high: 0, keyed: true, anchor: false };
     bench.prepare_with(|table| table.inputs = vec![input("s0", 0), input("s1", -BACK)]);
 }
 
@@ -145,7 +146,7 @@ fn slices_are_made_of_the_windows_that_are_grouped_by() {
         spec.outputs[0].slice = slice.map(tidegate_common::time::Span::from_micros);
         let mut bench = Bench::submitted(spec, true);
         bench.join(1, 1, Vec::new());
-        let input = v1::JoinInput { source: "s0".to_owned(), low: 0, high: 0, keyed: true };
+        let input = v1::JoinInput { source: "s0".to_owned(), low: 0, high: 0, keyed: true, anchor: false };
         bench.prepare_with(|table| {
             table.inputs = vec![input.clone()];
             table.window_width = width;
@@ -432,7 +433,8 @@ fn rows_behind_what_a_slice_meets_are_not_late_though_they_share_a_cell_with_it(
     let mut bench = Bench::submitted(spec, true);
     bench.join(1, 3, Vec::new());
     // The second source is met up to half a slice behind an anchor.
-    let input = |source: &str, high| v1::JoinInput { source: source.to_owned(), low: 0, high, keyed: true };
+    let input =
+        |source: &str, high| v1::JoinInput { source: source.to_owned(), low: 0, high, keyed: true, anchor: false };
     bench.prepare_with(|table| table.inputs = vec![input("s0", 0), input("s1", BACK)]);
     for source in 0..2 {
         bench.enumerate(source, &[vec![task(&units)]]);

@@ -132,12 +132,18 @@ impl Kinds {
 }
 
 impl Run<'_> {
-    /// Rows of the anchor in the run: its cells are the slices.
+    /// Rows of the anchors in the run: their cells are the slices.
     fn anchors(&self) -> u64 {
         let cells = i64::from(self.run.start)..=i64::from(self.run.end) - 1;
         let weigh = |segments: &Segments, bucket| segments.weigh(cells.clone(), bucket).rows;
         let of = |segments: &Segments| (0..self.buckets).map(|bucket| weigh(segments, bucket)).sum::<u64>();
-        self.inputs.first().map_or(0, |objects| objects.iter().map(of).sum::<u64>())
+        self.anchored().filter_map(|at| self.inputs.get(at)).flatten().map(of).sum()
+    }
+
+    /// Which inputs are anchors.
+    fn anchored(&self) -> impl Iterator<Item = usize> {
+        let inputs = self.join.inputs().iter().enumerate();
+        inputs.filter(|(_, input)| input.is_anchor()).map(|(at, _)| at)
     }
 
     /// The whole run at once where a bucket of it fits, else slice by slice.
@@ -177,8 +183,8 @@ impl Run<'_> {
     ) -> Result<u64, JoinError> {
         let Some(window) = self.slices.run(slices.clone()) else { return Ok(0) };
         let waiting = self.waiting(&slices, bucket);
-        // No result has a row without one of the anchor.
-        if waiting.first().is_none_or(|anchor| anchor.rows == 0) {
+        // No result has a row without one of an anchor.
+        if self.anchored().filter_map(|at| waiting.get(at)).all(|anchor| anchor.rows == 0) {
             return Ok(0);
         }
         let bytes = waiting.iter().map(|input| input.bytes).sum::<usize>();

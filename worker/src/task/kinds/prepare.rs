@@ -29,13 +29,14 @@ impl Classify for StalePlan {
 /// What was `found`, and what `query` reads: where it joins or aggregates, what it needs of each source, and the windows
 /// that it groups by.
 pub(crate) fn told(query: &Query, found: v1::PreparedOutput) -> v1::PreparedOutput {
+    let join = query.join();
     let input = |input: &JoinInput| v1::JoinInput {
         source: input.source().to_owned(),
         low: input.reach().low.as_micros(),
         high: input.reach().high.as_micros(),
-        keyed: !input.keys().is_empty(),
+        keyed: join.is_some_and(Join::is_keyed),
+        anchor: input.is_anchor(),
     };
-    let join = query.join();
     let whole = join.and_then(Join::whole_windows);
     v1::PreparedOutput {
         source: query.sources().map(str::to_owned).collect(),

@@ -97,7 +97,6 @@ impl Kinds {
         let input = join.input(&described.name).ok_or_else(no_such)?;
         let shape = shape.ok_or_else(no_such)?;
         let slices = Slices::new(opened.resolved.window, Span::from_micros(shape.slice)).ok_or_else(no_such)?;
-        let is_anchor = join.inputs().first().is_some_and(|anchor| anchor.source() == described.name);
         let place = |column: &usize| columns.binary_search(column).map_err(|_| no_such());
         let places = input.columns().iter().map(place).collect::<Result<Vec<_>, _>>()?;
         let to = Shuffling {
@@ -107,7 +106,7 @@ impl Kinds {
             slices,
             buckets: shape.buckets,
             memory,
-            anchors_in: is_anchor.then_some(opened.resolved.window),
+            anchors_in: input.is_anchor().then_some(opened.resolved.window),
         };
         ShufflePort::open(output, input, places, to)
     }

@@ -8,7 +8,7 @@ use super::Within;
 
 pub(super) const MICROS_A_DAY: i64 = 86_400_000_000;
 
-/// How far each column of a relation lies from the anchor's event time, where it is an event time.
+/// How far each column of a relation lies from the anchor's event time, where it is an event time or always null.
 pub(super) type Times = Vec<Option<Within>>;
 
 /// How far the value of `expr` lies from the anchor's event time of its relation.
@@ -16,6 +16,12 @@ pub(super) fn time_of(expr: &Expr, schema: &DFSchema, times: &[Option<Within>]) 
     match expr {
         Expr::Column(column) => times.get(schema.index_of_column(column).ok()?).copied().flatten(),
         Expr::Alias(alias) => time_of(&alias.expr, schema, times),
+        Expr::Literal(value, _) if value.is_null() => Some(Within::NEVER),
+        Expr::Case(case) => {
+            let given = case.when_then_expr.iter().map(|(_, then)| then).chain(&case.else_expr);
+            any_of(given.map(AsRef::as_ref), schema, times)
+        }
+        Expr::ScalarFunction(function) if function.name() == "coalesce" => any_of(function.args.iter(), schema, times),
         Expr::Cast(cast) if in_utc(&cast.data_type) => {
             let from = cast.expr.get_type(schema).ok().filter(in_utc)?;
             Some(time_of(&cast.expr, schema, times)?.plus(coarser(&from, &cast.data_type)))
@@ -43,6 +49,12 @@ pub(super) fn time_of(expr: &Expr, schema: &DFSchema, times: &[Option<Within>]) 
         }
         _ => None,
     }
+}
+
+/// What holds of each of `exprs`, one of which the value is; or it is null.
+fn any_of<'a>(exprs: impl Iterator<Item = &'a Expr>, schema: &DFSchema, times: &[Option<Within>]) -> Option<Within> {
+    let of = exprs.map(|expr| time_of(expr, schema, times)).collect::<Option<Vec<_>>>()?;
+    Some(of.into_iter().fold(Within::NEVER, Within::or))
 }
 
 /// How wide the windows are that `date_trunc` makes of this unit, microseconds; months and years have no one width.
@@ -127,7 +139,8 @@ impl Side<'_> {
     }
 }
 
-/// How far the other side's anchor lies from the anchor side's, in rows that meet on `on` and `filter`.
+/// How far the other side's anchor lies from the anchor side's, in rows that meet on `on` and `filter`; never, where no
+/// rows can.
 pub(super) fn distance<'a>(
     anchor: Side<'_>,
     other: Side<'_>,
@@ -137,7 +150,7 @@ pub(super) fn distance<'a>(
     let mut within = ANYWHERE;
     for (left, right) in on {
         if let (Some(left), Some(right)) = (anchor.time_of(left), other.time_of(right)) {
-            within = within.and(at_most(left, right)).and(at_least(left, right));
+            within = within.and(ordered(left, Operator::Eq, right));
         }
     }
     let mut conditions: Vec<&Expr> = filter.into_iter().collect();
@@ -155,7 +168,8 @@ pub(super) fn distance<'a>(
             _ => {}
         }
     }
-    within
+    // Conditions that contradict each other let nothing meet.
+    if within.is_never() { Within::NEVER } else { within }
 }
 
 /// What `left op right` says, whichever side each of them is of.
@@ -176,11 +190,19 @@ fn compared(anchor: Side<'_>, other: Side<'_>, left: &Expr, op: Operator, right:
             _ => return ANYWHERE,
         },
     };
+    op.map_or(ANYWHERE, |op| ordered(of_anchor, op, of_other))
+}
+
+/// What it says that the anchor's time is `op` the other's.
+fn ordered(anchor: Within, op: Operator, other: Within) -> Within {
+    use Operator::{Eq, Gt, GtEq, Lt, LtEq};
     match op {
-        Some(Operator::Eq) => at_most(of_anchor, of_other).and(at_least(of_anchor, of_other)),
+        // A comparison with a null is never true.
+        Eq | Lt | LtEq | Gt | GtEq if anchor.is_never() || other.is_never() => Within::NEVER,
+        Eq => at_most(anchor, other).and(at_least(anchor, other)),
         // Rows are ordered by more than microseconds: strictly above may be equal here.
-        Some(Operator::Lt | Operator::LtEq) => at_least(of_anchor, of_other),
-        Some(Operator::Gt | Operator::GtEq) => at_most(of_anchor, of_other),
+        Lt | LtEq => at_least(anchor, other),
+        Gt | GtEq => at_most(anchor, other),
         _ => ANYWHERE,
     }
 }

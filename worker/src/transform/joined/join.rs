@@ -9,10 +9,13 @@ use datafusion::logical_expr::{Expr, LogicalPlan};
 use tidegate_common::slices::Reach;
 use tidegate_common::windows::WholeWindows;
 
+use super::Mention;
 use super::bounds::in_utc;
+use super::keys::{keys, spreads};
+use super::relation::{Branch, Relation};
 use super::sieve::Sieve;
-use super::walk::{TimeColumns, joined};
-use super::{Joined, Mention};
+use super::walk::{TimeColumns, relation};
+use super::windows::Clock;
 use crate::shuffle::is_hashed;
 use crate::transform::error::{QueryError, Refusal};
 use crate::transform::program::plain;
@@ -31,13 +34,31 @@ pub struct Join {
     pub(super) inputs: Vec<JoinInput>,
     /// By number of the scan.
     pub(super) scans: BTreeMap<usize, Scan>,
-    /// The scan of the anchor.
-    pub(super) anchor: usize,
-    /// The windows that it groups by, and the places in the anchor's [`JoinInput::schema`] of columns that are the same
-    /// in every row of a group.
-    pub(super) groups: Option<(WholeWindows, Vec<usize>)>,
-    /// Of each column of the result, the anchor's column that it is as it is.
+    /// The rows of the result are those of each of these, one after the other.
+    pub(super) units: Vec<Unit>,
+    /// The windows that it groups by.
+    whole: Option<WholeWindows>,
+    /// Of each column of the result, the first anchor's column that it is as it is, as those of the others are of theirs.
     of_anchor: Vec<Option<String>>,
+}
+
+/// Some of the anchors, whose rows decide about rows of the result that nothing else decides about.
+#[derive(Clone, Debug)]
+pub(super) struct Unit {
+    /// Their scans, and how rows of each are dealt out by groups; without groups there is one anchor only.
+    pub(super) anchors: Vec<(usize, Dealing)>,
+    /// Whether they are in groups.
+    pub(super) is_grouped: bool,
+}
+
+/// By what the rows of an anchor are dealt out so that groups stay together.
+#[derive(Clone, Debug)]
+pub(super) struct Dealing {
+    /// The windows that each hold whole groups; none where a row is in several.
+    pub(super) by: Option<WholeWindows>,
+    /// The places in the anchor's [`JoinInput::schema`] of columns that are the same in every row of a group; those of all
+    /// anchors of a unit correspond.
+    pub(super) places: Vec<usize>,
 }
 
 /// One mention of a source, as it is run.
@@ -45,8 +66,8 @@ pub struct Join {
 pub(super) struct Scan {
     /// Which of the inputs it reads.
     pub(super) input: usize,
-    /// Its own reach.
-    pub(super) reach: Reach,
+    /// Its own reach; none where nothing meets its rows.
+    pub(super) reach: Option<Reach>,
     /// Its columns, by place in [`JoinInput::schema`].
     pub(super) picked: Vec<usize>,
 }
@@ -64,44 +85,37 @@ impl Join {
             in_utc(field.data_type()).then(|| field.name().clone())
         };
         let times: TimeColumns = sources.iter().map(|(name, table)| (name.as_str(), time(table))).collect();
-        let joined = joined(&plan, &times, mentions)?;
+        let relation = relation(&plan, &times, mentions)?;
         let mut names: Vec<&str> = Vec::new();
-        for mention in &joined.mentions {
+        for mention in relation.mentions() {
             if !names.contains(&mention.source.as_str()) {
                 names.push(&mention.source);
             }
         }
-        let unkeyed = names.iter().filter_map(|name| Some(JoinInput::new(output, name, sources.get(*name)?, &joined)));
+        let unkeyed =
+            names.iter().filter_map(|name| Some(JoinInput::new(output, name, sources.get(*name)?, &relation)));
         let mut inputs: Vec<JoinInput> = unkeyed.collect();
-        key(&mut inputs, &joined);
-        let scan = |mention: &Mention| {
-            let input = inputs.iter().position(|input| input.source == mention.source)?;
-            let place = |column: &usize| Some(inputs.get(input)?.columns.binary_search(column).ok()? + 1);
-            let picked = mention.columns.iter().map(place).collect::<Option<_>>()?;
-            Some((mention.at, Scan { input, reach: mention.within.reach(), picked }))
+        let keys = keys(&inputs, &relation);
+        inputs.iter_mut().zip(keys).for_each(|(input, keys)| input.keys = keys);
+        let whole = relation.branches.iter().filter_map(|branch| Some(branch.groups.as_ref()?.whole)).map(Some);
+        let whole = match whole.reduce(|one, other| one?.and(other?)) {
+            Some(None) => {
+                let what = "its parts group by windows that do not fit into each other";
+                return Err(Refusal::new(mentions.aggregated(), what, "write one output each"));
+            }
+            whole => whole.flatten(),
         };
-        let scans = joined.mentions.iter().filter_map(scan).collect();
-        let groups = joined.groups.as_ref().zip(inputs.first()).map(|(groups, anchor)| {
-            let place = |column: &usize| Some(anchor.columns.binary_search(column).ok()? + 1);
-            let is_hashed = |place: &usize| {
-                anchor
-                    .schema
-                    .fields()
-                    .get(*place)
-                    .is_some_and(|field| spreads(field.data_type()) && is_hashed(field.data_type()))
-            };
-            (groups.whole, groups.columns.iter().filter_map(place).filter(is_hashed).collect())
-        });
-        let anchor = inputs.first().and_then(|input| sources.get(&input.source));
-        let name = |column: usize| Some(anchor?.schema.fields().get(column)?.name().clone());
-        let of_anchor =
-            joined.origins.iter().map(|origin| origin.filter(|(of, _)| *of == 0).and_then(|(_, at)| name(at)));
-        let of_anchor = of_anchor.collect();
+        let of_anchor = of_anchor(&relation, sources);
         let fields = plan.schema().fields().iter();
         let fields = fields.map(|field| Field::new(field.name(), plain(field.data_type()), field.is_nullable()));
         let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
-        let anchor = joined.mentions.first().map_or(0, |anchor| anchor.at);
-        Ok(Self { output: output.to_owned(), plan, schema, inputs, scans, anchor, groups, of_anchor })
+        let (scans, units) = (scans(&relation, &inputs), units(&relation, &inputs));
+        Ok(Self { output: output.to_owned(), plan, schema, inputs, scans, units, whole, of_anchor })
+    }
+
+    /// Whether the rows of that scan decide about rows of the result.
+    pub(super) fn is_anchor(&self, scan: usize) -> bool {
+        self.units.iter().flat_map(|unit| &unit.anchors).any(|(at, _)| *at == scan)
     }
 
     /// What it needs of each source, the anchor's first.
@@ -114,10 +128,15 @@ impl Join {
         self.inputs.iter().find(|input| input.source == source)
     }
 
+    /// Whether rows that meet, and those of a group, agree on columns by which they can be distributed.
+    pub fn is_keyed(&self) -> bool {
+        self.inputs.iter().any(|input| !input.keys.is_empty())
+    }
+
     /// The windows that it groups by: slices must be made of whole ones, and so must the window of the backfill. None
     /// where it does not aggregate.
     pub fn whole_windows(&self) -> Option<WholeWindows> {
-        self.groups.as_ref().map(|(whole, _)| *whole)
+        self.whole
     }
 
     /// Of the result: as [`crate::transform::Query::schema`].
@@ -138,6 +157,7 @@ pub struct JoinInput {
     output: String,
     source: String,
     reach: Reach,
+    is_anchor: bool,
     columns: Vec<usize>,
     keys: Vec<usize>,
     schema: SchemaRef,
@@ -145,9 +165,9 @@ pub struct JoinInput {
 }
 
 impl JoinInput {
-    fn new(output: &str, source: &str, table: &SourceTable, joined: &Joined) -> Self {
-        let mentions = || joined.mentions.iter().filter(|mention| mention.source == source);
-        let reach = mentions().map(|mention| mention.within.reach()).reduce(Reach::or).unwrap_or(Reach::NONE);
+    fn new(output: &str, source: &str, table: &SourceTable, relation: &Relation) -> Self {
+        let mentions = || relation.mentions().filter(|mention| mention.source == source);
+        let reach = mentions().filter_map(|mention| mention.within.reach()).reduce(Reach::or).unwrap_or(Reach::NONE);
         let mut columns: BTreeSet<usize> = mentions().flat_map(|mention| &mention.columns).copied().collect();
         columns.extend(table.time.as_ref().and_then(|time| table.schema.index_of(time).ok()));
         let columns: Vec<usize> = columns.into_iter().collect();
@@ -155,9 +175,14 @@ impl JoinInput {
         let read = columns.iter().filter_map(|column| table.schema.fields().get(*column)).cloned();
         let schema = Arc::new(Schema::new(std::iter::once(time).chain(read).collect::<Vec<_>>()));
         // A mention without a condition needs every row.
-        let conditions: Option<Vec<Expr>> = mentions().map(|mention| conjunction(mention.filters.clone())).collect();
+        let distinct: BTreeMap<usize, &Mention> = mentions().map(|mention| (mention.at, mention)).collect();
+        let conditions: Option<Vec<Expr>> =
+            distinct.values().map(|mention| conjunction(mention.filters.clone())).collect();
         let filters = conditions.and_then(disjunction).into_iter().collect();
-        Self { output: output.to_owned(), source: source.to_owned(), reach, columns, keys: Vec::new(), schema, filters }
+        let anchors = relation.branches.iter().filter_map(Branch::anchor);
+        let is_anchor = anchors.into_iter().any(|anchor| anchor.source == source);
+        let (output, source) = (output.to_owned(), source.to_owned());
+        Self { output, source, reach, is_anchor, columns, keys: Vec::new(), schema, filters }
     }
 
     /// The source.
@@ -165,9 +190,15 @@ impl JoinInput {
         &self.source
     }
 
-    /// How far its rows lie from the anchor's that they meet, over all that mention it; the anchor itself adds nothing.
+    /// How far its rows lie from those of an anchor that they meet, over all that mention it; an anchor itself adds nothing,
+    /// but for windows that overlap.
     pub fn reach(&self) -> Reach {
         self.reach
+    }
+
+    /// Whether its rows in a slice decide which rows the result has there.
+    pub fn is_anchor(&self) -> bool {
+        self.is_anchor
     }
 
     /// Its columns that are kept, as ascending indices into the source's schema: all that any mention needs, and the
@@ -177,9 +208,14 @@ impl JoinInput {
     }
 
     /// The places in [`JoinInput::columns`] of those by which rows can be distributed so that rows that meet are
-    /// together, and those of a group, in one order for all inputs; none where no columns serve every join and group.
+    /// together, and those of a group, in one order for all inputs; none where no columns serve every join and group,
+    /// or its rows are neither joined nor in groups.
     pub fn keys(&self) -> &[usize] {
         &self.keys
+    }
+
+    pub(super) fn kept(&self) -> &Schema {
+        &self.schema
     }
 
     /// Of the rows that are kept: [`TIME_COLUMN`], microseconds, then [`JoinInput::columns`].
@@ -203,36 +239,65 @@ impl JoinInput {
     }
 }
 
-/// Finds the columns by which all inputs can be distributed.
-fn key(inputs: &mut [JoinInput], joined: &Joined) {
-    let whole = joined.classes.iter().filter(|class| class.len() == joined.mentions.len());
-    for class in whole {
-        // Of each source, its one column: rows of a source are distributed once, whoever mentions it.
-        let mut columns: BTreeMap<&str, BTreeSet<usize>> = BTreeMap::new();
-        for (mention, column) in class {
-            if let Some(mention) = joined.mentions.get(*mention) {
-                columns.entry(&mention.source).or_default().insert(*column);
-            }
-        }
-        let place = |input: &JoinInput| {
-            let columns = columns.get(input.source.as_str()).filter(|columns| columns.len() == 1)?;
-            input.columns.binary_search(columns.first()?).ok()
-        };
-        let Some(places) = inputs.iter().map(place).collect::<Option<Vec<_>>>() else { continue };
-        let of_type =
-            |(input, place): (&JoinInput, &usize)| input.schema.fields().get(place + 1).map(|f| f.data_type().clone());
-        let types: BTreeSet<Option<String>> =
-            inputs.iter().zip(&places).map(of_type).map(|of| of.filter(spreads).map(|of| of.to_string())).collect();
-        if types.len() == 1 && !types.contains(&None) {
-            inputs.iter_mut().zip(places).for_each(|(input, place)| input.keys.push(place));
-        }
+impl Relation {
+    /// The mentions of all branches; one that several branches meet comes as often.
+    fn mentions(&self) -> impl Iterator<Item = &Mention> {
+        self.branches.iter().flat_map(|branch| &branch.mentions)
     }
 }
 
-/// Whether equal values of this type are the same bytes.
-fn spreads(of: &DataType) -> bool {
-    !of.is_nested()
-        && !of.is_floating()
-        && !matches!(of, DataType::Dictionary(..) | DataType::RunEndEncoded(..) | DataType::Null)
-        && !matches!(of, DataType::Time32(_) | DataType::Time64(_) | DataType::Duration(_) | DataType::Interval(_))
+/// The scans of a plan, by number.
+fn scans(relation: &Relation, inputs: &[JoinInput]) -> BTreeMap<usize, Scan> {
+    let mut scans = BTreeMap::<usize, Scan>::new();
+    for mention in relation.mentions() {
+        let Some(input) = inputs.iter().position(|input| input.source == mention.source) else { continue };
+        let place = |column: &usize| Some(inputs.get(input)?.columns.binary_search(column).ok()? + 1);
+        let Some(picked) = mention.columns.iter().map(place).collect::<Option<_>>() else { continue };
+        let scan = scans.entry(mention.at).or_insert(Scan { input, reach: None, picked });
+        scan.reach = scan.reach.into_iter().chain(mention.within.reach()).reduce(Reach::or);
+    }
+    scans
+}
+
+/// The anchors, those of one aggregate together.
+fn units(relation: &Relation, inputs: &[JoinInput]) -> Vec<Unit> {
+    let mut units: Vec<(Option<usize>, Unit)> = Vec::new();
+    for branch in &relation.branches {
+        let Some(anchor) = branch.anchor() else { continue };
+        let Some(input) = inputs.iter().find(|input| input.source == anchor.source) else { continue };
+        let place = |column: &usize| Some(input.columns.binary_search(column).ok()? + 1);
+        let is_hashed = |place: &usize| {
+            let field = input.schema.fields().get(*place);
+            field.is_some_and(|field| spreads(field.data_type()) && is_hashed(field.data_type()))
+        };
+        let places = branch.groups.iter().flat_map(|groups| groups.columns.iter().flatten());
+        let dealing = Dealing {
+            by: branch.groups.as_ref().filter(|_| !branch.hops).map(|groups| groups.whole),
+            places: places.filter_map(place).filter(is_hashed).collect(),
+        };
+        let of = branch.groups.as_ref().map(|groups| groups.of);
+        match units.iter_mut().find(|(known, _)| of.is_some() && *known == of) {
+            Some((_, unit)) => unit.anchors.push((anchor.at, dealing)),
+            None => units.push((of, Unit { anchors: vec![(anchor.at, dealing)], is_grouped: of.is_some() })),
+        }
+    }
+    units.into_iter().map(|(_, unit)| unit).collect()
+}
+
+/// Of each column of the result, the first anchor's column that it is as it is; of several anchors, only where it is the
+/// event time of each.
+fn of_anchor(relation: &Relation, sources: &BTreeMap<String, SourceTable>) -> Vec<Option<String>> {
+    let Some(first) = relation.branches.first() else { return Vec::new() };
+    let Some(table) = first.anchor().and_then(|anchor| sources.get(&anchor.source)) else { return Vec::new() };
+    let own = |at: usize| {
+        let column = first.origins.get(at).copied().flatten().filter(|(mention, _)| *mention == 0)?.1;
+        table.schema.fields().get(column).map(|field| field.name().clone())
+    };
+    let is_time = |at: usize| relation.branches.iter().all(|of| of.clocks.get(at) == Some(&Some(Clock::Time)));
+    let column = |at: usize| match relation.branches.as_slice() {
+        branches if branches.iter().any(|branch| branch.hops) => None,
+        [_] => own(at),
+        _ => table.time.clone().filter(|_| is_time(at)),
+    };
+    (0..first.clocks.len()).map(column).collect()
 }

@@ -11,13 +11,20 @@
 //! Above all joins the plan may aggregate, by windows of the anchor's event time: then slices are made of whole windows,
 //! and a slice holds whole groups. One source that is aggregated is a join of one input.
 //!
+//! A plan may have several anchors: UNION ALL has those of its parts, and a FULL join is what a LEFT join yields and, of
+//! the right side, what met nothing (`transform/parts.rs`). Each row of the result still belongs to one row of one of them.
+//! Windows that overlap make the beginning of a window the anchor's time ([`hops`]).
+//!
 //! Everything follows from the optimized plan, which is also the one that runs: whatever the optimizer made of the SQL,
 //! planning and running agree.
 
 mod bounds;
+mod hops;
 mod join;
+mod keys;
 mod parts;
 mod pieces;
+mod relation;
 mod rows;
 mod run;
 mod sieve;
@@ -30,8 +37,8 @@ mod tests;
 use datafusion::logical_expr::Expr;
 use tidegate_common::slices::Reach;
 use tidegate_common::time::Span;
-use tidegate_common::windows::WholeWindows;
 
+pub(super) use hops::{HOPS, SERIES, is_series};
 pub use join::{Join, JoinInput, TIME_COLUMN};
 pub use rows::InputRows;
 pub use run::Effort;
@@ -45,10 +52,19 @@ struct Within(i64, i64);
 impl Within {
     /// The same time.
     const SAME: Self = Self(0, 0);
+    /// No time at all: that of a null, or of rows that nothing meets.
+    const NEVER: Self = Self(i64::MAX, i64::MIN);
+
+    fn is_never(self) -> bool {
+        self.0 > self.1
+    }
 
     /// What is within `self` of what is within `other`.
     fn plus(self, other: Self) -> Self {
-        Self(self.0.saturating_add(other.0), self.1.saturating_add(other.1))
+        match self.is_never() || other.is_never() {
+            true => Self::NEVER,
+            false => Self(self.0.saturating_add(other.0), self.1.saturating_add(other.1)),
+        }
     }
 
     /// What both say.
@@ -56,8 +72,14 @@ impl Within {
         Self(self.0.max(other.0), self.1.min(other.1))
     }
 
-    fn reach(self) -> Reach {
-        Reach { low: Span::from_micros(self.0), high: Span::from_micros(self.1) }
+    /// What one or the other says.
+    fn or(self, other: Self) -> Self {
+        Self(self.0.min(other.0), self.1.max(other.1))
+    }
+
+    /// None of what nothing meets.
+    fn reach(self) -> Option<Reach> {
+        (!self.is_never()).then(|| Reach { low: Span::from_micros(self.0), high: Span::from_micros(self.1) })
     }
 }
 
@@ -74,26 +96,4 @@ struct Mention {
     columns: Vec<usize>,
     /// Conditions that each of its rows must fulfil, without qualifiers.
     filters: Vec<Expr>,
-}
-
-/// What the rows of a plan that aggregates are groups of.
-#[derive(Clone, Debug)]
-struct Groups {
-    /// Each group lies in one of these windows of the anchor's event time.
-    whole: WholeWindows,
-    /// Columns of the anchor's source that are the same in every row of a group.
-    columns: Vec<usize>,
-}
-
-/// What a plan that joins or aggregates needs of its sources.
-#[derive(Clone, Debug)]
-struct Joined {
-    /// The anchor first.
-    mentions: Vec<Mention>,
-    /// Of each column of the result: the mention and the column of its source that it is as it is.
-    origins: Vec<Option<(usize, usize)>>,
-    /// Sets of columns, one of each mention, that are equal in rows that meet, and in all rows of a group.
-    classes: Vec<Vec<(usize, usize)>>,
-    /// None where it does not aggregate.
-    groups: Option<Groups>,
 }

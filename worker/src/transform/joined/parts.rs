@@ -4,7 +4,6 @@
 //! out by the hash of both, and each part is answered by itself: it holds whole groups. A part that does not fit is dealt
 //! out in two; everything is read anew for each part.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -12,35 +11,23 @@ use arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{Field, Int64Type, Schema};
 use datafusion::error::{DataFusionError, Result};
-use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use tidegate_common::time::{EventTime, Window};
-use tidegate_common::windows::WholeWindows;
+use tidegate_common::time::EventTime;
 
-use super::join::Join;
+use super::join::{Dealing, Join, Unit};
 use super::pieces;
-use super::rows::{InputRows, Mentioned};
-use super::run::{Answer, Leaves};
+use super::rows::InputRows;
+use super::run::{Answer, Leaves, usual_rules};
 use crate::shuffle::buckets_of;
 use crate::transform::error::QueryError;
 
 /// Parts at most: each reads all rows, and one group is in one of them however many there are.
 const MOST: u32 = 4_096;
 
-/// The answer of `join` for `slice`, within `bytes`; a group lies in one of these windows, and agrees on these columns of
-/// the anchor's input.
-pub(super) fn answer(
-    join: &Join,
-    slice: Window,
-    inputs: &[Arc<dyn InputRows>],
-    bytes: usize,
-    by: (WholeWindows, Vec<usize>),
-) -> Answer {
-    let leaves = join.leaves(slice, inputs).0;
-    let Some(anchor) = leaves.get(&join.anchor).cloned() else { return futures::stream::empty().boxed() };
-    let by = Arc::new(by);
-    let parts = Parts { join: join.clone(), leaves, anchor, bytes, by, ahead: vec![Part::ALL], running: None };
+/// The answer of `join` over `leaves`, of which the anchors of `unit` alone decide about rows, within `bytes`.
+pub(super) fn answer(join: Join, leaves: Leaves, unit: Unit, bytes: usize) -> Answer {
+    let parts = Parts { join, leaves, unit, bytes, ahead: vec![Part::ALL], running: None };
     futures::stream::try_unfold(parts, |mut parts| async move { Ok(parts.next().await?.map(|rows| (rows, parts))) })
         .boxed()
 }
@@ -64,10 +51,9 @@ impl Part {
 
 struct Parts {
     join: Join,
-    leaves: BTreeMap<usize, Arc<Mentioned>>,
-    anchor: Arc<Mentioned>,
+    leaves: Leaves,
+    unit: Unit,
     bytes: usize,
-    by: Arc<(WholeWindows, Vec<usize>)>,
     /// What is still to be answered.
     ahead: Vec<Part>,
     /// What is being answered, and which part it is, before its first row.
@@ -101,26 +87,21 @@ impl Parts {
     }
 
     fn start(&self, part: Part) -> Result<Answer, QueryError> {
-        let mut leaves = self.leaves.clone();
         // All of it is built of the smaller side; of a part, the anchor's is what becomes smaller.
-        let rules = if part.of == 1 { PhysicalOptimizer::new().rules } else { pieces::rules() };
-        let dealt = Dealt { rows: Arc::clone(&self.anchor.rows), by: Arc::clone(&self.by), part };
-        let anchor = Mentioned {
-            rows: Arc::new(dealt),
-            window: self.anchor.window,
-            input: Arc::clone(&self.anchor.input),
-            picked: self.anchor.picked.clone(),
-            is_anchor: true,
+        let rules = if part.of == 1 { usual_rules() } else { pieces::rules() };
+        let dealt = |leaves: Leaves, (anchor, by): &(usize, Dealing)| {
+            let Some(rows) = leaves.get(*anchor).map(|leaf| Arc::clone(&leaf.rows)) else { return leaves };
+            leaves.with(*anchor, Arc::new(Dealt { rows, by: Arc::new(by.clone()), part }))
         };
-        leaves.insert(self.join.anchor, Arc::new(anchor));
-        self.join.whole(Leaves(leaves), self.bytes, rules)
+        let leaves = self.unit.anchors.iter().fold(self.leaves.clone(), dealt);
+        self.join.whole(leaves, self.bytes, rules)
     }
 }
 
 /// One part of the anchor's rows.
 struct Dealt {
     rows: Arc<dyn InputRows>,
-    by: Arc<(WholeWindows, Vec<usize>)>,
+    by: Arc<Dealing>,
     part: Part,
 }
 
@@ -146,12 +127,12 @@ impl InputRows for Dealt {
 }
 
 /// The rows of `batch` that are of `part`.
-fn dealt(batch: RecordBatch, (whole, places): &(WholeWindows, Vec<usize>), part: Part) -> Result<RecordBatch> {
+fn dealt(batch: RecordBatch, by: &Dealing, part: Part) -> Result<RecordBatch> {
     let times = batch.columns().first().and_then(|times| times.as_primitive_opt::<Int64Type>());
     let Some(times) = times.filter(|_| part.of > 1) else { return Ok(batch) };
-    let number = |time: i64| whole.number(EventTime::from_micros(time));
+    let number = |time: i64| by.by.map_or(0, |whole| whole.number(EventTime::from_micros(time)));
     let numbers: ArrayRef = Arc::new(times.values().iter().map(|time| number(*time)).collect::<Int64Array>());
-    let columns = places.iter().filter_map(|place| batch.columns().get(*place)).cloned();
+    let columns = by.places.iter().filter_map(|place| batch.columns().get(*place)).cloned();
     let columns: Vec<ArrayRef> = std::iter::once(numbers).chain(columns).collect();
     let field = |(at, column): (usize, &ArrayRef)| Field::new(format!("{at}"), column.data_type().clone(), true);
     let schema = Schema::new(columns.iter().enumerate().map(field).collect::<Vec<_>>());

@@ -5,7 +5,6 @@
 //! all, for each of its rows meets many below another join, is halved: hash tables are complete before the first row
 //! comes out.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt64Array};
@@ -16,34 +15,31 @@ use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::utils::memory::get_record_batch_memory_size;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
-use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::joins::{HashJoinExec, PartitionMode};
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use tidegate_common::time::Window;
 
 use super::join::Join;
-use super::rows::{InputRows, MentionExec, Mentioned, Unread};
-use super::run::{Answer, Failed, Leaves, Rules};
+use super::rows::{InputRows, MentionExec, Unread};
+use super::run::{Answer, Failed, Leaves, Rules, usual_rules};
 use crate::transform::error::QueryError;
 
 /// The share of the memory that a piece has before it is built into tables.
 const SHARE: usize = 4;
 
-/// The answer of `join` for `slice`, within `bytes`.
-pub(super) fn answer(join: Join, slice: Window, inputs: &[Arc<dyn InputRows>], bytes: usize) -> Answer {
-    let leaves = join.leaves(slice, inputs).0;
-    let Some(anchor) = leaves.get(&join.anchor).cloned() else { return futures::stream::empty().boxed() };
-    let pieces = Pieces { leaves, bytes, unread: None, ahead: Vec::new(), running: None, anchor, join };
+/// The answer of `join` over `leaves`, of which `anchor` alone decides about rows, within `bytes`.
+pub(super) fn answer(join: Join, leaves: Leaves, anchor: usize, bytes: usize) -> Answer {
+    let pieces = Pieces { join, leaves, anchor, bytes, unread: None, ahead: Vec::new(), running: None };
     futures::stream::try_unfold(pieces, |mut pieces| async move { Ok(pieces.next().await?.map(|rows| (rows, pieces))) })
         .boxed()
 }
 
 struct Pieces {
     join: Join,
-    leaves: BTreeMap<usize, Arc<Mentioned>>,
-    anchor: Arc<Mentioned>,
+    leaves: Leaves,
+    /// Its scan.
+    anchor: usize,
     bytes: usize,
     /// What is still to be read of the anchor; none before it is opened.
     unread: Option<BoxStream<'static, Result<RecordBatch, DataFusionError>>>,
@@ -85,17 +81,8 @@ impl Pieces {
         if piece.rows() == 0 {
             return Ok(None);
         }
-        let mut leaves = self.leaves.clone();
-        let rows: Arc<dyn InputRows> = Arc::new(piece.clone());
-        let anchor = Mentioned {
-            rows,
-            window: self.anchor.window,
-            input: Arc::clone(&self.anchor.input),
-            picked: self.anchor.picked.clone(),
-            is_anchor: true,
-        };
-        leaves.insert(self.join.anchor, Arc::new(anchor));
-        let answer = self.join.whole(Leaves(leaves), self.bytes, rules())?;
+        let leaves = self.leaves.clone().with(self.anchor, Arc::new(piece.clone()));
+        let answer = self.join.whole(leaves, self.bytes, rules())?;
         Ok(Some((piece, answer)))
     }
 }
@@ -104,12 +91,13 @@ impl Pieces {
     /// The anchor's next rows, as many as may become one piece; no rows where it is done.
     async fn read(&mut self) -> Result<Piece> {
         let most = (self.bytes / SHARE).max(1);
-        let unread = self.unread.get_or_insert_with(|| self.anchor.rows.open());
+        let Some(anchor) = self.leaves.get(self.anchor) else { return Ok(Piece::default()) };
+        let unread = self.unread.get_or_insert_with(|| anchor.rows.open());
         let (mut piece, mut held) = (Piece::default(), 0_usize);
         while held < most {
             let Some(batch) = unread.next().await else { break };
             let batch = batch.map_err(|error| DataFusionError::External(Box::new(Unread(error))))?;
-            let rows = self.anchor.within(&batch)?;
+            let rows = anchor.within(&batch)?;
             if rows.num_rows() > 0 {
                 held = held.saturating_add(get_record_batch_memory_size(&rows));
                 piece.0.push(rows);
@@ -175,7 +163,7 @@ pub(super) fn rules() -> Rules {
         "join_selection" => Arc::new(OfAnchor) as _,
         _ => rule,
     };
-    PhysicalOptimizer::new().rules.into_iter().map(chosen).collect()
+    usual_rules().into_iter().map(chosen).collect()
 }
 
 #[derive(Debug)]

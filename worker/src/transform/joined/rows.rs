@@ -50,6 +50,17 @@ pub(super) struct Mentioned {
 }
 
 impl Mentioned {
+    /// The same of other rows.
+    pub(super) fn of(&self, rows: Arc<dyn InputRows>) -> Self {
+        Self {
+            rows,
+            input: Arc::clone(&self.input),
+            picked: self.picked.clone(),
+            window: self.window,
+            is_anchor: self.is_anchor,
+        }
+    }
+
     /// The rows of `batch` that lie in the window.
     pub(super) fn within(&self, batch: &RecordBatch) -> Result<RecordBatch> {
         let types = |schema: &Schema| schema.fields().iter().map(|field| field.data_type().clone()).collect::<Vec<_>>();

@@ -25,7 +25,8 @@ use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use tidegate_common::time::Window;
 
-use super::join::{Join, Scan};
+use super::hops;
+use super::join::{Dealing, Join, Scan, Unit};
 use super::rows::{InputRows, MentionExec, Mentioned, Unread};
 use super::walk::Marked;
 use crate::transform::error::QueryError;
@@ -47,6 +48,15 @@ const TRIED_BYTES: usize = 64 << 20;
 pub(super) type Answer = BoxStream<'static, Result<RecordBatch, QueryError>>;
 /// The rules by which plans are made.
 pub(super) type Rules = Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>>;
+
+/// DataFusion's own, but for those that push filters below joins: where the sides of an outer join were swapped, they were
+/// seen (53.1) to push a condition to the column of that name on the other side, and to answer wrongly. What can be pushed
+/// down was before, by the logical plan.
+pub(super) fn usual_rules() -> Rules {
+    let mut rules = PhysicalOptimizer::new().rules;
+    rules.retain(|rule| !rule.name().starts_with("FilterPushdown"));
+    rules
+}
 
 /// How a slice is joined.
 #[derive(Clone, Copy, Debug)]
@@ -78,13 +88,18 @@ impl Join {
             return Err(QueryError::Input { output: self.output.clone(), what });
         }
         match effort {
-            Effort::InMemory { bytes } => {
-                self.whole(self.leaves(slice, &inputs), bytes, PhysicalOptimizer::new().rules)
+            Effort::InMemory { bytes } => self.whole(self.leaves(slice, &inputs), bytes, usual_rules()),
+            Effort::InPieces { bytes } => {
+                let of = |unit: &Unit| {
+                    let leaves = self.leaves(slice, &inputs).without_anchors_but(&unit.anchors);
+                    match (unit.is_grouped, unit.anchors.as_slice()) {
+                        (false, [(anchor, _)]) => super::pieces::answer(self.clone(), leaves, *anchor, bytes),
+                        _ => super::parts::answer(self.clone(), leaves, unit.clone(), bytes),
+                    }
+                };
+                let answers: Vec<Answer> = self.units.iter().map(of).collect();
+                Ok(futures::stream::iter(answers).flatten().boxed())
             }
-            Effort::InPieces { bytes } => Ok(match &self.groups {
-                None => super::pieces::answer(self.clone(), slice, &inputs, bytes),
-                Some((whole, keys)) => super::parts::answer(self, slice, &inputs, bytes, (*whole, keys.clone())),
-            }),
         }
     }
 
@@ -93,7 +108,7 @@ impl Join {
         let nothing = || Arc::new(NoRows) as Arc<dyn InputRows>;
         let inputs: Vec<_> = self.inputs.iter().map(|_| nothing()).collect();
         let leaves = Arc::new(self.leaves(Window::ALL, &inputs));
-        let state = session(TRIED_BYTES, &leaves, PhysicalOptimizer::new().rules)?;
+        let state = session(TRIED_BYTES, &leaves, usual_rules())?;
         let mut nodes = vec![physical(&self.plan, leaves, &state)?];
         while let Some(node) = nodes.pop() {
             let functions = node.as_any().downcast_ref::<AggregateExec>().map(AggregateExec::aggr_expr);
@@ -115,11 +130,12 @@ impl Join {
                 rows: Arc::clone(inputs.get(of.input)?),
                 input: self.inputs.get(of.input)?.schema(),
                 picked: of.picked.clone(),
-                window: of.reach.around(slice),
-                is_anchor: at == self.anchor,
+                window: of.reach.and_then(|reach| reach.around(slice)),
+                is_anchor: self.is_anchor(at),
             })
         };
-        Leaves(self.scans.iter().filter_map(|(at, of)| Some((*at, Arc::new(mentioned(*at, of)?)))).collect())
+        let leaves = self.scans.iter().filter_map(|(at, of)| Some((*at, Arc::new(mentioned(*at, of)?)))).collect();
+        Leaves { slice, leaves }
     }
 
     /// The answer over `leaves` at once; plans are made by `rules`.
@@ -193,18 +209,46 @@ fn session(bytes: usize, leaves: &Leaves, rules: Rules) -> Result<SessionState> 
 }
 
 fn physical(plan: &LogicalPlan, leaves: Arc<Leaves>, state: &SessionState) -> Result<Arc<dyn ExecutionPlan>> {
+    let plan = hops::cut(plan, leaves.slice)?;
     let planner = DefaultPhysicalPlanner::with_extension_planners(vec![leaves]);
-    futures::executor::block_on(planner.create_physical_plan(plan, state))
+    futures::executor::block_on(planner.create_physical_plan(&plan, state))
 }
 
-/// The rows of each scan of the plan, by its number.
-pub(super) struct Leaves(pub(super) BTreeMap<usize, Arc<Mentioned>>);
+/// What each scan of the plan sees.
+#[derive(Clone)]
+pub(super) struct Leaves {
+    /// What is answered.
+    slice: Window,
+    /// By number of the scan.
+    leaves: BTreeMap<usize, Arc<Mentioned>>,
+}
 
 impl Leaves {
+    /// What the scan of that number sees.
+    pub(super) fn get(&self, scan: usize) -> Option<&Arc<Mentioned>> {
+        self.leaves.get(&scan)
+    }
+
+    /// The scan of that number sees `rows` instead.
+    pub(super) fn with(mut self, scan: usize, rows: Arc<dyn InputRows>) -> Self {
+        if let Some(leaf) = self.leaves.get_mut(&scan) {
+            *leaf = Arc::new(leaf.of(rows));
+        }
+        self
+    }
+
+    /// Anchors that are none of these have no rows.
+    fn without_anchors_but(self, kept: &[(usize, Dealing)]) -> Self {
+        let is_kept = |scan: &usize| kept.iter().any(|(at, _)| at == scan);
+        let others = self.leaves.iter().filter(|(scan, leaf)| leaf.is_anchor && !is_kept(scan));
+        let others: Vec<usize> = others.map(|(scan, _)| *scan).collect();
+        others.into_iter().fold(self, |leaves, scan| leaves.with(scan, Arc::new(NoRows)))
+    }
+
     /// How many rows a batch between operators has: room is made for them at once.
     fn batch_rows(&self, bytes: usize) -> usize {
         let width = |rows: &dyn InputRows| rows.bytes().div_ceil(rows.rows().max(1));
-        let width: usize = self.0.values().map(|of| width(of.rows.as_ref())).sum();
+        let width: usize = self.leaves.values().map(|of| width(of.rows.as_ref())).sum();
         (bytes / BATCHES / width.max(1)).clamp(LEAST_ROWS, MOST_ROWS)
     }
 }
@@ -229,7 +273,7 @@ impl ExtensionPlanner for Leaves {
         _: &SessionState,
     ) -> Result<Option<Arc<dyn ExecutionPlan>>> {
         let marked = scan.source.as_any().downcast_ref::<Marked>();
-        let mentioned = marked.and_then(|marked| self.0.get(&marked.at));
+        let mentioned = marked.and_then(|marked| self.leaves.get(&marked.at));
         let schema = Arc::clone(scan.projected_schema.inner());
         Ok(mentioned.map(|mentioned| Arc::new(MentionExec::new(Arc::clone(mentioned), schema)) as _))
     }

@@ -1,6 +1,7 @@
 //! The walk over an optimized plan that finds its anchor, reaches and keys.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -10,23 +11,18 @@ use datafusion::common::{DFSchema, JoinType, NullEquality};
 use datafusion::error::Result as DataFusionResult;
 use datafusion::logical_expr::expr_rewriter::unnormalize_cols;
 use datafusion::logical_expr::{
-    Expr, ExprSchemable, Join, LogicalPlan, Projection, SubqueryAlias, TableScan, TableSource,
+    Expr, ExprSchemable, Join, LogicalPlan, Projection, SubqueryAlias, TableScan, TableSource, Union,
 };
 
-use super::bounds::{Side, Times, distance, time_of};
+use super::bounds::{Side, distance, time_of};
+use super::relation::{Branch, Meeting, Relation, origin_of};
 use super::windows::{Clock, clock_of};
-use super::{Groups, Joined, Mention, Within};
+use super::{Mention, Within};
 use crate::transform::error::Refusal;
 use crate::transform::screen::Mentions;
 
 /// Of each source, its column that is the event time in UTC.
 pub(super) type TimeColumns<'a> = BTreeMap<&'a str, Option<String>>;
-
-/// Where a column comes from as it is: the mention, and the column of its source.
-type Origin = Option<(usize, usize)>;
-
-/// What is known of the columns of a relation.
-type Columns = (Times, Vec<Option<Clock>>, Vec<Origin>);
 
 /// A source as one scan of a plan names it.
 #[derive(Debug)]
@@ -60,41 +56,23 @@ pub(in crate::transform) fn mark(plan: LogicalPlan) -> DataFusionResult<LogicalP
     Ok(marked?.data)
 }
 
-/// A relation of the plan.
-pub(super) struct Relation {
-    /// As its anchor is called.
-    pub(super) name: String,
-    /// The anchor first.
-    pub(super) mentions: Vec<Mention>,
-    /// By column of the relation.
-    pub(super) times: Times,
-    /// By column of the relation.
-    pub(super) clocks: Vec<Option<Clock>>,
-    /// By column of the relation.
-    pub(super) origins: Vec<Origin>,
-    /// As in [`Joined::classes`]; of a single mention that is not grouped every column is one.
-    pub(super) classes: Vec<Vec<(usize, usize)>>,
-    /// Mentions whose columns are null where nothing was met.
-    pub(super) padded: BTreeSet<usize>,
-    /// What its rows are groups of, where it aggregates.
-    pub(super) groups: Option<Groups>,
-}
-
-/// What `plan`, optimized and marked, needs of its sources.
+/// What is known of the rows of `plan`, optimized and marked.
 ///
 /// # Errors
 /// What cannot be answered slice by slice, and what to add.
-pub(super) fn joined(plan: &LogicalPlan, times: &TimeColumns<'_>, mentions: &Mentions) -> Result<Joined, Refusal> {
-    let Relation { mentions, origins, classes, groups, .. } = Walk { times, mentions }.relation(plan)?;
-    if mentions.is_empty() {
+pub(super) fn relation(plan: &LogicalPlan, times: &TimeColumns<'_>, mentions: &Mentions) -> Result<Relation, Refusal> {
+    let relation = Walk { times, mentions, aggregates: Cell::new(0) }.relation(plan)?;
+    if relation.branches.is_empty() {
         return Err(Refusal::new(None, "no source decides which rows there are", "turn the join round"));
     }
-    Ok(Joined { mentions, origins, classes, groups })
+    Ok(relation)
 }
 
 pub(super) struct Walk<'a> {
     times: &'a TimeColumns<'a>,
     pub(super) mentions: &'a Mentions,
+    /// How many aggregates there were.
+    pub(super) aggregates: Cell<usize>,
 }
 
 impl Walk<'_> {
@@ -106,7 +84,9 @@ impl Walk<'_> {
             LogicalPlan::Projection(projection) => Ok(of_projection(projection, self.relation(&projection.input)?)),
             LogicalPlan::Join(join) => self.of_join(join),
             LogicalPlan::Aggregate(aggregate) => self.of_aggregate(aggregate, self.relation(&aggregate.input)?),
-            LogicalPlan::EmptyRelation(empty) if !empty.produce_one_row => Ok(nothing(empty.schema.fields().len())),
+            LogicalPlan::Union(union) => self.of_union(union),
+            LogicalPlan::Unnest(unnest) => self.of_unnest(unnest, self.relation(&unnest.input)?),
+            LogicalPlan::EmptyRelation(empty) if !empty.produce_one_row => Ok(nothing()),
             other => Err(refused(other)),
         }
     }
@@ -122,22 +102,30 @@ impl Walk<'_> {
             let field = schema.fields().get(*column);
             field.is_some_and(|field| Some(field.name()) == time)
         };
-        Ok(Relation {
-            name: source.clone(),
+        let of_scan = Branch {
             times: columns.iter().map(|column| is_time(column).then_some(Within::SAME)).collect(),
             clocks: columns.iter().map(|column| is_time(column).then_some(Clock::Time)).collect(),
             origins: columns.iter().map(|column| Some((0, *column))).collect(),
             classes: Vec::new(),
             padded: BTreeSet::new(),
             groups: None,
+            hops: false,
             mentions: vec![Mention {
                 at: *at,
-                source,
+                source: source.clone(),
                 within: Within::SAME,
                 columns,
                 filters: unnormalize_cols(scan.filters.clone()),
             }],
-        })
+        };
+        Ok(Relation { name: source, branches: vec![of_scan] })
+    }
+
+    fn of_union(&self, union: &Union) -> Result<Relation, Refusal> {
+        let parts = union.inputs.iter().map(|part| self.relation(part)).collect::<Result<Vec<_>, _>>()?;
+        let name = parts.first().map(|part| part.name.clone()).unwrap_or_default();
+        let branches = parts.into_iter().flat_map(|part| part.branches).collect();
+        Ok(Relation { name, branches })
     }
 
     fn of_alias(&self, alias: &SubqueryAlias) -> Result<Relation, Refusal> {
@@ -151,8 +139,8 @@ impl Walk<'_> {
     fn of_join(&self, join: &Join) -> Result<Relation, Refusal> {
         let anchored_right = anchored_right(join)?;
         let (left, right) = (self.relation(&join.left)?, self.relation(&join.right)?);
-        if left.groups.is_some() || right.groups.is_some() {
-            let what = "an aggregate inside a join is refused";
+        if left.branches.iter().chain(&right.branches).any(Branch::gathers) {
+            let what = "an aggregate or UNNEST inside a join is refused";
             let way_out =
                 "aggregate what is joined, or write the aggregate to a table and join that in another backfill";
             return Err(Refusal::new(self.mentions.aggregated(), what, way_out));
@@ -177,24 +165,28 @@ impl Walk<'_> {
             self.comparable(a, anchor_schema, other)?;
             self.comparable(b, other_schema, other)?;
         }
-        let within = distance(
-            Side { schema: anchor_schema, times: &anchor.times },
-            Side { schema: other_schema, times: &other.times },
-            on(),
-            join.filter.as_ref(),
-        );
-        let within = if other.mentions.is_empty() { Within::SAME } else { within };
-        self.bounded(within, anchor, other)?;
-        // Conditions that contradict each other let nothing meet.
-        let within = Within(within.0, within.1.max(within.0));
-        let classes = classes(
-            anchor,
-            other,
-            on().map(|(a, b)| {
-                (origin_of(a, anchor_schema, &anchor.origins), origin_of(b, other_schema, &other.origins))
-            }),
-        );
-        Ok(together(join.join_type, anchored_right, (left, right), within, classes))
+        let meeting = Meeting {
+            anchor: anchor_schema,
+            other: other_schema,
+            keys: on().collect(),
+            is_outer: matches!(join.join_type, JoinType::Left | JoinType::Right),
+            passes_on: matches!(join.join_type, JoinType::Left | JoinType::Right | JoinType::Inner),
+            other_first: anchored_right,
+        };
+        let branch = |of: &Branch| {
+            let met = other.branches.iter().map(|met| {
+                let sides = (
+                    Side { schema: anchor_schema, times: &of.times },
+                    Side { schema: other_schema, times: &met.times },
+                );
+                let within = distance(sides.0, sides.1, on(), join.filter.as_ref());
+                self.bounded(within, (anchor, of), (other, met))?;
+                Ok((met, within))
+            });
+            Ok(of.meeting(&met.collect::<Result<Vec<_>, Refusal>>()?, &meeting))
+        };
+        let branches = anchor.branches.iter().map(branch).collect::<Result<Vec<_>, Refusal>>()?;
+        Ok(Relation { name: anchor.name.clone(), branches })
     }
 
     /// That rows can be joined on `key`.
@@ -207,9 +199,15 @@ impl Walk<'_> {
         Err(self.at(at, format!("it joins on {key}{of}"), "join on numbers, texts, dates or times".to_owned()))
     }
 
-    fn bounded(&self, within: Within, anchor: &Relation, other: &Relation) -> Result<(), Refusal> {
+    fn bounded(
+        &self,
+        within: Within,
+        (anchor, of): (&Relation, &Branch),
+        (other, met): (&Relation, &Branch),
+    ) -> Result<(), Refusal> {
         let (a, b) = (&anchor.name, &other.name);
         let (missing, bound) = match (within.0 > i64::MIN / 2, within.1 < i64::MAX / 2) {
+            _ if within.is_never() => return Ok(()),
             (true, true) => return Ok(()),
             (false, false) => {
                 ("is not bounded in event time", format!("BETWEEN {a}.<time> - INTERVAL '1' HOUR AND {a}.<time>"))
@@ -219,14 +217,14 @@ impl Walk<'_> {
         };
         let what = format!("the join of {a} and {b} {missing}: all of {b} would be kept for every row of {a}");
         let timeless =
-            |of: &Relation| of.mentions.iter().find(|of| self.time_of(of).is_none()).map(|of| of.source.clone());
-        let way_out = match timeless(anchor).or_else(|| timeless(other)) {
+            |of: &Branch| of.mentions.iter().find(|of| self.time_of(of).is_none()).map(|of| of.source.clone());
+        let way_out = match timeless(of).or_else(|| timeless(met)) {
             Some(source) => format!(
                 "no condition can bound it, for the event time of {source} is not a column that is a timestamp or a date \
                  in UTC; give it such a column, and name it with event_time.column, without unit and time_zone"
             ),
             None => {
-                let (a, b) = (self.named_time(anchor), self.named_time(other));
+                let (a, b) = (self.named_time(of), self.named_time(met));
                 let bound = bound.replace("<time>", a);
                 format!("add to its condition {}.{b} {bound}, with the event-time columns of both", other.name)
             }
@@ -238,8 +236,8 @@ impl Walk<'_> {
         self.times.get(mention.source.as_str())?.as_deref()
     }
 
-    fn named_time(&self, of: &Relation) -> &str {
-        of.mentions.first().and_then(|anchor| self.time_of(anchor)).unwrap_or("<time>")
+    fn named_time(&self, of: &Branch) -> &str {
+        of.anchor().and_then(|anchor| self.time_of(anchor)).unwrap_or("<time>")
     }
 
     /// A refusal at the place where `relation` is named.
@@ -254,7 +252,7 @@ fn refused(node: &LogicalPlan) -> Refusal {
     Refusal::new(
         None,
         format!("{word} over several sources is refused"),
-        "join with event-time bounds, filter, compute columns and group by windows",
+        "join with event-time bounds, filter, compute columns, UNION ALL and group by windows",
     )
 }
 
@@ -266,99 +264,23 @@ fn anchored_right(join: &Join) -> Result<bool, Refusal> {
         LeftMark | RightMark => {
             ("EXISTS inside OR is refused".to_owned(), "make it a condition of its own, joined with AND")
         }
-        other => (format!("a {other} join is not built yet"), "write it as INNER, LEFT, RIGHT, EXISTS or NOT EXISTS"),
+        other => (format!("a {other} join is refused"), "write it as INNER, LEFT, RIGHT, FULL, EXISTS or NOT EXISTS"),
     };
     Err(Refusal::new(None, what, way_out))
 }
 
 /// A relation that the optimizer has seen to be empty.
-fn nothing(columns: usize) -> Relation {
-    Relation {
-        name: String::new(),
-        mentions: Vec::new(),
-        times: vec![None; columns],
-        clocks: vec![None; columns],
-        origins: vec![None; columns],
-        classes: Vec::new(),
-        padded: BTreeSet::new(),
-        groups: None,
-    }
+fn nothing() -> Relation {
+    Relation { name: String::new(), branches: Vec::new() }
 }
 
 fn of_projection(projection: &Projection, input: Relation) -> Relation {
     let schema = projection.input.schema();
-    let time = |expr: &Expr| time_of(expr, schema, &input.times);
-    let clock = |expr: &Expr| clock_of(expr, schema, &input.clocks);
-    let origin = |expr: &Expr| origin_of(expr, schema, &input.origins);
-    Relation {
-        times: projection.expr.iter().map(time).collect(),
-        clocks: projection.expr.iter().map(clock).collect(),
-        origins: projection.expr.iter().map(origin).collect(),
-        ..input
-    }
-}
-
-pub(super) fn origin_of(expr: &Expr, schema: &DFSchema, origins: &[Origin]) -> Origin {
-    match expr {
-        Expr::Column(column) => origins.get(schema.index_of_column(column).ok()?).copied().flatten(),
-        Expr::Alias(alias) => origin_of(&alias.expr, schema, origins),
-        _ => None,
-    }
-}
-
-/// The classes of the join's rows: pairs that it makes equal, with what is equal to them below.
-fn classes(
-    anchor: &Relation,
-    other: &Relation,
-    on: impl Iterator<Item = (Origin, Origin)>,
-) -> Vec<Vec<(usize, usize)>> {
-    let behind = anchor.mentions.len();
-    on.filter_map(|(a, b)| {
-        let mut merged = class_of(anchor, a?)?;
-        merged.extend(class_of(other, b?)?.into_iter().map(|(mention, column)| (mention + behind, column)));
-        Some(merged)
-    })
-    .collect()
-}
-
-/// The columns that are equal to `origin` in every row of `of`.
-pub(super) fn class_of(of: &Relation, origin: (usize, usize)) -> Option<Vec<(usize, usize)>> {
-    match of.mentions.len() {
-        1 => Some(vec![origin]),
-        _ => of.classes.iter().find(|class| class.contains(&origin)).cloned(),
-    }
-}
-
-/// The relation that a join makes: the anchor's mentions first, the columns in the order of the plan.
-fn together(
-    join: JoinType,
-    anchored_right: bool,
-    (left, right): (Relation, Relation),
-    within: Within,
-    classes: Vec<Vec<(usize, usize)>>,
-) -> Relation {
-    let (anchor, other) = if anchored_right { (right, left) } else { (left, right) };
-    let behind = anchor.mentions.len();
-    let met = 0..other.mentions.len();
-    let is_outer = matches!(join, JoinType::Left | JoinType::Right);
-    let null = met.filter(|mention| is_outer || other.padded.contains(mention)).map(|mention| mention + behind);
-    let padded = anchor.padded.iter().copied().chain(null).collect();
-    let clocks_of_other = vec![None; other.clocks.len()];
-    let mut mentions = anchor.mentions;
-    mentions.extend(other.mentions.into_iter().map(|of| Mention { within: of.within.plus(within), ..of }));
-    let times_of_other = other.times.into_iter().map(|time| Some(time?.plus(within))).collect::<Times>();
-    let origins_of_other =
-        other.origins.into_iter().map(|origin| origin.map(|(mention, column)| (mention + behind, column)));
-    let origins_of_other: Vec<Origin> = origins_of_other.collect();
-    let of_anchor = (anchor.times, anchor.clocks, anchor.origins);
-    let of_other = (times_of_other, clocks_of_other, origins_of_other);
-    let both = |(first, second): (Columns, Columns)| {
-        ([first.0, second.0].concat(), [first.1, second.1].concat(), [first.2, second.2].concat())
+    let branch = |branch: Branch| Branch {
+        times: projection.expr.iter().map(|expr| time_of(expr, schema, &branch.times)).collect(),
+        clocks: projection.expr.iter().map(|expr| clock_of(expr, schema, &branch.clocks)).collect(),
+        origins: projection.expr.iter().map(|expr| origin_of(expr, schema, &branch.origins)).collect(),
+        ..branch
     };
-    let (times, clocks, origins) = match join {
-        JoinType::LeftSemi | JoinType::LeftAnti | JoinType::RightSemi | JoinType::RightAnti => of_anchor,
-        _ if anchored_right => both((of_other, of_anchor)),
-        _ => both((of_anchor, of_other)),
-    };
-    Relation { name: anchor.name, mentions, times, clocks, origins, classes, padded, groups: None }
+    Relation { branches: input.branches.into_iter().map(branch).collect(), ..input }
 }

@@ -7,16 +7,16 @@
 //!
 //! It refuses an aggregate below a join, and windows of months and years, which have no one width.
 
-use std::collections::BTreeSet;
-
 use datafusion::common::{DFSchema, ScalarValue};
-use datafusion::logical_expr::{Aggregate, Expr, ExprSchemable};
+use datafusion::logical_expr::{Aggregate, Case, Expr, ExprSchemable};
 use tidegate_common::time::{EventTime, Span};
 use tidegate_common::windows::WholeWindows;
 
+use super::Within;
 use super::bounds::{MICROS_A_DAY, coarser, in_utc, micros, truncated, unit};
-use super::walk::{Relation, Walk, class_of, origin_of};
-use super::{Groups, Within};
+use super::hops::{Hops, SERIES, hops};
+use super::relation::{Branch, Class, Groups, Origin, Relation, origin_of};
+use super::walk::Walk;
 use crate::transform::error::Refusal;
 
 /// The first Monday since 1970.
@@ -27,19 +27,27 @@ const MONDAY: i64 = 4 * MICROS_A_DAY;
 pub(super) enum Clock {
     /// Its event time.
     Time,
-    /// Which of these windows its event time lies in.
+    /// Where the one of these windows begins that its event time lies in.
     Of(WholeWindows),
+    /// Its event time, which is where one of these windows begins.
+    Start(WholeWindows),
+    /// Where several windows begin, which all hold its event time.
+    Hops(Hops),
+    /// Nothing, for it is null.
+    Null,
 }
 
 /// What the value of `expr` says of the anchor, where the columns of its relation say `clocks`.
 pub(super) fn clock_of(expr: &Expr, schema: &DFSchema, clocks: &[Option<Clock>]) -> Option<Clock> {
-    let is_time = |expr: &Expr| clock_of(expr, schema, clocks) == Some(Clock::Time);
+    let is_time = |expr: &Expr| matches!(clock_of(expr, schema, clocks), Some(Clock::Time | Clock::Start(_)));
     let windows = |width: i64, origin: i64| {
         WholeWindows::new(Span::from_micros(width), EventTime::from_micros(origin)).map(Clock::Of)
     };
     match expr {
         Expr::Column(column) => clocks.get(schema.index_of_column(column).ok()?).copied().flatten(),
         Expr::Alias(alias) => clock_of(&alias.expr, schema, clocks),
+        Expr::Literal(value, _) if value.is_null() => Some(Clock::Null),
+        Expr::Case(case) if case.expr.is_none() => of_case(case, schema, clocks),
         // A coarser type rounds to zero, which before 1970 is into the next window.
         Expr::Cast(cast) if in_utc(&cast.data_type) => {
             let from = cast.expr.get_type(schema).ok().filter(in_utc)?;
@@ -60,10 +68,31 @@ pub(super) fn clock_of(expr: &Expr, schema: &DFSchema, clocks: &[Option<Clock>])
                 let (width, unit) = (micros(width)?, unit(&time.get_type(schema).ok()?));
                 (width % unit == 0 && origin % unit == 0).then(|| windows(width, origin)).flatten()
             }
+            (SERIES, args) => hops(args, schema, clocks).map(Clock::Hops),
+            ("coalesce", args) => {
+                let of = args.iter().map(|arg| clock_of(arg, schema, clocks));
+                of.into_iter().find(|clock| *clock != Some(Clock::Null)).unwrap_or(Some(Clock::Null))
+            }
             _ => None,
         },
         _ => None,
     }
+}
+
+/// The value of a CASE, where it is known which it is.
+fn of_case(case: &Case, schema: &DFSchema, clocks: &[Option<Clock>]) -> Option<Clock> {
+    for (when, then) in &case.when_then_expr {
+        let is_null = |expr: &Expr| Some(clock_of(expr, schema, clocks)? == Clock::Null);
+        let is_so = match when.as_ref() {
+            Expr::IsNotNull(of) => !is_null(of)?,
+            Expr::IsNull(of) => is_null(of)?,
+            _ => return None,
+        };
+        if is_so {
+            return clock_of(then, schema, clocks);
+        }
+    }
+    case.else_expr.as_ref().map_or(Some(Clock::Null), |otherwise| clock_of(otherwise, schema, clocks))
 }
 
 /// A stated time, microseconds.
@@ -80,53 +109,57 @@ fn instant(of: &ScalarValue) -> Option<i64> {
 impl Walk<'_> {
     /// The groups that `aggregate` makes of `input`.
     pub(super) fn of_aggregate(&self, aggregate: &Aggregate, input: Relation) -> Result<Relation, Refusal> {
-        let schema = aggregate.input.schema();
-        let computed = aggregate.aggr_expr.len();
-        let by = || aggregate.group_expr.iter();
-        let clocks: Vec<_> = by().map(|expr| clock_of(expr, schema, &input.clocks)).collect();
-        let origins: Vec<_> = by().map(|expr| origin_of(expr, schema, &input.origins)).collect();
-        let whole = match input.mentions.is_empty() {
-            true => None,
-            false => Some(self.windows(&clocks, &input)?),
-        };
-        // What is null where nothing was met is of rows that may be anywhere.
-        let alike = origins.iter().flatten().filter(|(mention, _)| !input.padded.contains(mention));
-        let classes: Vec<_> = alike.filter_map(|origin| class_of(&input, *origin)).collect();
-        // The anchor's columns that a group has one value of: grouped by, or equal to one that is.
-        let direct = origins.iter().flatten().chain(classes.iter().flatten());
-        let columns: BTreeSet<usize> = direct.filter(|(at, _)| *at == 0).map(|(_, column)| *column).collect();
-        Ok(Relation {
-            times: vec![None; origins.len() + computed],
-            groups: whole.map(|whole| Groups { whole, columns: columns.into_iter().collect() }),
-            origins: [origins, vec![None; computed]].concat(),
-            clocks: [clocks, vec![None; computed]].concat(),
-            classes,
-            ..input
-        })
+        let mut branches: Vec<Branch> = input.branches.iter().map(|branch| grouped(aggregate, branch)).collect();
+        if branches.is_empty() {
+            return Ok(input);
+        }
+        let of = self.aggregates.replace(self.aggregates.get() + 1);
+        let whole = self.windows(&branches, &input)?;
+        // What several anchors decide about is together only by what has one value in each of them.
+        let mut columns: Vec<_> = branches.iter().map(|branch| of_anchor(&branch.origins, &branch.classes)).collect();
+        for at in 0..aggregate.group_expr.len() {
+            if columns.iter().any(|columns| columns.get(at).copied().flatten().is_none()) {
+                columns.iter_mut().filter_map(|columns| columns.get_mut(at)).for_each(|column| *column = None);
+            }
+        }
+        for (branch, columns) in branches.iter_mut().zip(columns) {
+            branch.groups = Some(Groups { of, whole, columns });
+        }
+        Ok(Relation { branches, ..input })
     }
 
-    /// The windows that an aggregate of `input` groups by, whose group expressions say `clocks` of the anchor.
-    fn windows(&self, clocks: &[Option<Clock>], input: &Relation) -> Result<WholeWindows, Refusal> {
-        let of = |clock: &Option<Clock>| match clock {
-            Some(Clock::Of(whole)) => Some(*whole),
+    /// The windows that an aggregate groups by: those that one expression tells of the anchors of all `branches`.
+    fn windows(&self, branches: &[Branch], input: &Relation) -> Result<WholeWindows, Refusal> {
+        let of = |branch: &Branch, at: usize| match branch.clocks.get(at) {
+            Some(Some(Clock::Of(whole) | Clock::Start(whole))) => Some(*whole),
             _ => None,
         };
-        let found: Vec<WholeWindows> = clocks.iter().filter_map(of).collect();
+        let columns = branches.first().map_or(0, |branch| branch.clocks.len());
+        let all = |at: usize| branches.iter().map(|branch| of(branch, at)).collect::<Option<Vec<_>>>();
+        let found: Vec<Vec<WholeWindows>> = (0..columns).filter_map(all).collect();
         if found.is_empty() {
             return Err(self.unbounded_groups(input));
         }
-        let below = input.groups.as_ref().map(|groups| groups.whole);
-        let both = found.iter().filter_map(|whole| below.map_or(Some(*whole), |below| below.and(*whole)));
-        both.min_by_key(|whole| whole.width()).ok_or_else(|| {
-            let what = "an aggregate of an aggregate groups by windows that do not fit into each other";
-            Refusal::new(self.mentions.aggregated(), what, "group by the same windows in both, or by multiples")
+        let below = || input.branches.iter().filter_map(|branch| Some(branch.groups.as_ref()?.whole));
+        let both = |of: Vec<WholeWindows>| of.into_iter().chain(below()).map(Some).reduce(|a, b| a?.and(b?))?;
+        found.into_iter().filter_map(both).min_by_key(|whole| whole.width()).ok_or_else(|| {
+            let what = "it groups by windows that do not fit into each other";
+            let way_out =
+                "group by the same windows in all parts, and in an aggregate of an aggregate, or by multiples";
+            Refusal::new(self.mentions.aggregated(), what, way_out)
         })
     }
 
     fn unbounded_groups(&self, input: &Relation) -> Refusal {
         let anchor = &input.name;
         let what = "an aggregate needs a window of event time: without one its groups are never complete";
-        let way_out = match input.mentions.first().and_then(|anchor| self.time_of(anchor)) {
+        let several = input.branches.len() > 1;
+        let time = input.branches.first().and_then(Branch::anchor).and_then(|anchor| self.time_of(anchor));
+        let way_out = match time {
+            Some(time) if several => format!(
+                "group by date_bin(INTERVAL '1' HOUR, …) or date_trunc('hour', …) of what is the event time in each part: \
+                 {anchor}.{time} in the first; of a FULL join, coalesce of both sides' event times"
+            ),
             Some(time) => format!(
                 "group by date_bin(INTERVAL '1' HOUR, {anchor}.{time}) or date_trunc('hour', {anchor}.{time}), of that \
                  column itself and a width that is no month, quarter or year"
@@ -138,4 +171,37 @@ impl Walk<'_> {
         };
         Refusal::new(self.mentions.aggregated(), what, way_out)
     }
+}
+
+/// The groups that `aggregate` makes of the rows of one branch.
+fn grouped(aggregate: &Aggregate, input: &Branch) -> Branch {
+    let schema = aggregate.input.schema();
+    let computed = aggregate.aggr_expr.len();
+    let by = || aggregate.group_expr.iter();
+    let clocks: Vec<_> = by().map(|expr| clock_of(expr, schema, &input.clocks)).collect();
+    let origins: Vec<_> = by().map(|expr| origin_of(expr, schema, &input.origins)).collect();
+    // What is null where nothing was met is of rows that may be anywhere.
+    let class = |origin: &Origin| input.class_of(origin.filter(|(mention, _)| !input.padded.contains(mention))?);
+    let classes: Vec<Class> = origins.iter().filter_map(class).collect();
+    Branch {
+        times: vec![None; origins.len() + computed],
+        origins: [origins, vec![None; computed]].concat(),
+        clocks: [clocks, vec![None; computed]].concat(),
+        classes,
+        mentions: input.mentions.clone(),
+        padded: input.padded.clone(),
+        groups: None,
+        hops: input.hops,
+    }
+}
+
+/// Of each column, the anchor's that it is or equals in all rows of a group.
+fn of_anchor(origins: &[Origin], classes: &[Class]) -> Vec<Option<usize>> {
+    let column = |origin: &Origin| {
+        let origin = (*origin)?;
+        let class = classes.iter().find(|class| class.contains(&origin));
+        let all = std::iter::once(&origin).chain(class.into_iter().flatten());
+        all.filter(|(mention, _)| *mention == 0).map(|(_, column)| *column).next()
+    };
+    origins.iter().map(column).collect()
 }

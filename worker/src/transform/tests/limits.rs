@@ -34,6 +34,7 @@ fn given_deep_expressions_then_they_are_refused() {
         format!("SELECT {}1{} AS x FROM clicks", "{a: ".repeat(30), "}".repeat(29)),
         format!("SELECT ts FROM {}clicks{} x", "(clicks JOIN ".repeat(30), ")".repeat(29)),
         format!("SELECT ts FROM clicks {}", "UNION SELECT ts FROM clicks ".repeat(1_500)),
+        format!("SELECT ts FROM clicks {}", "UNION ALL SELECT ts FROM clicks ".repeat(1_300)),
     ] {
         refused(&sql);
     }

@@ -66,7 +66,7 @@ fn given_a_construct_over_many_rows_then_it_is_refused_with_its_place() {
             "SELECT ts FROM clicks OFFSET 10",
             "SELECT ts FROM clicks FETCH FIRST 3 ROWS ONLY",
             "SELECT ts FROM (SELECT ts FROM clicks LIMIT 3)",
-            "SELECT ts FROM clicks UNION ALL SELECT ts FROM clicks",
+            "SELECT ts FROM clicks UNION SELECT ts FROM clicks",
             "SELECT ts FROM clicks EXCEPT SELECT ts FROM clicks",
             "SELECT ts FROM clicks WHERE price = (SELECT 1)",
             "SELECT (SELECT 1) AS one FROM clicks",

@@ -57,7 +57,8 @@ fn sliced(hours: i64) -> v1::Record {
 fn journal() -> Vec<v1::Record> {
     let mut records = begin_with(SPEC);
     let Some(Kind::Prepared(prepared)) = &mut records[1].kind else { panic!("prepared") };
-    let input = |source: &str, low| v1::JoinInput { source: source.to_owned(), low, high: 0, keyed: true };
+    let input =
+        |source: &str, low| v1::JoinInput { source: source.to_owned(), low, high: 0, keyed: true, anchor: false };
     prepared.outputs[0].inputs = vec![input("s", 0), input("w", -HOUR)];
     prepared.outputs[0].source = vec!["s".to_owned(), "w".to_owned()];
     records.truncate(2);

@@ -28,7 +28,7 @@ fn windows(at: &'static str) -> BoxedStrategy<String> {
 
 /// What is computed of each group; `#v` is a column of numbers, `#s` one of texts. Nothing depends on the order of rows: sums
 /// are of whole numbers, and what is computed with fractions is rounded, away from where rounding turns.
-fn computed() -> BoxedStrategy<String> {
+pub(super) fn computed() -> BoxedStrategy<String> {
     let one = pick(&[
         "count(*)",
         "count(#v)",
@@ -137,9 +137,9 @@ fn three() -> BoxedStrategy<String> {
 fn case() -> impl Strategy<Value = Case> {
     let source = || prop::sample::select(&SOURCES[..]);
     prop_oneof![
-        2 => (one(), [source()]).prop_map(|(sql, sources)| Case { sql, sources: sources.to_vec() }),
-        2 => (two(), [source(), source()]).prop_map(|(sql, sources)| Case { sql, sources: sources.to_vec() }),
-        1 => (three(), [source(), source(), source()]).prop_map(|(sql, of)| Case { sql, sources: of.to_vec() }),
+        2 => (one(), [source()]).prop_map(|(sql, sources)| Case::new(sql, &sources)),
+        2 => (two(), [source(), source()]).prop_map(|(sql, sources)| Case::new(sql, &sources)),
+        1 => (three(), [source(), source(), source()]).prop_map(|(sql, sources)| Case::new(sql, &sources)),
     ]
 }
 

@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod anchors;
 mod grouped;
 mod oracle;
 mod pieces;
@@ -20,7 +21,7 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use tidegate_common::time::{EventTime, Window};
 
-use super::{Effort, InputRows, JoinInput};
+use super::{Effort, InputRows, Join, JoinInput};
 use crate::transform::{Query, QueryError, SourceTable};
 
 /// 2026-03-01T12:00:00Z.

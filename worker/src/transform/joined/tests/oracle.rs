@@ -9,17 +9,18 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::catalog::streaming::StreamingTable;
-use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::execution::{SendableRecordBatchStream, SessionStateBuilder, TaskContext};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::PartitionStream;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use tidegate_common::slices::Slices;
-use tidegate_common::time::{Span, Window};
+use tidegate_common::time::{EventTime, Span, Window};
 
+use super::super::run::usual_rules;
 use super::{
-    AMPLE, Effort, Given, InputRows, JoinInput, Query, Row, SECOND, SOURCES, plan, run, schema, shown, window,
+    AMPLE, Effort, Given, InputRows, Join, JoinInput, Query, Row, SECOND, SOURCES, plan, run, schema, shown, window,
 };
 
 /// SQL whose tables are written `{0}`, `{1}` and `{2}`, and the source that each of them is.
@@ -27,12 +28,20 @@ use super::{
 pub(super) struct Case {
     pub(super) sql: String,
     pub(super) sources: Vec<&'static str>,
+    /// The same over all rows, restricted to the window by what it says of its anchors' times: they are between `{from}`
+    /// and `{to}`. None where the window restricts the rows of one mention.
+    pub(super) restricted: Option<String>,
 }
 
 impl Case {
-    /// With its tables named.
-    fn named(&self, name: impl Fn(usize) -> String) -> String {
-        (0..self.sources.len()).fold(self.sql.clone(), |sql, at| sql.replace(&format!("{{{at}}}"), &name(at)))
+    /// Of one anchor.
+    pub(super) fn new(sql: String, sources: &[&'static str]) -> Self {
+        Self { sql, sources: sources.to_vec(), restricted: None }
+    }
+
+    /// `sql` with its tables named.
+    fn named(&self, sql: &str, name: impl Fn(usize) -> String) -> String {
+        (0..self.sources.len()).fold(sql.to_owned(), |sql, at| sql.replace(&format!("{{{at}}}"), &name(at)))
     }
 }
 
@@ -54,18 +63,28 @@ impl PartitionStream for Stream {
     }
 }
 
-/// What one plain query says when the mention `anchor` has its rows in `window` only.
+/// What one plain query says, when the mention `anchor` has its rows in `window` only, or the query says itself what of
+/// all rows is of the window.
 async fn batch_answer(case: &Case, data: &Data, anchor: usize, window: Window) -> Vec<String> {
-    let session = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
+    let config = SessionConfig::new().with_target_partitions(1);
+    let state = SessionStateBuilder::new().with_default_features().with_config(config);
+    // See `usual_rules`: with them it was seen to answer wrongly.
+    let session = SessionContext::new_with_state(state.with_physical_optimizer_rules(usual_rules()).build());
     for (at, source) in case.sources.iter().enumerate() {
-        let within =
-            |row: &&Row| at != anchor || (window.from().as_micros()..window.to().as_micros()).contains(&row.time());
+        let within = |row: &&Row| {
+            at != anchor
+                || case.restricted.is_some()
+                || (window.from().as_micros()..window.to().as_micros()).contains(&row.time())
+        };
         let rows: Vec<Row> = data[source].iter().filter(within).cloned().collect();
         let rows = Stream(super::batch(source, &rows), schema(source));
         let table = StreamingTable::try_new(schema(source), vec![Arc::new(rows)]).unwrap();
         session.register_table(format!("mention{at}"), Arc::new(table)).unwrap();
     }
-    let sql = case.named(|at| format!("mention{at}"));
+    let time = |at: EventTime| format!("to_timestamp_micros({})", at.as_micros());
+    let sql = case.restricted.as_ref().unwrap_or(&case.sql);
+    let sql = sql.replace("{from}", &time(window.from())).replace("{to}", &time(window.to()));
+    let sql = case.named(&sql, |at| format!("mention{at}"));
     shown(&session.sql(&sql).await.unwrap().collect().await.unwrap())
 }
 
@@ -108,10 +127,14 @@ fn handed(input: &JoinInput, rows: &[Row], slice: Window, bucket: usize, how: Ha
     rows.iter().enumerate().filter(kept).map(|(_, row)| row.clone()).collect()
 }
 
+fn is_keyed(join: &Join) -> bool {
+    join.inputs().iter().any(|input| !input.keys().is_empty())
+}
+
 /// The answer of all slices of `window` and all buckets.
 async fn sliced(query: &Query, data: &Data, window: Window, how: Handing, met: &Met) -> Vec<String> {
     let join = query.join().unwrap();
-    let how = if join.inputs()[0].keys().is_empty() { Handing { buckets: 1, ..how } } else { how };
+    let how = if !is_keyed(join) { Handing { buckets: 1, ..how } } else { how };
     let effort = how.bytes.map_or(AMPLE, |bytes| Effort::InPieces { bytes });
     let width = Span::from_micros(how.width * SECOND);
     let width = join.whole_windows().map_or(width, |whole| whole.round_up(width));
@@ -286,8 +309,8 @@ fn three() -> BoxedStrategy<String> {
 fn case() -> impl Strategy<Value = Case> {
     let source = || prop::sample::select(&SOURCES[..]);
     prop_oneof![
-        (two(), [source(), source()]).prop_map(|(sql, sources)| Case { sql, sources: sources.to_vec() }),
-        (three(), [source(), source(), source()]).prop_map(|(sql, sources)| Case { sql, sources: sources.to_vec() }),
+        (two(), [source(), source()]).prop_map(|(sql, sources)| Case::new(sql, &sources)),
+        (three(), [source(), source(), source()]).prop_map(|(sql, sources)| Case::new(sql, &sources)),
     ]
 }
 
@@ -313,7 +336,7 @@ pub(super) struct Met {
 
 async fn check(case: &Case, data: &Data, window: Window, how: Handing, met: &Met) -> Result<(), TestCaseError> {
     let count = |of: &AtomicUsize| of.fetch_add(1, Ordering::Relaxed);
-    let sql = case.named(|at| case.sources[at].to_owned());
+    let sql = case.named(&case.sql, |at| case.sources[at].to_owned());
     let query = match plan(&sql) {
         Ok(query) => query,
         // A chain of outer joins may have its anchor where nothing bounds the others.
@@ -332,7 +355,7 @@ async fn check(case: &Case, data: &Data, window: Window, how: Handing, met: &Met
     prop_assert_eq!(format!("{:?}", join.inputs()), format!("{:?}", again.inputs()), "{}", sql);
     count(&met.joined);
     let window = join.whole_windows().map_or(window, |whole| whole.around(window).unwrap());
-    met.keyed.fetch_add(usize::from(!join.inputs()[0].keys().is_empty()), Ordering::Relaxed);
+    met.keyed.fetch_add(usize::from(is_keyed(join)), Ordering::Relaxed);
     let ours = sliced(&query, data, window, how, met).await;
     met.not_empty.fetch_add(usize::from(!ours.is_empty()), Ordering::Relaxed);
     let mut theirs = Vec::new();

@@ -7,7 +7,7 @@ use datafusion::error::DataFusionError;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 
-use super::{AMPLE, Effort, Given, InputRows, Row, SECOND, plan, run, shown, window};
+use super::{AMPLE, Effort, Given, InputRows, JoinInput, Row, SECOND, plan, run, shown, window};
 use crate::failure::{Class, Classify, chain};
 
 const SQL: &str =
@@ -108,4 +108,32 @@ async fn rows_on_the_last_microsecond_of_bounds_and_slices_meet() {
     let others = [at(5, 6 * SECOND - 1), at(6, 6 * SECOND), at(7, 12 * SECOND - 1), at(8, 12 * SECOND)];
     let rows: Vec<Arc<dyn InputRows>> = vec![Arc::new(Given::new(a, &anchors, 4)), Arc::new(Given::new(c, &others, 4))];
     assert_eq!(shown(&run(&query, slice, rows, AMPLE).await.unwrap()), ["2|6", "3|7"]);
+}
+
+#[tokio::test]
+async fn a_condition_on_what_was_not_met_is_of_its_own_side() {
+    let near = "ON x.k = y.k AND y.ts BETWEEN x.ts - INTERVAL '1' SECOND AND x.ts";
+    let inner = format!("SELECT x.v, coalesce(x.s, 'none') AS s, y.v AS yv FROM a x RIGHT JOIN c y {near}");
+    let row = |k, v| Row { k, v, s: None, nanos: 0 };
+    for (sql, expected) in [
+        (format!("SELECT v, s, yv FROM ({inner}) p WHERE v < 3"), vec!["1|none|9"]),
+        (format!("SELECT v, s, yv FROM ({inner} UNION ALL SELECT v, s, 7 FROM c) WHERE v < 3"), vec!["1|none|9"]),
+        (
+            format!("SELECT v, s, yv FROM ({inner} UNION ALL SELECT v, s, 7 FROM a) WHERE v < 3"),
+            vec!["1|NULL|7", "1|none|9"],
+        ),
+        (format!("SELECT v, s, yv FROM ({inner}) p WHERE v IS NULL"), vec!["NULL|none|9"]),
+    ] {
+        let query = plan(&sql).unwrap();
+        let rows = |input: &JoinInput| match input.source() {
+            "a" => vec![row(Some(1), 1)],
+            _ => vec![row(Some(1), 9), row(Some(2), 9)],
+        };
+        let given = |input: &JoinInput| Arc::new(Given::new(input, &rows(input), 10)) as Arc<dyn InputRows>;
+        for effort in [AMPLE, Effort::InPieces { bytes: 1 << 20 }] {
+            let inputs = query.join().unwrap().inputs().iter().map(given).collect();
+            let answer = run(&query, window(-SECOND, SECOND), inputs, effort).await.unwrap();
+            assert_eq!(shown(&answer), expected, "{sql}");
+        }
+    }
 }
