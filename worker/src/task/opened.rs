@@ -15,13 +15,13 @@ use tidegate_common::time::Window;
 use tidegate_proto::v1;
 use tokio::sync::OnceCell;
 
-use super::slicing::uncut;
+use super::slicing::{read_window, uncut};
 use super::{TaskError, kinds};
 use crate::access::Access;
 use crate::failure::{Class, Classify};
 use crate::sink::{Catalogs, OutputTarget};
 use crate::source::{self, Both, Described, KafkaSource, Offsets, Source, SourceError};
-use crate::transform::{Query, SourceTable};
+use crate::transform::{Join, Query, SourceTable};
 
 /// Why a backfill cannot be worked on.
 #[derive(Debug, thiserror::Error)]
@@ -244,14 +244,18 @@ impl Opened {
             }
         };
         let (mut columns, mut window) = (BTreeSet::new(), None::<Window>);
-        for query in queries {
+        let over = self.resolved.window;
+        // Those that keep dead letters come last, and have no query.
+        for (query, output) in queries.iter().zip(&self.resolved.outputs) {
             let Some(of_query) = query.columns_of(&described.name) else { continue };
             columns.extend(of_query.iter().copied());
-            let input = query.join().and_then(|join| join.input(&described.name));
-            let met = input.map_or(Some(self.resolved.window), |input| input.reach().around(self.resolved.window));
+            let inputs = query.join().map(Join::inputs).unwrap_or_default();
+            let input = inputs.iter().enumerate().find(|(_, input)| input.source() == described.name);
+            let input = input.map(|(at, input)| (at, input.reach()));
+            let met = input.map_or(Some(over), |input| read_window(over, output.warm_up, input));
             window = window.zip(met).map(|(one, other)| one.hull(other)).or(window).or(met);
         }
-        let window = window.unwrap_or(self.resolved.window);
+        let window = window.unwrap_or(over);
         Ok(Used { columns: columns.into_iter().collect(), window })
     }
 
