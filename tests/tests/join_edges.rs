@@ -19,7 +19,7 @@ fn spec(name: &str, window: (i64, i64), sql: &str, join: &str) -> String {
     let time = |at: i64| EventTime::from_micros(at).to_string();
     let source = |name: &str| format!("  {name}: {{files: {{path: '{name}/*.parquet'}}, event_time: {{column: ts}}}}\n");
     format!(
-        "version: 1\nkind: backfill\nname: {name}\nwindow: {{from: '{}', to: '{}'}}\nalignment: {{max_drift: 6h}}\n\
+        "version: 1\nkind: backfill\nname: {name}\nwindow: {{from: '{}', to: '{}'}}\nalignment: {{max_drift: 3d}}\n\
          sources:\n{}{}outputs:\n  out: {{table: lake.{name}, sql: \"{sql}\", join: {join}}}\n",
         time(window.0),
         time(window.1),
@@ -110,16 +110,16 @@ async fn given_rows_that_come_in_one_burst_when_more_wait_than_may_then_the_run_
     Input { folder: "plays", rows: 4_000, days: 40, files: 4, unit: 100, seed: 1 }.write(world.root());
     fs::create_dir_all(world.root().join("shows")).unwrap();
     let mut chance = Chance::new(4);
-    // A thousand rows of a KiB within an hour, and a few days before and behind: an estimate by the day sees no burst.
+    // A thousand rows of a KiB within an hour, and one of them weeks before and behind: an estimate by the day sees no burst.
     let burst = (0..1_000).map(|row| BEGIN + 20 * DAY + row * (HOUR / 1_000));
-    let times: Vec<i64> = [BEGIN + DAY].into_iter().chain(burst).chain([BEGIN + 39 * DAY]).collect();
+    let times: Vec<i64> = [BEGIN + 3 * DAY].into_iter().chain(burst).chain([BEGIN + 38 * DAY]).collect();
     let mut note = || (0..64).map(|_| format!("{:016x}", chance.next())).collect::<String>();
     let columns: Vec<(&str, ArrayRef)> = vec![
         ("ts", Arc::new(times.iter().copied().map(Some).collect::<TimestampMicrosecondArray>().with_timezone("UTC"))),
         ("key", Arc::new(times.iter().map(|_| Some("k1")).collect::<StringArray>())),
         ("note", Arc::new(times.iter().map(|_| Some(note())).collect::<StringArray>())),
     ];
-    write_file(&world.root().join("shows/part.parquet"), &RecordBatch::try_from_iter(columns).unwrap(), 10);
+    write_file(&world.root().join("shows/part.parquet"), &RecordBatch::try_from_iter(columns).unwrap(), 1);
     let sql = "SELECT p.ts, p.id, length(s.note) AS long FROM plays p JOIN shows s ON p.key = s.key \
                AND s.ts BETWEEN p.ts - INTERVAL '2' HOUR AND p.ts";
     world.write(SPEC, &spec("burst", (BEGIN + 2 * DAY, BEGIN + 39 * DAY), sql, "{slice: 6h, budget: 200KiB}"));

@@ -171,5 +171,5 @@ async fn given_a_warm_up_then_what_the_anchor_meets_is_read_so_much_earlier_by_e
         }
         shuffled.push(plan.state_bytes);
     }
-    assert_eq!(shuffled[0], shuffled[1], "what nobody meets does not wait");
+    assert!(shuffled[1] <= shuffled[0], "what nobody meets does not wait: {shuffled:?}");
 }

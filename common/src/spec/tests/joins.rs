@@ -28,7 +28,7 @@ fn how_a_join_is_cut_warmed_up_and_bounded_is_written_in_one_way() {
 #[test]
 fn what_no_warm_up_and_no_budget_can_be_is_refused_with_the_place() {
     insta::assert_snapshot!(errors(&with_join("{warm_up: 367d}")), @"spec.yaml:22:21: outputs.flights_weather.join.warm_up: sources are read at most 366d earlier than they are met");
-    insta::assert_snapshot!(errors(&with_join("{warm_up: -1d}")), @"");
-    insta::assert_snapshot!(errors(&with_join("{budget: 0B}")), @"");
+    insta::assert_snapshot!(errors(&with_join("{warm_up: -1d}")), @"spec.yaml:22:21: outputs.flights_weather.join.warm_up: `-1d` is not a duration: it is negative; write `90s`, `2h30m`, `10d`, `500ms`, or ISO 8601 such as `PT1H`");
+    insta::assert_snapshot!(errors(&with_join("{budget: 0B}")), @"spec.yaml:22:20: outputs.flights_weather.join.budget: it must be more than nothing");
     insta::assert_snapshot!(errors(&with_join("{budget: much, warm_up: soon, buckets: 0}")), @"");
 }
