@@ -92,7 +92,8 @@ pub(crate) fn done_percent(backfill: &v1::Backfill) -> Option<f64> {
     if joins.peek().is_none() {
         return Some(read);
     }
-    let joined = joins.map(|join| if join.slices == 0 { 0.0 } else { percent(join.slices_done.into(), join.slices.into()) });
+    let joined =
+        joins.map(|join| if join.slices == 0 { 0.0 } else { percent(join.slices_done.into(), join.slices.into()) });
     let joined: Vec<f64> = joined.collect();
     Some((read + joined.iter().sum::<f64>() / joined.len() as f64) / 2.0)
 }

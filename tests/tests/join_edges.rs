@@ -17,7 +17,8 @@ const SQL: &str = "SELECT p.ts, p.id, s.id AS show FROM plays p LEFT JOIN shows 
 /// A join of `plays` with `shows` over `window`.
 fn spec(name: &str, window: (i64, i64), sql: &str, join: &str) -> String {
     let time = |at: i64| EventTime::from_micros(at).to_string();
-    let source = |name: &str| format!("  {name}: {{files: {{path: '{name}/*.parquet'}}, event_time: {{column: ts}}}}\n");
+    let source =
+        |name: &str| format!("  {name}: {{files: {{path: '{name}/*.parquet'}}, event_time: {{column: ts}}}}\n");
     format!(
         "version: 1\nkind: backfill\nname: {name}\nwindow: {{from: '{}', to: '{}'}}\nalignment: {{max_drift: 3d}}\n\
          sources:\n{}{}outputs:\n  out: {{table: lake.{name}, sql: \"{sql}\", join: {join}}}\n",
@@ -95,7 +96,8 @@ async fn given_more_than_may_wait_by_the_estimate_when_planned_or_run_then_it_is
     Input { folder: "shows", rows: 10_000, days: 40, files: 4, unit: 100, seed: 2 }.write(world.root());
     let window = (BEGIN + 20 * DAY, BEGIN + 30 * DAY);
     world.write(SPEC, &spec("bounded", window, SQL, "{slice: 6h, budget: 1KiB}"));
-    let said = ["output out: about ", "may wait in the shuffle store, and join.budget is 1 KiB", "or a budget of 1 MiB"];
+    let said =
+        ["output out: about ", "may wait in the shuffle store, and join.budget is 1 KiB", "or a budget of 1 MiB"];
     world.run(&["plan", SPEC]).await.with(4).saying(&said);
     world.run_local(SPEC, &[]).await.with(4).saying(&said);
     world.write(SPEC, &spec("bounded", window, SQL, "{slice: 6h, budget: 1MiB}"));

@@ -55,8 +55,7 @@ pub(super) fn plan<'a>(
 ) -> Option<JoinPlan> {
     let inputs = &table.inputs;
     inputs.first()?;
-    let sized: Vec<Found> =
-        inputs.iter().filter_map(|input| Some(found(&input.source)?.met(input.reach()))).collect();
+    let sized: Vec<Found> = inputs.iter().filter_map(|input| Some(found(&input.source)?.met(input.reach()))).collect();
     let cutting = Cutting {
         window: spec.window,
         max_drift: spec.max_drift,

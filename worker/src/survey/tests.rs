@@ -147,7 +147,10 @@ async fn given_a_warm_up_then_what_the_anchor_meets_is_read_so_much_earlier_by_e
     rows("s.csv");
     let spec = |join: &str| {
         let source = |name: &str| {
-            format!("  {name}: {{files: {{path: '{}/{name}.csv'}}, event_time: {{column: ts}}}}\n", folder.path().display())
+            format!(
+                "  {name}: {{files: {{path: '{}/{name}.csv'}}, event_time: {{column: ts}}}}\n",
+                folder.path().display()
+            )
         };
         let sql = "SELECT p.ts FROM p JOIN s ON p.key = s.key AND s.ts BETWEEN p.ts - INTERVAL '2' HOUR AND p.ts";
         format!(

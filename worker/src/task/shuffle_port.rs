@@ -127,11 +127,7 @@ impl ShufflePort {
     }
 }
 
-fn filtered(
-    rows: &RecordBatch,
-    times: &ArrayRef,
-    kept: &BooleanArray,
-) -> Result<(RecordBatch, ArrayRef), ArrowError> {
+fn filtered(rows: &RecordBatch, times: &ArrayRef, kept: &BooleanArray) -> Result<(RecordBatch, ArrayRef), ArrowError> {
     Ok((filter_record_batch(rows, kept)?, filter(times, kept)?))
 }
 

@@ -104,7 +104,8 @@ mod tests {
 
     #[test]
     fn given_a_warm_up_then_all_but_the_anchors_own_rows_are_read_so_much_earlier() {
-        let reach = |low: i64, high: i64| Reach { low: Span::from_micros(low * HOUR), high: Span::from_micros(high * HOUR) };
+        let reach =
+            |low: i64, high: i64| Reach { low: Span::from_micros(low * HOUR), high: Span::from_micros(high * HOUR) };
         let read = |warm_up: i64, input| read_window(window(0, 24 * HOUR), Span::from_micros(warm_up * HOUR), input);
         assert_eq!(read(9, (0, Reach::NONE)), Some(window(0, 24 * HOUR)));
         assert_eq!(read(9, (1, Reach::NONE)), Some(window(-9 * HOUR, 24 * HOUR)), "it is another source");

@@ -22,7 +22,10 @@ fn how_a_join_is_cut_warmed_up_and_bounded_is_written_in_one_way() {
     assert_eq!((resolved.outputs[1].warm_up, resolved.outputs[1].budget), (Span::ZERO, None));
     let none = check(&with_join("{warm_up: 0s}")).unwrap();
     assert_eq!(none.spec, check(GOOD).unwrap().spec, "nothing earlier is what is done anyway");
-    assert_eq!(check(&with_join("{warm_up: 366d}")).unwrap().outputs[0].warm_up, Span::from_micros(366 * day.as_micros()));
+    assert_eq!(
+        check(&with_join("{warm_up: 366d}")).unwrap().outputs[0].warm_up,
+        Span::from_micros(366 * day.as_micros())
+    );
 }
 
 #[test]

@@ -54,7 +54,9 @@ fn what_comes_to_wait_beyond_the_budget_ends_the_backfill_and_retry_joins_first_
     assert_eq!(status.phase(), v1::Phase::Failed);
     let failure = status.failure.unwrap();
     assert_eq!(failure.exit_code, 1);
-    assert!(failure.message.starts_with("output out: 9.1 MiB wait in the shuffle store, and join.budget is 9 MiB: `retry`"));
+    assert!(
+        failure.message.starts_with("output out: 9.1 MiB wait in the shuffle store, and join.budget is 9 MiB: `retry`")
+    );
     assert_eq!(cleaning(&bench), None, "what waits is kept");
     bench.restart();
     assert_eq!((bench.phase(), join(&bench).live_bytes), (v1::Phase::Failed, ESTIMATE + 1));
@@ -63,7 +65,11 @@ fn what_comes_to_wait_beyond_the_budget_ends_the_backfill_and_retry_joins_first_
     let (held, work) = runs(&bench).pop().unwrap();
     assert_eq!((first(held), work.end_slice), (0, 2), "the one slot joins");
     bench.hand_in(held, joined("a", 0, 2), false).unwrap();
-    assert_eq!((bench.phase(), join(&bench).live_bytes), (v1::Phase::Running, 1), "the third slice meets what came last");
+    assert_eq!(
+        (bench.phase(), join(&bench).live_bytes),
+        (v1::Phase::Running, 1),
+        "the third slice meets what came last"
+    );
 }
 
 fn sized(mut hand_in: v1::HandIn, bytes: u64) -> v1::HandIn {
