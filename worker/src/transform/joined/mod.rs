@@ -16,6 +16,7 @@
 
 mod bounds;
 mod join;
+mod lengths;
 mod parts;
 mod pieces;
 mod rows;

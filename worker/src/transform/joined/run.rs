@@ -26,6 +26,7 @@ use futures::{StreamExt, TryStreamExt};
 use tidegate_common::time::Window;
 
 use super::join::{Join, Scan};
+use super::lengths::in_lengths;
 use super::rows::{InputRows, MentionExec, Mentioned, Unread};
 use super::walk::Marked;
 use crate::transform::error::QueryError;
@@ -194,7 +195,7 @@ fn session(bytes: usize, leaves: &Leaves, rules: Rules) -> Result<SessionState> 
 
 fn physical(plan: &LogicalPlan, leaves: Arc<Leaves>, state: &SessionState) -> Result<Arc<dyn ExecutionPlan>> {
     let planner = DefaultPhysicalPlanner::with_extension_planners(vec![leaves]);
-    futures::executor::block_on(planner.create_physical_plan(plan, state))
+    futures::executor::block_on(planner.create_physical_plan(&in_lengths(plan)?, state))
 }
 
 /// The rows of each scan of the plan, by its number.
