@@ -33,5 +33,9 @@ fn what_no_warm_up_and_no_budget_can_be_is_refused_with_the_place() {
     insta::assert_snapshot!(errors(&with_join("{warm_up: 367d}")), @"spec.yaml:22:21: outputs.flights_weather.join.warm_up: sources are read at most 366d earlier than they are met");
     insta::assert_snapshot!(errors(&with_join("{warm_up: -1d}")), @"spec.yaml:22:21: outputs.flights_weather.join.warm_up: `-1d` is not a duration: it is negative; write `90s`, `2h30m`, `10d`, `500ms`, or ISO 8601 such as `PT1H`");
     insta::assert_snapshot!(errors(&with_join("{budget: 0B}")), @"spec.yaml:22:20: outputs.flights_weather.join.budget: it must be more than nothing");
-    insta::assert_snapshot!(errors(&with_join("{budget: much, warm_up: soon, buckets: 0}")), @"");
+    insta::assert_snapshot!(errors(&with_join("{budget: much, warm_up: soon, buckets: 0}")), @r"
+    spec.yaml:22:20: outputs.flights_weather.join.budget: `much` is not a size; write a whole number and a unit: `512MiB`, `4GiB`, `1GB`
+    spec.yaml:22:35: outputs.flights_weather.join.warm_up: `soon` is not a duration; write `90s`, `2h30m`, `10d`, `500ms`, or ISO 8601 such as `PT1H`
+    spec.yaml:22:50: outputs.flights_weather.join.buckets: rows are distributed into 1 to 1024 buckets
+    ");
 }
