@@ -70,6 +70,7 @@ impl Run {
                 dead_letters: None,
                 slice: None,
                 buckets: None,
+                budget: None,
             }],
         };
         let submission = Submission {

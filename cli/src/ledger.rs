@@ -71,7 +71,8 @@ pub(crate) fn in_range(source: &v1::SourceState) -> u64 {
 
 /// How much of `backfill` is done, in percent; `None` until all sources are enumerated.
 ///
-/// It goes by records, or by units where only reading tells how many records there are.
+/// It goes by records, or by units where only reading tells how many records there are. Where an output joins, that is one
+/// half of it, and the slices that are joined are the other.
 pub(crate) fn done_percent(backfill: &v1::Backfill) -> Option<f64> {
     let found: Option<Vec<&v1::Enumerated>> = backfill.sources.iter().map(|source| source.found.as_ref()).collect();
     let found = found.filter(|found| !found.is_empty())?;
@@ -86,7 +87,15 @@ pub(crate) fn done_percent(backfill: &v1::Backfill) -> Option<f64> {
             all += found.units;
         }
     }
-    Some(percent(done, all))
+    let read = percent(done, all);
+    let mut joins = backfill.outputs.iter().filter_map(|output| output.join.as_ref()).peekable();
+    if joins.peek().is_none() {
+        return Some(read);
+    }
+    let joined =
+        joins.map(|join| if join.slices == 0 { 0.0 } else { percent(join.slices_done.into(), join.slices.into()) });
+    let joined: Vec<f64> = joined.collect();
+    Some((read + joined.iter().sum::<f64>() / joined.len() as f64) / 2.0)
 }
 
 /// The edges of an output; none until it is prepared.
@@ -244,6 +253,17 @@ mod tests {
         let texts: Vec<&str> = open.iter().map(|edge| edge.text.as_str()).collect();
         assert_eq!(texts[2..], ["137,924 rows of the anchor shuffled = 30,000 joined", "30,010 passed = 0 committed"]);
         assert!(edges(&sample::joining()).iter().all(|edge| edge.balance != Balance::Wrong));
+    }
+
+    #[test]
+    fn where_slices_wait_to_be_joined_reading_is_half_of_what_is_to_be_done() {
+        let mut run = sample::joined();
+        assert_eq!(done_percent(&run), Some(100.0));
+        let join = run.outputs[0].join.as_mut().unwrap();
+        (join.slices, join.slices_done) = (8, 2);
+        assert_eq!(done_percent(&run), Some(62.5), "all is read, and a quarter is joined");
+        run.outputs[0].join.as_mut().unwrap().slices = 0;
+        assert_eq!(done_percent(&run), Some(50.0), "nothing is joined before it is cut");
     }
 
     #[test]

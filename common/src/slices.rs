@@ -5,7 +5,11 @@
 //! cell of their own event time, and a slice needs the cells that its sources reach into. The cell of a slice holds that
 //! slice and nothing else.
 
+mod waiting;
+
 use std::ops::{Range, RangeInclusive};
+
+pub use self::waiting::{Bytes, Found, OverBudget, waiting};
 
 use crate::time::{EventTime, Span, Window};
 use crate::windows::WholeWindows;

@@ -4,7 +4,7 @@
 
 use tidegate_common::gate::Gate;
 use tidegate_common::ids::{BackfillId, Epoch, OutputIx, SegmentIx, Sequence, SourceIx, TaskId, Term, Token};
-use tidegate_common::slices::Reach;
+use tidegate_common::slices::{self, Reach};
 use tidegate_common::time::{Bounds, EventTime, Span};
 use tidegate_common::windows::WholeWindows;
 
@@ -95,6 +95,12 @@ impl v1::JoinInput {
 }
 
 impl v1::Enumerated {
+    /// What of it waits to be joined with others, where it is met as far as `reach` says.
+    pub fn met(&self, reach: Reach) -> slices::Found {
+        let (bytes, widest_unit) = (self.bytes_to_read(), self.widest_unit);
+        slices::Found { reach, bytes, low: self.low, high: self.high, widest_unit }
+    }
+
     /// Bytes in range, less those that are proven to lie outside the window.
     pub fn bytes_to_read(&self) -> u64 {
         self.bytes_in_range.saturating_sub(self.bytes_pruned)

@@ -14,6 +14,7 @@ use super::resolve::Findings;
 use super::resolve_output::{COMMIT_BYTES, COMMIT_EVERY};
 use super::resolved::{ResolvedOutput, ResolvedSource};
 use crate::ids::SourceIx;
+use crate::time::Span;
 
 /// What tables and outputs of dead letters are called: `flights__dead_letter`.
 const COMPANION: &str = "dead_letter";
@@ -149,6 +150,8 @@ fn output(source: &str, table: TableName, dead_letters: DeadLetters) -> Resolved
         dead_letters: Some(dead_letters),
         slice: None,
         buckets: None,
+        warm_up: Span::ZERO,
+        budget: None,
     }
 }
 

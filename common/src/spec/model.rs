@@ -382,6 +382,13 @@ pub struct JoinSpec {
     /// Into how many buckets the rows of a slice are distributed by their keys, 1 to 1024: each is joined by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub buckets: Option<u32>,
+    /// How much earlier than the anchor's rows ask for the other sources are read, at most 366 days: `1d`. Default none;
+    /// the answer is the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warm_up: Option<String>,
+    /// Bytes of its rows that may wait in the shuffle store at once: `4GiB`. Default any number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<String>,
 }
 
 fn is_false(value: &bool) -> bool {

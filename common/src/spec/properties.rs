@@ -159,7 +159,8 @@ fn output() -> BoxedStrategy<OutputSpec> {
     let mode = prop_oneof![Just(Mode::Append), Just(Mode::ReplaceWindow)];
     let publish = prop_oneof![Just(Publish::Direct), Just(Publish::Staged)];
     let properties = btree_map("[a-z.]{1,6}", text(), 0..3);
-    let join = of((of(text()), of(any::<u32>())).prop_map(|(slice, buckets)| JoinSpec { slice, buckets }));
+    let join = (of(text()), of(any::<u32>()), of(text()), of(text()));
+    let join = of(join.prop_map(|(slice, buckets, warm_up, budget)| JoinSpec { slice, buckets, warm_up, budget }));
     (text(), of(text()), vec(text(), 0..3), properties, mode, publish, commit, join)
         .prop_map(|(table, sql, partition_by, properties, mode, publish, commit, join)| OutputSpec {
             table,

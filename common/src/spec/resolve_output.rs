@@ -6,7 +6,7 @@ use super::error::{SpecError, quoted};
 use super::model::{CommitSpec, JoinSpec, Mode, OutputSpec, Publish};
 use super::names::TableName;
 use super::partition::PartitionField;
-use super::quantity::{canonical_bytes, canonical_span, parse_bytes};
+use super::quantity::{canonical_bytes, canonical_span, parse_bytes, parse_span};
 use super::resolve::{Findings, positive_span};
 use super::resolved::ResolvedOutput;
 use crate::time::Span;
@@ -17,6 +17,7 @@ const MAX_SQL: usize = 64 << 10;
 const MAX_FIELDS: usize = 16;
 const MAX_PROPERTIES: usize = 256;
 const MAX_BUCKETS: u32 = 1024;
+const MAX_WARM_UP: Span = Span::from_micros(366 * 86_400_000_000);
 /// What Tidegate itself writes into a table's properties.
 const RESERVED: &str = "tidegate.";
 
@@ -34,7 +35,7 @@ pub(super) fn output(
     findings.within("properties", |findings| properties(spec, findings));
     let commit = findings.within("commit", |findings| commit(&mut spec.commit, findings));
     let join = findings.within("join", |findings| join(&mut spec.join, findings));
-    let (table, (commit_every, commit_bytes), (slice, buckets)) = (table?, commit?, join?);
+    let (table, (commit_every, commit_bytes), join) = (table?, commit?, join?);
     spec.table = table.to_string();
     Some(ResolvedOutput {
         name: name.to_owned(),
@@ -47,8 +48,10 @@ pub(super) fn output(
         commit_every,
         commit_bytes,
         dead_letters: None,
-        slice,
-        buckets,
+        slice: join.slice,
+        buckets: join.buckets,
+        warm_up: join.warm_up,
+        budget: join.budget,
     })
 }
 
@@ -142,19 +145,42 @@ fn commit(spec: &mut Option<CommitSpec>, findings: &mut Findings) -> Option<(Dur
     Some((every, bytes.unwrap_or(COMMIT_BYTES)))
 }
 
-fn join(spec: &mut Option<JoinSpec>, findings: &mut Findings) -> Option<(Option<Span>, Option<u32>)> {
-    let Some(given) = spec else { return Some((None, None)) };
-    let slice = findings.keep("slice", given.slice.as_deref().map(positive_span).transpose())?;
+/// What is said of a join, checked.
+#[derive(Default)]
+struct Joining {
+    slice: Option<Span>,
+    buckets: Option<u32>,
+    warm_up: Span,
+    budget: Option<u64>,
+}
+
+fn join(spec: &mut Option<JoinSpec>, findings: &mut Findings) -> Option<Joining> {
+    let Some(given) = spec else { return Some(Joining::default()) };
+    let slice = findings.keep("slice", given.slice.as_deref().map(positive_span).transpose());
+    let warm_up = findings.keep("warm_up", given.warm_up.as_deref().map(warm_up).transpose());
+    let budget = findings.keep("budget", given.budget.as_deref().map(positive_bytes).transpose());
     let buckets = given.buckets;
     if buckets.is_some_and(|buckets| !(1..=MAX_BUCKETS).contains(&buckets)) {
         findings.add("buckets", SpecError::new(format!("rows are distributed into 1 to {MAX_BUCKETS} buckets")));
         return None;
     }
-    *given = JoinSpec { slice: slice.map(canonical_span), buckets };
+    let (slice, warm_up, budget) = (slice?, warm_up?.filter(|span| *span > Span::ZERO), budget?);
+    *given = JoinSpec {
+        slice: slice.map(canonical_span),
+        buckets,
+        warm_up: warm_up.map(canonical_span),
+        budget: budget.map(canonical_bytes),
+    };
     if *given == JoinSpec::default() {
         *spec = None;
     }
-    Some((slice, buckets))
+    Some(Joining { slice, buckets, warm_up: warm_up.unwrap_or_default(), budget })
+}
+
+fn warm_up(text: &str) -> Result<Span, SpecError> {
+    let span = parse_span(text)?;
+    let too_long = || SpecError::new(format!("sources are read at most {MAX_WARM_UP} earlier than they are met"));
+    (span <= MAX_WARM_UP).then_some(span).ok_or_else(too_long)
 }
 
 fn positive_bytes(text: &str) -> Result<u64, SpecError> {

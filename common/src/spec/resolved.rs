@@ -256,4 +256,8 @@ pub struct ResolvedOutput {
     pub slice: Option<Span>,
     /// Where it joins, how many buckets a slice has, 1 to 1024; `None` where the plan chooses that.
     pub buckets: Option<u32>,
+    /// Where it joins, how much earlier than their reach asks the sources that its anchor meets are read: 0 to 366 days.
+    pub warm_up: Span,
+    /// Where it joins, bytes of its rows that may wait in the shuffle store at once, above zero; `None` is no limit.
+    pub budget: Option<u64>,
 }

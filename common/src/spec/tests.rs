@@ -2,6 +2,7 @@
 
 mod dead_letters;
 mod hybrid;
+mod joins;
 mod kafka;
 
 use super::model::*;

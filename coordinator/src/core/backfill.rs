@@ -56,6 +56,8 @@ pub struct CoreOutput {
     pub slice: Option<Span>,
     /// Where it joins, into how many buckets rows are distributed; `None` where that is to be chosen.
     pub buckets: Option<u32>,
+    /// Where it joins, bytes of its rows that may wait in the shuffle store at once; `None` is no limit.
+    pub budget: Option<u64>,
 }
 
 impl CoreOutput {

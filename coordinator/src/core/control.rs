@@ -370,6 +370,6 @@ fn lost_state((table, output): (&v1::PreparedOutput, &Output)) -> Option<String>
     ))
 }
 
-fn fatal(message: String, exit_code: i32) -> v1::Evidence {
+pub(super) fn fatal(message: String, exit_code: i32) -> v1::Evidence {
     v1::Evidence { class: v1::Failure::Fatal.into(), message, exit_code, ..Default::default() }
 }

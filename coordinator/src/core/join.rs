@@ -156,6 +156,11 @@ impl Join {
         self.accepted += 1;
     }
 
+    /// Bytes of it in the shuffle store, of what is accepted and still needed.
+    pub(super) fn live_bytes(&self) -> u64 {
+        self.live_bytes
+    }
+
     /// These slices are joined, for good: what only they needed is waste.
     pub(super) fn joined(&mut self, slices: Range<u32>) {
         if slices.is_empty() {

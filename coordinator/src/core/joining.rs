@@ -4,12 +4,13 @@ use std::ops::Range;
 
 use tidegate_common::fence::Fence;
 use tidegate_common::ids::{BackfillId, OutputIx, TaskId};
-use tidegate_common::slices::{Cut, Cutting, Slices};
+use tidegate_common::slices::{Bytes, Cut, Cutting, Found, OverBudget, Slices, waiting};
 use tidegate_proto::v1::{self, assign::Work, record};
 
 use super::action::Out;
 use super::assign::{assign, may_run};
 use super::backfill::{Backfill, CoreOutput};
+use super::control::fatal;
 use super::join::Join;
 use super::read::Judgement;
 use super::{Core, ledger};
@@ -30,12 +31,26 @@ impl Core {
         let uncut = outputs.filter_map(|(ix, (output, spec))| {
             let join = output.join.as_ref().filter(|join| join.slices().is_none())?;
             let prepared = backfill.prepared.as_ref()?.outputs.get(ix as usize)?;
-            let Cut { slice, buckets } = choose(backfill, join, spec, prepared);
-            Some(record::Sliced { output: ix, slice: slice.as_micros(), buckets })
+            let cut = choose(backfill, join, spec, prepared);
+            let sliced = |Cut { slice, buckets }| record::Sliced { output: ix, slice: slice.as_micros(), buckets };
+            Some(cut.map(sliced).map_err(|over| fatal(format!("output {}: {over}", spec.name), 4)))
         });
-        for sliced in uncut.collect::<Vec<_>>() {
-            self.record(id, record::Kind::Sliced(sliced), out);
+        match uncut.collect::<Result<Vec<_>, _>>() {
+            Ok(cuts) => cuts.into_iter().for_each(|sliced| self.record(id, record::Kind::Sliced(sliced), out)),
+            Err(over) => self.fail_backfill(id, over, out),
         }
+    }
+
+    /// More rows may wait now: a backfill ends where that is more than its spec allows.
+    pub(super) fn keep_to_budget(&mut self, id: &BackfillId, out: &mut Out) {
+        let Some(backfill) = self.backfills.get(id).filter(|backfill| !backfill.is_over()) else { return };
+        let outputs = backfill.outputs.iter().zip(&backfill.spec.outputs);
+        let over = outputs.filter_map(|(output, spec)| {
+            let (live, budget) = (output.join.as_ref()?.live_bytes(), spec.budget?);
+            (live > budget).then(|| fatal(exceeded(&spec.name, live, budget), 1))
+        });
+        let over = over.into_iter().next();
+        over.into_iter().for_each(|over| self.fail_backfill(id, over, out));
     }
 
     /// Hands out slices that are ready while there are free slots.
@@ -117,6 +132,16 @@ fn too_many(task: TaskId) -> record::Parked {
     record::Parked { task: Some(task.into()), evidence: Some(evidence) }
 }
 
+fn exceeded(output: &str, live: u64, budget: u64) -> String {
+    format!(
+        "output {output}: {} wait in the shuffle store, and join.budget is {}: `retry` goes on, and joins first what is \
+         ready; where that is not enough, another budget, alignment.max_drift or join.slice makes another backfill of it: \
+         `cancel` this one, and apply that to a window or a table without what this one has committed",
+        Bytes(live),
+        Bytes(budget)
+    )
+}
+
 fn join_mut(backfill: &mut Backfill, ix: OutputIx) -> Option<&mut Join> {
     backfill.outputs.get_mut(ix.get() as usize)?.join.as_mut()
 }
@@ -173,21 +198,31 @@ pub(super) fn judge(backfill: &Backfill, (ix, first): (OutputIx, u32), live: boo
     }
 }
 
-/// How an output that joins is cut: what the spec says, or what follows from what was found.
-fn choose(backfill: &Backfill, join: &Join, spec: &CoreOutput, prepared: &v1::PreparedOutput) -> Cut {
-    let bytes = |input: &super::join::Input| {
-        let source = backfill.sources.get(input.source.get() as usize);
-        source.and_then(|source| source.plan.found()).map_or(0, v1::Enumerated::bytes_to_read)
-    };
+/// How an output that joins is cut: what the spec says, or what follows from what was found; refused where more of its rows
+/// may then wait than the spec allows.
+fn choose(
+    backfill: &Backfill,
+    join: &Join,
+    spec: &CoreOutput,
+    prepared: &v1::PreparedOutput,
+) -> Result<Cut, OverBudget> {
+    let found = join.inputs.iter().filter_map(|input| {
+        let source = backfill.sources.get(input.source.get() as usize)?;
+        Some(source.plan.found()?.met(input.reach))
+    });
+    let found: Vec<Found> = found.collect();
+    let (window, max_drift) = (backfill.spec.window, backfill.spec.max_drift);
     let cutting = Cutting {
-        window: backfill.spec.window,
-        max_drift: backfill.spec.max_drift,
-        bytes: join.inputs.iter().map(bytes).fold(0, u64::saturating_add),
+        window,
+        max_drift,
+        bytes: found.iter().map(|found| found.bytes).fold(0, u64::saturating_add),
         reach: join.inputs.iter().map(|input| input.reach.length()).max().unwrap_or_default(),
         keyed: prepared.inputs.iter().all(|input| input.keyed),
         slice: spec.slice,
         buckets: spec.buckets,
         whole: prepared.whole_windows(),
     };
-    cutting.choose()
+    let cut = cutting.choose();
+    let estimate = waiting(&found, window, cut.slice, max_drift);
+    OverBudget::of(estimate, spec.budget, max_drift).map_or(Ok(cut), Err)
 }

@@ -124,6 +124,9 @@ impl Core {
         if released || end >= total {
             self.end_grant(&lease.id, lease.task, false);
         }
+        if takes_slot(lease.task) {
+            self.keep_to_budget(&lease.id, out);
+        }
     }
 
     /// The worker gives a task back, untouched or after its last hand-in.

@@ -37,6 +37,7 @@ pub fn core_spec(resolved: &Resolved) -> CoreSpec {
         dead_letters: output.dead_letters.map(|kept| kept.limit),
         slice: output.slice,
         buckets: output.buckets,
+        budget: output.budget,
     });
     CoreSpec {
         name: resolved.spec.name.clone(),

@@ -158,6 +158,7 @@ fn output(chance: &mut Chance, at: u64, joins: bool) -> CoreOutput {
         replaces: chance.one_in(5),
         dead_letters: None,
         slice: cut.then(|| Span::from_micros(width.cast_signed())),
+        budget: None,
         buckets: (joins && chance.one_in(2)).then(|| u32::try_from(chance.between(1, 9)).unwrap_or(1)),
     }
 }

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use arrow::array::{RecordBatch, UInt32Array};
-use arrow::compute::{interleave_record_batch, take_record_batch};
+use arrow::compute::{concat_batches, interleave_record_batch, take_record_batch};
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 
@@ -16,6 +16,9 @@ use super::plain;
 const CHUNK_ROWS: usize = 64 << 10;
 /// About as many bytes are in a large chunk, and in what is put together at a time.
 const CHUNK_BYTES: usize = 4 << 20;
+
+/// Runs of so many rows are copied as a whole, shorter ones row by row.
+const LONG_RUN: usize = 16;
 
 /// Where rows belong: the bucket of their keys, then the cell of their event time, so that the cells that one task wants
 /// of a bucket lie side by side.
@@ -199,6 +202,12 @@ impl Gathering {
 
     /// The same, and never a part of what is held.
     fn copied(&self, pieces: &[Piece]) -> Result<RecordBatch, ArrowError> {
+        let rows: usize = pieces.iter().map(|(_, run)| run.rows).sum();
+        // One alone would be a part of what is held, put together with nothing.
+        if pieces.len() > 1 && rows / pieces.len() >= LONG_RUN {
+            let held = pieces.iter().filter_map(|(at, run)| Some(self.held.get(*at)?.rows.slice(run.first, run.rows)));
+            return concat_batches(&self.plain, &held.collect::<Vec<_>>());
+        }
         let batches: Vec<&RecordBatch> = self.held.iter().map(|held| &held.rows).collect();
         let rows = pieces.iter().flat_map(|(at, run)| (run.first..run.first + run.rows).map(|row| (*at, row)));
         interleave_record_batch(&batches, &rows.collect::<Vec<_>>())

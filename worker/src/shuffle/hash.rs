@@ -128,7 +128,7 @@ fn number(hash: u64, mut digits: i128, mut scale: i8) -> u64 {
     while let (true, Some(longer)) = (scale < 0, digits.checked_mul(10)) {
         (digits, scale) = (longer, scale + 1);
     }
-    let hash = fnv(hash, &[[1], scale.to_le_bytes()].concat());
+    let hash = fnv(fnv(hash, &[1]), &scale.to_le_bytes());
     match i64::try_from(digits) {
         Ok(digits) => fnv(hash, &digits.to_le_bytes()),
         Err(_) => fnv(hash, &digits.to_le_bytes()),
@@ -142,7 +142,7 @@ fn long_number(hash: u64, mut digits: i256, mut scale: i8) -> u64 {
     }
     match digits.to_i128() {
         Some(digits) => number(hash, digits, scale),
-        None => fnv(fnv(hash, &[[1], scale.to_le_bytes()].concat()), &digits.to_le_bytes()),
+        None => fnv(fnv(fnv(hash, &[1]), &scale.to_le_bytes()), &digits.to_le_bytes()),
     }
 }
 

@@ -2,10 +2,12 @@
 //!
 //! It decides nothing: the coordinator cuts by the same arithmetic, and what waits is an estimate.
 
-use tidegate_common::slices::{Cut, Cutting, Reach, Slices};
+use tidegate_common::slices::{Cut, Cutting, Found, Reach, Slices, waiting};
 use tidegate_common::spec::{Resolved, ResolvedOutput};
 use tidegate_common::time::{EventTime, Span};
 use tidegate_proto::v1;
+
+use crate::task::read_window;
 
 /// How an output joins.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,6 +22,12 @@ pub struct JoinPlan {
     pub buckets: u32,
     /// Bytes that wait in the shuffle store at most: an estimate.
     pub state_bytes: u64,
+    /// How many may.
+    pub budget: Option<u64>,
+    /// How much earlier than their reach asks the sources that the anchor meets are read.
+    pub warm_up: Span,
+    /// Rows of the anchors in the window, about; `None` where only reading tells.
+    pub anchors: Option<u64>,
 }
 
 /// One source of an output that joins it.
@@ -49,12 +57,11 @@ pub(super) fn plan<'a>(
 ) -> Option<JoinPlan> {
     let inputs = &table.inputs;
     inputs.first()?;
-    let sized: Vec<(Reach, &v1::Enumerated)> =
-        inputs.iter().filter_map(|input| Some((input.reach(), found(&input.source)?))).collect();
+    let sized: Vec<Found> = inputs.iter().filter_map(|input| Some(found(&input.source)?.met(input.reach()))).collect();
     let cutting = Cutting {
         window: spec.window,
         max_drift: spec.max_drift,
-        bytes: sized.iter().map(|(_, found)| found.bytes_to_read()).fold(0, u64::saturating_add),
+        bytes: sized.iter().map(|found| found.bytes).fold(0, u64::saturating_add),
         reach: inputs.iter().map(|input| input.reach().length()).max().unwrap_or_default(),
         keyed: inputs.iter().all(|input| input.keyed),
         slice: output.slice,
@@ -63,39 +70,24 @@ pub(super) fn plan<'a>(
     };
     let Cut { slice, buckets } = cutting.choose();
     let input = |(at, input): (usize, &v1::JoinInput)| {
-        let read = input.reach().around(spec.window).unwrap_or(spec.window);
+        let read =
+            read_window(spec.window, output.warm_up, (at == 0 || input.anchor, input.reach())).unwrap_or(spec.window);
         let (source, from, to) = (input.source.clone(), read.from(), read.to());
         let is_anchor = at == 0 || input.anchor;
         JoinInputPlan { source, reach: input.reach(), is_anchor, keyed: input.keyed, from, to }
     };
+    let rows = |found: &v1::Enumerated| found.rows_in_range.saturating_sub(found.rows_pruned);
+    let anchors = || inputs.iter().enumerate().filter(|(at, input)| *at == 0 || input.anchor).map(|(_, input)| input);
     Some(JoinPlan {
         inputs: inputs.iter().enumerate().map(input).collect(),
         slice,
         slices: Slices::new(spec.window, slice).map_or(0, Slices::count),
         buckets,
-        state_bytes: waiting(&sized, slice, spec.max_drift),
+        state_bytes: waiting(&sized, spec.window, slice, spec.max_drift),
+        budget: output.budget,
+        warm_up: output.warm_up,
+        anchors: anchors().map(|input| found(&input.source).map(rows)).sum::<Option<u64>>().filter(|rows| *rows > 0),
     })
-}
-
-/// Bytes of the sources that wait to be joined at most, were they spread evenly over their event times.
-///
-/// A row waits until the slice of the last anchor that may meet it is joined; that slice waits for the ends of all cells
-/// that it meets of any source, and none is further ahead of the slowest than they may drift apart. Without alignment all
-/// may wait.
-fn waiting(inputs: &[(Reach, &v1::Enumerated)], slice: Span, max_drift: Option<Span>) -> u64 {
-    let widest = inputs.iter().map(|(_, found)| found.widest_unit).max().unwrap_or(0);
-    let ahead = max_drift.map(|drift| i128::from(drift.as_micros().max(widest)));
-    let slice = i128::from(slice.as_micros().max(1));
-    let high = inputs.iter().map(|(reach, _)| i128::from(reach.high.as_micros())).max().unwrap_or(0).max(0);
-    let met_until = high + (slice - high % slice) % slice;
-    let of = |(reach, found): &(Reach, &v1::Enumerated)| {
-        let lasts = (i128::from(found.high) - i128::from(found.low) + 1).max(1);
-        let waits = ahead.map(|ahead| ahead + slice + met_until - i128::from(reach.low.as_micros()));
-        let part = waits.map_or(lasts, |waits| waits.clamp(0, lasts));
-        let bytes = i128::from(found.bytes_to_read()) * part / lasts;
-        u64::try_from(bytes).unwrap_or(u64::MAX)
-    };
-    inputs.iter().map(of).fold(0, u64::saturating_add)
 }
 
 #[cfg(test)]

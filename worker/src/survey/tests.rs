@@ -134,3 +134,45 @@ async fn the_first_rows_of_each_source_are_shown_and_no_more_than_are_asked_for(
         assert_eq!(rows.objects.len() as u64, source.found.rows_in_range, "{}", rows.source);
     }
 }
+
+#[tokio::test]
+async fn given_a_warm_up_then_what_the_anchor_meets_is_read_so_much_earlier_by_every_task_and_the_plan_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows = |name: &str| {
+        let times = (0..100).map(|hour| format!("2024-01-{:02}T{:02}:00:00Z,k", 1 + hour / 24, hour % 24));
+        let text = std::iter::once("ts,key".to_owned()).chain(times).collect::<Vec<_>>().join("\n");
+        std::fs::write(folder.path().join(name), text + "\n").unwrap();
+    };
+    rows("p.csv");
+    rows("s.csv");
+    let spec = |join: &str| {
+        let source = |name: &str| {
+            format!(
+                "  {name}: {{files: {{path: '{}/{name}.csv'}}, event_time: {{column: ts}}}}\n",
+                folder.path().display()
+            )
+        };
+        let sql = "SELECT p.ts FROM p JOIN s ON p.key = s.key AND s.ts BETWEEN p.ts - INTERVAL '2' HOUR AND p.ts";
+        format!(
+            "version: 1\nkind: backfill\nname: warm\nwindow: {{from: 2024-01-03, to: 2024-01-04}}\nsources:\n{}{}outputs:\n  \
+             o: {{table: n.t, sql: \"{sql}\"{join}}}\n",
+            source("p"),
+            source("s")
+        )
+    };
+    let mut shuffled = Vec::new();
+    for (join, from) in [("", "2024-01-02T22:00:00Z"), (", join: {warm_up: 1d}", "2024-01-01T22:00:00Z")] {
+        let survey = surveyed(&spec(join), folder.path()).await.unwrap();
+        let plan = survey.outputs[0].join.clone().unwrap();
+        let read: Vec<String> = plan.inputs.iter().map(|input| input.from.to_string()).collect();
+        assert_eq!(read, ["2024-01-03T00:00:00Z", from], "the anchor is not warmed up");
+        let (resolved, id) = resolved(&spec(join));
+        let opened = open(&resolved, &id, &no_catalogs()).unwrap();
+        for (ix, input) in (0..).map(SourceIx::new).zip(&plan.inputs) {
+            let window = opened.used(ix).await.unwrap().window;
+            assert_eq!((window.from(), window.to()), (input.from, input.to), "what is read is what the plan says");
+        }
+        shuffled.push(plan.state_bytes);
+    }
+    assert!(shuffled[1] <= shuffled[0], "what nobody meets does not wait: {shuffled:?}");
+}

@@ -29,6 +29,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::failure::{self, Class, Classify};
 pub use lease::{Clock, Fenced, Lease};
+pub(crate) use slicing::read_window;
 
 /// Runs tasks of every kind.
 #[async_trait]

@@ -15,7 +15,7 @@ use tidegate_common::time::Window;
 use tidegate_proto::v1;
 use tokio::sync::OnceCell;
 
-use super::slicing::uncut;
+use super::slicing::{read_window, uncut};
 use super::{TaskError, kinds};
 use crate::access::Access;
 use crate::failure::{Class, Classify};
@@ -244,14 +244,17 @@ impl Opened {
             }
         };
         let (mut columns, mut window) = (BTreeSet::new(), None::<Window>);
-        for query in queries {
+        let over = self.resolved.window;
+        // Those that keep dead letters come last, and have no query.
+        for (query, output) in queries.iter().zip(&self.resolved.outputs) {
             let Some(of_query) = query.columns_of(&described.name) else { continue };
             columns.extend(of_query.iter().copied());
             let input = query.join().and_then(|join| join.input(&described.name));
-            let met = input.map_or(Some(self.resolved.window), |input| input.reach().around(self.resolved.window));
+            let input = input.map(|input| (input.is_anchor(), input.reach()));
+            let met = input.map_or(Some(over), |input| read_window(over, output.warm_up, input));
             window = window.zip(met).map(|(one, other)| one.hull(other)).or(window).or(met);
         }
-        let window = window.unwrap_or(self.resolved.window);
+        let window = window.unwrap_or(over);
         Ok(Used { columns: columns.into_iter().collect(), window })
     }
 

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+use arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch};
 use arrow::compute::{filter, filter_record_batch};
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Int64Type, SchemaRef};
 use arrow::error::ArrowError;
 use async_trait::async_trait;
 use tidegate_common::ids::{BackfillId, OutputIx};
@@ -46,6 +46,8 @@ pub(crate) struct Shuffling {
     /// Begins the names of this attempt's objects.
     pub(crate) prefix: String,
     pub(crate) slices: Slices,
+    /// Where the rows lie that an anchor may meet.
+    pub(crate) met: Window,
     pub(crate) buckets: u32,
     /// Bytes of memory that its rows may take before they are written.
     pub(crate) memory: usize,
@@ -104,17 +106,29 @@ impl ShufflePort {
 
     /// The rows that can matter, their event times before their columns.
     fn sieved(&mut self, rows: &RecordBatch, times: &Int64Array) -> Result<RecordBatch, TaskError> {
-        let rows = rows.project(&self.places).map_err(|e| self.failed(e))?;
-        let (rows, times): (RecordBatch, ArrayRef) = match self.sieve.kept(&rows)? {
-            None => (rows, Arc::new(times.clone())),
-            Some(kept) => {
-                let rows = filter_record_batch(&rows, &kept).map_err(|e| self.failed(e))?;
-                (rows, filter(times, &kept).map_err(|e| self.failed(e))?)
-            }
-        };
+        let mut rows = rows.project(&self.places).map_err(|e| self.failed(e))?;
+        let mut times: ArrayRef = Arc::new(times.clone());
+        // What nobody meets is not looked at: it cannot fail the query either.
+        if let Some(met) = self.met(&times) {
+            (rows, times) = filtered(&rows, &times, &met).map_err(|e| self.failed(e))?;
+        }
+        if let Some(kept) = self.sieve.kept(&rows)? {
+            (rows, times) = filtered(&rows, &times, &kept).map_err(|e| self.failed(e))?;
+        }
         let columns = std::iter::once(times).chain(rows.columns().iter().cloned()).collect();
         RecordBatch::try_new(self.schema.clone(), columns).map_err(|e| self.failed(e))
     }
+
+    /// Which rows an anchor may meet; `None` where that is all. The others were read for another output, or to warm up.
+    fn met(&self, times: &ArrayRef) -> Option<BooleanArray> {
+        let times = times.as_primitive_opt::<Int64Type>()?.values();
+        let is_met = |at: &i64| self.to.met.contains(EventTime::from_micros(*at));
+        (!times.iter().all(is_met)).then(|| times.iter().map(|at| Some(is_met(at))).collect())
+    }
+}
+
+fn filtered(rows: &RecordBatch, times: &ArrayRef, kept: &BooleanArray) -> Result<(RecordBatch, ArrayRef), ArrowError> {
+    Ok((filter_record_batch(rows, kept)?, filter(times, kept)?))
 }
 
 #[async_trait]
@@ -124,7 +138,9 @@ impl OutputPort for ShufflePort {
     }
 
     async fn push(&mut self, rows: &RecordBatch, times: &Int64Array) -> Result<RecordBatch, TaskError> {
-        let low = times.iter().flatten().min();
+        // What nobody meets is behind nothing that waits.
+        let met = |at: &i64| self.to.met.contains(EventTime::from_micros(*at));
+        let low = times.iter().flatten().filter(met).min();
         self.unit_low = [self.unit_low, low].into_iter().flatten().min();
         self.sieved(rows, times)
     }

@@ -1,6 +1,7 @@
-//! Whether an output that joins or aggregates can be cut into slices, and what to write where it cannot.
+//! Whether an output that joins or aggregates can be cut into slices, and what to write where it cannot; and over which
+//! window its sources are read.
 
-use tidegate_common::slices::Slices;
+use tidegate_common::slices::{Reach, Slices};
 use tidegate_common::spec::canonical_span;
 use tidegate_common::time::{Span, Window};
 use tidegate_common::windows::WholeWindows;
@@ -33,6 +34,14 @@ pub(super) fn uncut(window: Window, slice: Option<Span>, whole: Option<WholeWind
         let most = Slices::MOST;
         format!("slices of {} are more than {most} in its window: make `join.slice` wider", canonical_span(slice))
     })
+}
+
+/// The window over which a source of a query that joins is read, which is met as far as `reach` says from anchors in `window`;
+/// an anchor is not warmed up unless it meets other rows of itself.
+pub(crate) fn read_window(window: Window, warm_up: Span, (is_anchor, reach): (bool, Reach)) -> Option<Window> {
+    let warm_up = if is_anchor && reach == Reach::NONE { Span::ZERO } else { warm_up };
+    let low = Span::from_micros(reach.low.as_micros().saturating_sub(warm_up.as_micros()));
+    Reach { low, ..reach }.around(window)
 }
 
 #[cfg(test)]
@@ -91,5 +100,17 @@ mod tests {
             "slices of 1us are more than 100000 in its window: make `join.slice` wider"
         );
         assert_eq!(said(day, Some(1), Some((1, 0))), said(day, Some(1), None));
+    }
+
+    #[test]
+    fn given_a_warm_up_then_all_but_the_anchors_own_rows_are_read_so_much_earlier() {
+        let reach =
+            |low: i64, high: i64| Reach { low: Span::from_micros(low * HOUR), high: Span::from_micros(high * HOUR) };
+        let read = |warm_up: i64, input| read_window(window(0, 24 * HOUR), Span::from_micros(warm_up * HOUR), input);
+        assert_eq!(read(9, (true, Reach::NONE)), Some(window(0, 24 * HOUR)));
+        assert_eq!(read(9, (false, Reach::NONE)), Some(window(-9 * HOUR, 24 * HOUR)), "it is another source");
+        assert_eq!(read(9, (false, reach(-4, 1))), Some(window(-13 * HOUR, 25 * HOUR)));
+        assert_eq!(read(9, (true, reach(-1, 0))), Some(window(-10 * HOUR, 24 * HOUR)), "it is joined with itself");
+        assert_eq!(read(0, (false, reach(-4, 1))), Some(window(-4 * HOUR, 25 * HOUR)));
     }
 }

@@ -101,6 +101,12 @@ struct Join {
     buckets: u32,
     /// Bytes that wait in the shuffle store at most: an estimate, by the bytes of the files.
     state_bytes: u64,
+    /// How many may; null is any number.
+    budget_bytes: Option<u64>,
+    /// How much earlier than their reach asks the sources that the anchor meets are read.
+    warm_up_seconds: f64,
+    /// Rows of the anchor in the window, about; null where only reading tells.
+    anchor_rows: Option<u64>,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
@@ -222,6 +228,9 @@ fn join(join: &JoinPlan) -> Join {
         slices: join.slices,
         buckets: join.buckets,
         state_bytes: join.state_bytes,
+        budget_bytes: join.budget,
+        warm_up_seconds: join.warm_up.as_micros() as f64 / 1e6,
+        anchor_rows: join.anchors,
     }
 }
 

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tidegate_common::slices::OverBudget;
 use tidegate_common::time::Span;
 use tidegate_worker::access::Access;
 use tidegate_worker::sink::Catalogs;
@@ -59,6 +60,7 @@ pub(super) async fn plan(args: args::Plan, context: &Context) -> Outcome {
         price: config.price_worker_hour.value,
     };
     refuse_wide(&planned)?;
+    refuse_over_budget(&planned)?;
     if let Some(path) = &args.out {
         save(&planned, path)?;
         context.say(&format!("saved to {}", path.display()));
@@ -131,6 +133,16 @@ fn refuse_wide(planned: &Planned<'_>) -> Result<(), Error> {
          alignment.allow_wide: true: one source is then up to {tightest} ahead of another. {less}",
         tightest.to_be_written()
     )))
+}
+
+/// What may wait to be joined is no more than the spec allows: the coordinator refuses it for the same reason.
+fn refuse_over_budget(planned: &Planned<'_>) -> Result<(), Error> {
+    let max_drift = planned.spec.resolved.max_drift;
+    let over = planned.survey.outputs.iter().find_map(|output| {
+        let join = output.join.as_ref()?;
+        Some((&output.name, OverBudget::of(join.state_bytes, join.budget, max_drift)?))
+    });
+    over.map_or(Ok(()), |(name, over)| Err(Error::new(Exit::Preflight, format!("output {name}: {over}"))))
 }
 
 fn save(planned: &Planned<'_>, path: &Path) -> Result<(), Error> {

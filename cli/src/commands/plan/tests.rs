@@ -120,6 +120,9 @@ fn joining(low: i64, keyed: bool) -> JoinPlan {
         slices: 53,
         buckets: if keyed { 4 } else { 1 },
         state_bytes: 345_678,
+        budget: None,
+        warm_up: Span::ZERO,
+        anchors: Some(335_776),
     }
 }
 
@@ -148,6 +151,26 @@ async fn the_plan_of_a_join_that_nothing_holds_together_says_that_all_may_wait()
     assert!(text.contains("with   weather, from 4h before to 1h after  by no key  read over"), "{text}");
     assert!(text.contains("in 53 slices of 7d, 1 bucket each"), "{text}");
     assert!(text.contains("at most ~337.6 KiB, which is all, for nothing is aligned"), "{text}");
+}
+
+#[tokio::test]
+async fn the_plan_of_a_join_says_how_much_earlier_it_is_read_to_warm_up_and_how_much_may_wait() {
+    let world = World::new(|spec| spec);
+    let window = WindowArgs::default();
+    let spec = world.spec(&window);
+    let mut planned = world.planned(&spec, &window).await;
+    let warm = |budget| JoinPlan { budget, warm_up: Span::from_micros(86_400_000_000), ..joining(-4, true) };
+    planned.survey.outputs[0].join = Some(warm(Some(1 << 20)));
+    refuse_over_budget(&planned).unwrap();
+    let text = text::text(&planned, false);
+    let lines: Vec<&str> = text.lines().filter(|line| line.contains("with a warm_up of 1d")).collect();
+    assert!(matches!(lines.as_slice(), [line] if line.contains("with   weather")), "{text}");
+    assert!(text.contains("at most ~337.6 KiB of the 1.0 MiB that may, were the bytes"), "{text}");
+    planned.survey.outputs[0].join = Some(warm(Some(100_000)));
+    let refused = refuse_over_budget(&planned).unwrap_err();
+    assert_eq!(refused.exit(), Exit::Preflight);
+    let said = refused.render(Paint::plain());
+    assert!(said.contains("about 337.6 KiB may wait in the shuffle store, and join.budget is 97.7 KiB"), "{said}");
 }
 
 #[tokio::test]

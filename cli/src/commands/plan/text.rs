@@ -171,6 +171,8 @@ fn table(output: &OutputSurvey, wide: bool) -> String {
     let mut parts = Vec::new();
     parts.extend(output.keeps_dead_letters.then(|| format!("the dead letters of {}", output.source)));
     parts.extend(output.rows.map(|rows| format!("~{} rows", short(rows as f64))));
+    let anchors = output.join.as_ref().and_then(|join| join.anchors);
+    parts.extend(anchors.map(|rows| format!("~{} rows of the anchor", short(rows as f64))));
     parts.extend(output.bytes.map(|size| format!("~{}", bytes(size))));
     parts.extend(output.partitions.map(|many| plural(many, "partition")));
     if !output.partition_by.is_empty() {
@@ -221,7 +223,9 @@ fn joins(join: &JoinPlan, aligned: bool) -> String {
             false => met,
         };
         let key = if input.keyed { "by key" } else { "by no key" };
-        let read = format!("read over [{}, {})", input.from, input.to);
+        let warmed = join.warm_up > Span::ZERO && (at > 0 || input.reach != Reach::NONE);
+        let warm_up = if warmed { format!(", with a warm_up of {}", join.warm_up) } else { String::new() };
+        let read = format!("read over [{}, {}){warm_up}", input.from, input.to);
         vec![word.to_owned(), format!("{}, {met}", input.source), key.to_owned(), read]
     };
     let rows: Vec<Vec<String>> = join.inputs.iter().enumerate().map(input).collect();
@@ -230,7 +234,8 @@ fn joins(join: &JoinPlan, aligned: bool) -> String {
     let _ = writeln!(lines, "in {slices} of {}, {buckets} each", join.slice);
     let why =
         if aligned { "were the bytes of the files spread evenly" } else { "which is all, for nothing is aligned" };
-    let _ = writeln!(lines, "estimated to wait in the shuffle store: at most ~{}, {why}", bytes(join.state_bytes));
+    let of = join.budget.map(|budget| format!(" of the {} that may", bytes(budget))).unwrap_or_default();
+    let _ = writeln!(lines, "estimated to wait in the shuffle store: at most ~{}{of}, {why}", bytes(join.state_bytes));
     lines.lines().map(|line| format!("              {line}\n")).collect()
 }
 

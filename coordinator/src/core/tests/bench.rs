@@ -96,6 +96,7 @@ impl Bench {
             dead_letters: None,
             slice: None,
             buckets: None,
+            budget: None,
         };
         CoreSpec {
             name: "b".to_owned(),
@@ -299,6 +300,9 @@ impl Bench {
             units: units().count() as u64,
             rows_in_range: units().map(|unit| unit.rows).sum(),
             widest_unit: units().map(|unit| unit.high - unit.low).max().unwrap_or(0),
+            bytes_in_range: units().map(|unit| unit.bytes).sum(),
+            low: units().map(|unit| unit.low).min().unwrap_or(0),
+            high: units().map(|unit| unit.high).max().unwrap_or(0),
             digest: "as-found".to_owned(),
             ..Default::default()
         };

@@ -21,6 +21,7 @@ fn submitted(allow_existing: bool) -> Bench {
         dead_letters: Some(DeadLetterLimit::PartsPerMillion(100_000)),
         slice: None,
         buckets: None,
+        budget: None,
     };
     let outputs = spec.outputs.into_iter().chain([keeper]).collect();
     Bench::submitted(CoreSpec { outputs, ..spec }, allow_existing)

@@ -1,5 +1,7 @@
 //! Slices: when they are ready, who joins them, how often, and what stays in the shuffle store meanwhile.
 
+mod budget;
+
 use std::time::Duration;
 
 use tidegate_common::ids::OutputIx;

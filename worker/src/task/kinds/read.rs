@@ -104,6 +104,7 @@ impl Kinds {
             backfill: context.backfill.clone(),
             prefix: format!("{output}/{ix}/{}", context.attempt),
             slices,
+            met: input.reach().around(opened.resolved.window).ok_or_else(no_such)?,
             buckets: shape.buckets,
             memory,
             anchors_in: input.is_anchor().then_some(opened.resolved.window),

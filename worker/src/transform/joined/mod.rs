@@ -22,6 +22,7 @@ mod bounds;
 mod hops;
 mod join;
 mod keys;
+mod lengths;
 mod parts;
 mod pieces;
 mod relation;

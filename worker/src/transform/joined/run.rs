@@ -27,6 +27,7 @@ use tidegate_common::time::Window;
 
 use super::hops;
 use super::join::{Dealing, Join, Scan, Unit};
+use super::lengths::in_lengths;
 use super::rows::{InputRows, MentionExec, Mentioned, Unread};
 use super::walk::Marked;
 use crate::transform::error::QueryError;
@@ -211,7 +212,7 @@ fn session(bytes: usize, leaves: &Leaves, rules: Rules) -> Result<SessionState> 
 fn physical(plan: &LogicalPlan, leaves: Arc<Leaves>, state: &SessionState) -> Result<Arc<dyn ExecutionPlan>> {
     let plan = hops::cut(plan, leaves.slice)?;
     let planner = DefaultPhysicalPlanner::with_extension_planners(vec![leaves]);
-    futures::executor::block_on(planner.create_physical_plan(&plan, state))
+    futures::executor::block_on(planner.create_physical_plan(&in_lengths(&plan)?, state))
 }
 
 /// What each scan of the plan sees.
