@@ -45,7 +45,7 @@ impl Core {
             let due = self.active.iter().filter_map(|id| self.backfills.get(id));
             let Some((id, ix, run)) = due.filter_map(|backfill| self.next_run(backfill, slots)).next() else { return };
             let (first, task) = (run.start, TaskId::Join(ix, run.start));
-            let join = self.backfills.get_mut(&id).and_then(|backfill| join_mut(backfill, ix));
+            let join = self.backfills.get_mut(&id).and_then(|backfill| backfill.join_mut(ix));
             let Some(join) = join else { return };
             let Some(shape) = join.shape(ix.get()) else { return };
             let Some(work) = work(join, run, shape) else {
@@ -115,10 +115,6 @@ fn too_many(task: TaskId) -> record::Parked {
     let class = v1::Failure::Poison.into();
     let evidence = v1::Evidence { class, message, place: task.to_string(), attempts: 1, ..Default::default() };
     record::Parked { task: Some(task.into()), evidence: Some(evidence) }
-}
-
-fn join_mut(backfill: &mut Backfill, ix: OutputIx) -> Option<&mut Join> {
-    backfill.outputs.get_mut(ix.get() as usize)?.join.as_mut()
 }
 
 /// What of the shuffle store is to be removed now.

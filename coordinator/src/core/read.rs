@@ -163,6 +163,7 @@ impl Core {
         out: &mut Out,
     ) {
         let retry_at = out.now.monotonic.after(self.config.back_off);
+        self.reloaded(id, (source, segment), tasks.as_deref(), out);
         let Some(backfill) = self.backfills.get_mut(id) else { return };
         let Some(of) = backfill.sources.get_mut(source.get() as usize) else { return };
         match tasks {
@@ -185,7 +186,7 @@ impl Core {
         }
         evidence.worker = self.sessions.get(&lease.session).map(|session| session.worker.clone()).unwrap_or_default();
         let class = evidence.class();
-        if class == v1::Failure::Fenced {
+        if class == v1::Failure::Fenced || self.missed(lease, &evidence) {
             self.end_grant(&lease.id, lease.task, false);
             return out.touch(&lease.id);
         }
@@ -246,6 +247,6 @@ impl Core {
     }
 }
 
-fn poison(message: String) -> v1::Evidence {
+pub(super) fn poison(message: String) -> v1::Evidence {
     v1::Evidence { class: v1::Failure::Poison.into(), message, ..Default::default() }
 }

@@ -7,6 +7,7 @@ use datafusion::sql::sqlparser::parser::ParserError;
 use datafusion::sql::sqlparser::tokenizer;
 
 use crate::failure::{Class, Classify};
+use crate::shuffle::lost_in;
 
 /// A place in the SQL of an output; both count from one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -177,6 +178,13 @@ impl Classify for QueryError {
             Self::NoThread { .. } => Class::WorkerSick,
             Self::Memory { .. } | Self::Unread { .. } => Class::Retryable,
             Self::Input { .. } | Self::Evaluate { .. } => Class::Poison,
+        }
+    }
+
+    fn lost(&self) -> Option<String> {
+        match self {
+            Self::Unread { source, .. } => lost_in(source.as_ref()),
+            _ => None,
         }
     }
 

@@ -134,6 +134,7 @@ impl Bench {
             desk: Desk { run: RunId(0), reports: self.reports_in.clone(), cursor, moved: Arc::new(Notify::new()) },
         };
         let job = ReadJob {
+            source: SourceIx::new(0),
             task: self.task.clone(),
             next_unit,
             window: self.window,
