@@ -218,6 +218,7 @@ impl Core {
             return self.fail_backfill(&lease.id, evidence, out);
         }
         if hopeless {
+            self.tell_of_lost(lease, &mut evidence);
             return self.park(&lease.id, lease.task, evidence, out);
         }
         let doubled = self.config.back_off.saturating_mul(1 << (failed.saturating_sub(1)).min(16));

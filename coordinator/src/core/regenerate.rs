@@ -133,6 +133,19 @@ impl Core {
         self.record(&lease.id, record::Kind::Regenerated(regenerated), out);
     }
 
+    /// Says for what something is read again that cannot be.
+    pub(super) fn tell_of_lost(&self, lease: &LeaseRef, evidence: &mut v1::Evidence) {
+        let TaskId::Regenerate(ix, number) = lease.task else { return };
+        let join = self.backfills.get(&lease.id).and_then(|backfill| backfill.join(ix));
+        if let Some((_, lost)) = join.and_then(|join| join.object(number)) {
+            evidence.message = format!(
+                "{} is not to be had from the shuffle store (is that of all workers the same one?), and what it held \
+                 cannot be read again: {}",
+                lost.path, evidence.message
+            );
+        }
+    }
+
     /// A join failed and says what it did not find. Whether that is read again: then it is no failure of the join.
     pub(super) fn missed(&mut self, lease: &LeaseRef, evidence: &v1::Evidence) -> bool {
         let TaskId::Join(ix, first) = lease.task else { return false };
@@ -238,9 +251,7 @@ fn difference(recorded: &v1::ShuffleObject, made: &v1::ShuffleObject) -> Option<
     };
     (held(recorded) != held(made)).then(|| {
         format!(
-            "{} was lost and is read again, and the source is not what it was: {} were read then, {} now; bring back what \
-             was read then, then `retry`",
-            recorded.path,
+            "the source is not what it was: {} were read then, {} now; bring back what was read then, then `retry`",
             said(recorded),
             said(made)
         )

@@ -68,6 +68,8 @@ mishaps! {
     LostCommitRequest,
     /// A commit lands long after its worker has given up waiting.
     LateCommit,
+    /// An object of the shuffle store is gone, or damaged.
+    LostObject,
     /// An operator pauses a backfill; it is resumed later.
     OperatorPause,
     /// An operator cancels a backfill.

@@ -69,8 +69,9 @@ impl Join {
 
     /// Whether a slice needs what is lost, or only of that what cannot be read again.
     fn needs(&self, slice: u32, lost: impl Fn(u64) -> bool) -> bool {
-        let below = self.lost.objects.range(..=(slice, u64::MAX)).filter(|(_, number)| lost(*number));
-        below.into_iter().any(|(_, number)| self.objects.get(number).is_some_and(|of| of.slices.contains(&slice)))
+        // What covers a slice begins close before it, mostly.
+        let mut below = self.lost.objects.range(..=(slice, u64::MAX)).rev().filter(|(_, number)| lost(*number));
+        below.any(|(_, number)| self.objects.get(number).is_some_and(|of| of.slices.contains(&slice)))
     }
 
     /// Whether a slice waits for what is lost.
