@@ -201,7 +201,10 @@ impl Core {
         let may_park = takes_slot(lease.task);
         let is_commit = matches!(lease.task, TaskId::Commit(..));
         let most = if is_commit { self.config.max_commit_tries } else { self.config.max_tries };
-        let hopeless = poison > u32::from(may_park) || failed >= most;
+        let is_fatal = class == v1::Failure::Fatal;
+        // That a source is no longer what it was keeps from being joined only what is read of it again.
+        let is_again = matches!(lease.task, TaskId::Regenerate(..));
+        let hopeless = poison > u32::from(may_park) || failed >= most || (is_fatal && is_again);
         let is_clean = lease.task == TaskId::Clean;
         // What is left in the shuffle store harms nobody: it is no reason to fail what is committed.
         let gives_up = is_clean && hopeless && backfill.cleaning.is_empty();
@@ -210,7 +213,7 @@ impl Core {
         if gives_up {
             return out.touch(&lease.id);
         }
-        if (class == v1::Failure::Fatal && !is_clean) || (hopeless && !may_park && !is_clean) {
+        if (is_fatal && !is_clean && !is_again) || (hopeless && !may_park && !is_clean) {
             if !is_commit && evidence.exit_code == 0 {
                 // Prepare and enumerate come before anything is done: what ends them is a failed preflight.
                 evidence.exit_code = 4;

@@ -5,6 +5,7 @@ use tidegate_proto::v1::{self, done};
 
 use super::joins;
 use super::link::{Grant, Up};
+use super::mishap::Mishap;
 use super::scenario::{MILLI, SECOND};
 use super::worker::Body;
 use super::world::World;
@@ -52,7 +53,10 @@ impl World {
         let units = &work.task.as_ref()?.units;
         let of =
             |(at, unit): (u32, &v1::UnitOfWork)| joins::rows(task, at, (unit.low, unit.high, unit.rows), output.get());
-        let rows: Vec<_> = (first..).zip(units).flat_map(of).collect();
+        let mut rows: Vec<_> = (first..).zip(units).flat_map(of).collect();
+        if self.goes_wrong(ix, grant.task) {
+            rows.pop();
+        }
         let joins = self.scenario.orders[ix].joins.as_ref()?;
         let is_anchor = joins.input(work.source) == Some(0);
         let path = format!("{}/{output}/made-of-{}", self.workers[at].runs.get(&run)?.attempt, grant.task);
@@ -60,6 +64,11 @@ impl World {
         self.shuffle.write(&path, ix, rows, (task, first));
         self.oracle.shuffled(ix, &path);
         object
+    }
+
+    /// Whether it comes to other rows than were lost: once a task at most, so that it is never the last straw.
+    fn goes_wrong(&mut self, ix: usize, task: TaskId) -> bool {
+        !self.flaked.contains(&(ix, task)) && self.strikes(Mishap::OtherRows, 900) && self.flaked.insert((ix, task))
     }
 
     /// An object that somebody still needs is gone.

@@ -162,6 +162,26 @@ fn what_holds_the_same_rows_in_other_cells_or_lies_where_something_lies_is_not_t
 }
 
 #[test]
+fn a_source_that_is_gone_sets_aside_only_what_was_lost_of_it() {
+    let mut bench = bench(1);
+    read_all(&mut bench);
+    bench.fail(runs(&bench).pop().unwrap().0, missing("s1/0"));
+    let (held, _) = regenerations(&bench).pop().unwrap();
+    let class = v1::Failure::Fatal.into();
+    bench.fail(
+        held,
+        v1::Evidence { class, message: "it does not exist".to_owned(), exit_code: 4, ..Default::default() },
+    );
+    assert_eq!(bench.phase(), v1::Phase::Partial);
+    let said = bench.status().parked[0].evidence.clone().unwrap();
+    assert!(said.message.ends_with("cannot be read again: it does not exist"), "{said:?}");
+    bench.change(v1::Change::Retry);
+    let (held, work) = regenerations(&bench).pop().unwrap();
+    regenerate(&mut bench, held, made(&work, "s1/again"));
+    ends(&mut bench);
+}
+
+#[test]
 fn who_lost_the_lease_regenerates_nothing() {
     let mut bench = bench(1);
     read_all(&mut bench);
