@@ -257,3 +257,27 @@ fn difference(recorded: &v1::ShuffleObject, made: &v1::ShuffleObject) -> Option<
         )
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_of_a_task_has_the_splits_of_its_units_and_no_others() {
+        let split = |path: &str| v1::Split {
+            file: Some(v1::FilePin { path: path.to_owned(), ..Default::default() }),
+            ..Default::default()
+        };
+        let unit = |split, position| v1::UnitOfWork { split, position, ..Default::default() };
+        let task = v1::ReadTask {
+            splits: ["a", "b", "c", "d"].map(split).to_vec(),
+            units: vec![unit(0, 0), unit(3, 1), unit(1, 2), unit(3, 3), unit(2, 4)],
+        };
+        let of = |first, end| Origin { source: SourceIx::new(0), place: (SegmentIx::new(0), 0), first, end };
+        let found = part(&task, of(1, 4)).unwrap();
+        assert_eq!(found.splits, [split("b"), split("d")]);
+        let units: Vec<(u32, u64)> = found.units.iter().map(|unit| (unit.split, unit.position)).collect();
+        assert_eq!(units, [(1, 1), (0, 2), (1, 3)]);
+        assert_eq!(part(&task, of(4, 6)), None, "it has five units");
+    }
+}
