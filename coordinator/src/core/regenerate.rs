@@ -69,6 +69,10 @@ impl Core {
         let Some(backfill) = self.backfills.get_mut(id) else { return false };
         let Some((origin, recorded, shape)) = backfill.lost_object(ix, number) else { return false };
         let Some(task) = backfill.payload(ix, number, origin) else {
+            if free.is_some() && backfill.reloads.len() >= slots {
+                // What is here and not granted, though there is a slot, is of slices that were joined or set aside since.
+                backfill.reloads.here.clear();
+            }
             return backfill.reloads.len() < slots.max(1) && ask(backfill, (ix, number), origin, out);
         };
         let Some(session) = free else { return false };
