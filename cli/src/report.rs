@@ -149,7 +149,13 @@ pub(crate) fn joined(join: &v1::JoinState) -> String {
     let (done, all, width) = (count(join.slices_done.into()), plural(join.slices.into(), "slice"), span(join.slice));
     let running = if join.running > 0 { format!(", {} under way", count(join.running.into())) } else { String::new() };
     let (buckets, live, peak) = (plural(join.buckets.into(), "bucket"), bytes(join.live_bytes), bytes(join.peak_bytes));
-    format!("{done} of {all} of {width}{running}, {buckets} each, {live} live in the shuffle store, {peak} at most")
+    let again = match join.regenerated {
+        0 => String::new(),
+        lost => format!(", {} lost and read again", plural(lost, "object")),
+    };
+    format!(
+        "{done} of {all} of {width}{running}, {buckets} each, {live} live in the shuffle store, {peak} at most{again}"
+    )
 }
 
 /// Where what is staged can be queried.
@@ -372,6 +378,9 @@ mod tests {
         let text = render(&sample::joining(), NOW, Paint::plain());
         let line = "   joined      12 of 53 slices of 7d, 2 under way, 1 bucket each, 18.2 MiB live in the shuffle store, 40.1 MiB at most";
         assert!(text.lines().any(|one| one == line), "{text}");
+        let mut lost = sample::joining();
+        lost.outputs[0].join.as_mut().unwrap().regenerated = 2;
+        assert!(render(&lost, NOW, Paint::plain()).contains("40.1 MiB at most, 2 objects lost and read again"));
         let mut uncut = sample::joining();
         uncut.outputs[0].join.as_mut().unwrap().slices = 0;
         assert!(render(&uncut, NOW, Paint::plain()).contains("joined      nothing: it is not cut into slices yet"));

@@ -167,6 +167,7 @@ fn join(flights: u64, weather: u64, slices_done: u32) -> v1::JoinState {
         buckets: 1,
         live_bytes: if running > 0 { 19_084_083 } else { 0 },
         peak_bytes: 42_047_898,
+        regenerated: 0,
         running,
         anchors: flights - 76,
     }
@@ -250,6 +251,7 @@ pub(crate) fn partial() -> v1::Backfill {
         worker: "w-1".to_owned(),
         attempts: 4,
         exit_code: 0,
+        lost: String::new(),
     };
     let parked =
         v1::ParkedTask { task: "read-s0g0.3".to_owned(), source: "flights".to_owned(), evidence: Some(evidence) };

@@ -184,6 +184,8 @@ pub enum TaskId {
     Enumerate(SourceIx),
     /// Read a run of units: the source, the plan segment, the place in it.
     Read(SourceIx, SegmentIx, u32),
+    /// Read again what an object of the shuffle store held that is lost: the output, the number of the object.
+    Regenerate(OutputIx, u64),
     /// Join a run of slices of an output, by the first of them.
     Join(OutputIx, u32),
     /// Commit an intent.
@@ -198,6 +200,7 @@ impl fmt::Display for TaskId {
             Self::Prepare => f.write_str("prepare"),
             Self::Enumerate(source) => write!(f, "enumerate-{source}"),
             Self::Read(source, segment, at) => write!(f, "read-{source}{segment}.{at}"),
+            Self::Regenerate(output, object) => write!(f, "regenerate-{output}.{object}"),
             Self::Join(output, slice) => write!(f, "join-{output}.{slice}"),
             Self::Commit(output, sequence) => write!(f, "commit-{output}{sequence}"),
             Self::Clean => f.write_str("clean"),

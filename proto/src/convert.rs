@@ -50,7 +50,7 @@ pub fn token(token: Option<v1::Token>) -> Result<Token, BadMessage> {
 
 impl From<TaskId> for v1::TaskId {
     fn from(task: TaskId) -> Self {
-        use v1::task_id::{CommitId, JoinId, Kind, ReadId, Unit};
+        use v1::task_id::{CommitId, JoinId, Kind, ReadId, RegenerateId, Unit};
         let kind = match task {
             TaskId::Prepare => Kind::Prepare(Unit {}),
             TaskId::Enumerate(source) => Kind::Enumerate(source.get()),
@@ -62,6 +62,7 @@ impl From<TaskId> for v1::TaskId {
             }
             TaskId::Join(output, slice) => Kind::Join(JoinId { output: output.get(), slice }),
             TaskId::Clean => Kind::Clean(Unit {}),
+            TaskId::Regenerate(output, object) => Kind::Regenerate(RegenerateId { output: output.get(), object }),
         };
         Self { kind: Some(kind) }
     }
@@ -77,6 +78,7 @@ pub fn task_id(task: Option<v1::TaskId>) -> Result<TaskId, BadMessage> {
         Kind::Commit(commit) => TaskId::Commit(OutputIx::new(commit.output), Sequence::new(commit.sequence)),
         Kind::Join(join) => TaskId::Join(OutputIx::new(join.output), join.slice),
         Kind::Clean(_) => TaskId::Clean,
+        Kind::Regenerate(lost) => TaskId::Regenerate(OutputIx::new(lost.output), lost.object),
     })
 }
 
@@ -158,6 +160,7 @@ mod tests {
             TaskId::Commit(OutputIx::new(1), Sequence::new(9)),
             TaskId::Join(OutputIx::new(1), 4),
             TaskId::Clean,
+            TaskId::Regenerate(OutputIx::new(1), 4),
         ] {
             assert_eq!(task_id(Some(task.into())).unwrap(), task);
         }

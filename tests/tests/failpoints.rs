@@ -33,7 +33,8 @@ async fn die_at_each(points: Vec<(String, u32)>, make: fn() -> Scenario, code: i
 #[tokio::test]
 async fn given_a_death_at_any_point_of_the_journal_when_run_again_then_the_tables_are_exact() {
     let places = ["before-log", "before-head", "after-head"];
-    let kinds = POINTS.into_iter().filter(|kind| !["parked", "publishing"].contains(kind));
+    // What was lost and is read again dies in `regenerate`.
+    let kinds = POINTS.into_iter().filter(|kind| !["parked", "publishing", "regenerated"].contains(kind));
     let mut points: Vec<_> = kinds.flat_map(|kind| places.map(|place| (format!("{kind}.{place}"), 1))).collect();
     for again in ["hand-in", "sealed", "ended"] {
         points.extend(places.map(|place| (format!("{again}.{place}"), 2)));

@@ -39,6 +39,11 @@ pub trait Classify: std::error::Error {
     fn place(&self) -> String {
         String::new()
     }
+
+    /// The object of the shuffle store that is missing or damaged, where that is what happened.
+    fn lost(&self) -> Option<String> {
+        None
+    }
 }
 
 /// An error and everything behind it, in one line.
@@ -67,5 +72,6 @@ pub fn evidence(error: &dyn Classify) -> v1::Evidence {
         Class::Fatal { exit_code } => (v1::Failure::Fatal, exit_code),
     };
     let exit_code = error.exit_code().unwrap_or(exit_code);
-    v1::Evidence { class: class.into(), message: chain(error), place: error.place(), exit_code, ..Default::default() }
+    let (message, place, lost) = (chain(error), error.place(), error.lost().unwrap_or_default());
+    v1::Evidence { class: class.into(), message, place, exit_code, lost, ..Default::default() }
 }

@@ -27,6 +27,8 @@ pub(crate) struct Join {
     pub live_bytes: u64,
     /// The most that were.
     pub peak_bytes: u64,
+    /// Objects of the shuffle store that were lost or damaged, and read again.
+    pub regenerated: u64,
 }
 
 /// What was read of a source for an output that joins it: rows_read = shuffled + filtered + late + dead letter.
@@ -72,6 +74,7 @@ pub(super) fn join(join: &v1::JoinState) -> Join {
         buckets: join.buckets,
         live_bytes: join.live_bytes,
         peak_bytes: join.peak_bytes,
+        regenerated: join.regenerated,
     }
 }
 

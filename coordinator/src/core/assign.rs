@@ -21,7 +21,8 @@ impl Core {
         let backfill = self.backfills.get_mut(id)?;
         let held_by = self.sessions.get_mut(&session)?;
         let token = backfill.mint();
-        backfill.grants.insert(task, Grant::new(session, token));
+        let reads = backfill.read_by(task);
+        backfill.grants.insert(task, Grant::new(session, token, reads));
         held_by.grants.insert((id.clone(), task));
         if let Some((plan, place)) = backfill.read_task(task) {
             let next = plan.progress(place).unwrap_or_default().next;
@@ -58,6 +59,11 @@ impl Core {
         {
             join.released(first);
         }
+        if let TaskId::Regenerate(output, object) = task
+            && let Some(join) = backfill.join_mut(output)
+        {
+            join.not_regenerating(object);
+        }
         if let Some(session) = self.sessions.get_mut(&grant.session()) {
             session.grants.remove(&(id.clone(), task));
             session.slotted -= u32::from(takes_slot(task));
@@ -90,10 +96,11 @@ impl Core {
         self.sessions.values().fold(0, |slots, session| slots.saturating_add(session.slots))
     }
 
-    /// Hands out joins and reads while there are free slots, slices that are ready and units that may begin; then lets a
-    /// reader yield where a join, or the task that holds a watermark, found no slot.
+    /// Hands out joins, what is to be read again for them, and reads while there are free slots; then lets a reader yield
+    /// where a join, or the task that holds a watermark, found no slot.
     pub(super) fn assign_slots(&mut self, out: &mut Out) {
         self.assign_joins(out);
+        self.assign_regenerations(out);
         while let Some((_, session)) = self.free.last().copied() {
             let Some((id, task)) = self.pick() else { break };
             let Some(token) = self.grant(&id, task, session, out) else { break };
@@ -124,7 +131,7 @@ impl Core {
         let Some(backfill) = self.backfills.get(id).filter(|backfill| may_read(backfill)) else { return };
         let watermark = backfill.gate().watermark;
         let starved = backfill.sources.iter().any(|source| source.plan.holder(watermark).is_some());
-        let waits = self.joins_wait(backfill);
+        let waits = self.joins_wait(backfill) || self.regenerations_wait(backfill);
         if !(starved || waits) || self.active.iter().any(|id| self.backfills.get(id).is_some_and(is_yielding)) {
             return;
         }
@@ -257,7 +264,7 @@ fn odd_work(backfill: &mut Backfill, task: TaskId, slots: u32) -> Option<Work> {
             backfill.cleaning.clone_from(&work.paths);
             Work::Clean(work)
         }
-        TaskId::Read(..) | TaskId::Join(..) => return None,
+        TaskId::Read(..) | TaskId::Regenerate(..) | TaskId::Join(..) => return None,
     })
 }
 

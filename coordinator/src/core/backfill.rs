@@ -17,6 +17,7 @@ use super::join::Join;
 use super::ledger::SourceAccount;
 use super::output::Output;
 use super::plan::{Place, SourcePlan};
+use super::regenerate::Reloads;
 
 /// What the core needs to know of a spec.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,6 +122,7 @@ pub struct Backfill {
     pub(super) led: bool,
     /// Tasks that workers say they hold, whose segments are not loaded yet.
     pub(super) claims: Vec<(SessionId, HeldTask)>,
+    pub(super) reloads: Reloads,
     /// What of the shuffle store is being removed; everything where nothing is named.
     pub(super) cleaning: Vec<String>,
     /// Whether nothing of it is left there, or it was tried often enough.
@@ -160,6 +162,7 @@ impl Backfill {
             grace: false,
             led: false,
             claims: Vec::new(),
+            reloads: Reloads::default(),
             cleaning: Vec::new(),
             cleaned: false,
         }
@@ -231,11 +234,6 @@ impl Backfill {
     pub(super) fn may_hold_rows(&self) -> bool {
         matches!(self.phase, v1::Phase::Failed | v1::Phase::Partial)
             && self.outputs.iter().filter_map(|output| output.join.as_ref()).any(Join::has_shuffled)
-    }
-
-    /// Whether rows that it still has to join were removed when it was cancelled.
-    pub(super) fn is_forsaken(&self) -> bool {
-        self.outputs.iter().filter_map(|output| output.join.as_ref()).any(Join::is_forsaken)
     }
 
     /// Whether anything was accepted or sealed: from then on it holds to what was pinned.

@@ -188,6 +188,7 @@ impl Core {
                 self.end_grant(&lease.id, lease.task, false);
                 self.cleaned(&lease.id, out);
             }
+            (TaskId::Regenerate(..), done::Result::Regenerated(made)) => self.regenerated(lease, made, out),
             _ => {}
         }
     }

@@ -9,10 +9,6 @@ use super::event::{LeaseRef, RequestId, Submission};
 use super::output::Output;
 use super::{Core, Wake};
 
-/// Why what was cancelled while rows waited to be joined does not go on.
-const FORSAKEN: &str =
-    "was cancelled, and the rows that waited to be joined were removed then: apply it anew under another name";
-
 impl Core {
     pub(super) fn submit(&mut self, request: RequestId, submission: Submission, out: &mut Out) {
         let id = submission.id.clone();
@@ -21,9 +17,6 @@ impl Core {
             Some(backfill) if backfill.phase == v1::Phase::Succeeded => Ok(v1::Applied::NothingToDo),
             Some(backfill) => match other_inputs(backfill, submission.expected.as_deref()) {
                 Some(why) => Err(Refusal::NotNow { id, why }),
-                None if backfill.is_over() && backfill.is_forsaken() => {
-                    Err(Refusal::NotNow { id, why: FORSAKEN.to_owned() })
-                }
                 None if backfill.is_over() => {
                     let Submission { reason, allow_existing, expected, .. } = submission;
                     let expected = expected.map(|expected| *expected);
@@ -280,7 +273,6 @@ fn refusal(backfill: &Backfill, change: v1::Change) -> Option<&'static str> {
             "has ended: there is nothing to cancel"
         }
         Change::Retry if cancelling => "is being cancelled: it can be retried when that has ended",
-        Change::Retry if backfill.is_forsaken() => FORSAKEN,
         Change::Retry if backfill.phase == Phase::Succeeded => "has succeeded",
         Change::Retry if !over && backfill.parked.is_empty() => "runs, and nothing in it is parked",
         Change::Publish if !has_staged => "has no staged output: it commits as it goes",

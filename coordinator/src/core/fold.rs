@@ -7,9 +7,10 @@ use tidegate_proto::convert;
 use tidegate_proto::v1::{self, record};
 
 use super::backfill::{Backfill, Source};
-use super::join::{Input, Join};
+use super::join::{Input, Join, Origin};
 use super::ledger::InputAccount;
 use super::output::Output;
+use super::regenerate::Reloads;
 
 impl Backfill {
     /// Folds one journalled record into the state.
@@ -43,6 +44,7 @@ impl Backfill {
                 self.ended = if self.is_over() { record.at } else { 0 };
             }
             Some(Kind::Retried(retried)) => self.apply_retried(retried),
+            Some(Kind::Regenerated(regenerated)) => self.apply_regenerated(regenerated),
             None => {}
         }
     }
@@ -96,9 +98,10 @@ impl Backfill {
         source.account.book(hand_in, accepted.rows_planned);
         let total = accepted.units_in_task;
         source.plan.accept((segment, at), hand_in.end_unit, total, &hand_in.attempt, hand_in.number);
+        let origin = Origin { source: ix, place: (segment, at), first: hand_in.first_unit, end: hand_in.end_unit };
         for part in &hand_in.outputs {
             match self.outputs.get_mut(part.output as usize) {
-                Some(Output { join: Some(join), .. }) => join.book(ix, part),
+                Some(Output { join: Some(join), .. }) => join.book(origin, part),
                 Some(output) => output.book(part),
                 None => {}
             }
@@ -113,6 +116,11 @@ impl Backfill {
         hand_in.outputs.iter().for_each(|part| output.book(part));
         if let Some(join) = &mut output.join {
             join.joined(first..hand_in.end_unit.max(first));
+            let needed = |task: &TaskId| match task {
+                TaskId::Regenerate(of, object) => *of != ix || join.object(*object).is_some(),
+                _ => true,
+            };
+            self.parked.retain(|task, _| needed(task));
         }
         self.log = self.log.next();
         for slice in first..hand_in.end_unit {
@@ -153,8 +161,9 @@ impl Backfill {
         }
         self.cleaned = false;
         self.outputs.iter_mut().for_each(|output| output.doom(self.term));
-        self.outputs.iter_mut().filter_map(|output| output.join.as_mut()).for_each(Join::forsake);
+        self.outputs.iter_mut().filter_map(|output| output.join.as_mut()).for_each(Join::lose_all);
         self.tries.clear();
+        self.reloads = Reloads::default();
         if matches!(self.phase, v1::Phase::Staged | v1::Phase::Partial | v1::Phase::Failed) {
             self.phase = v1::Phase::Running;
             self.ended = 0;
@@ -166,6 +175,8 @@ impl Backfill {
         if let TaskId::Join(output, slice) = task {
             let join = self.outputs.get_mut(output.get() as usize).and_then(|output| output.join.as_mut());
             join.into_iter().for_each(|join| join.park(slice));
+        } else if let TaskId::Regenerate(output, object) = task {
+            self.join_mut(output).into_iter().for_each(|join| join.park_object(object));
         } else if let Some((plan, place)) = self.read_task(task) {
             plan.park(place);
         } else {
@@ -190,6 +201,7 @@ impl Backfill {
                 plan.unpark(place);
             }
         }
+        self.outputs.iter_mut().filter_map(|output| output.join.as_mut()).for_each(Join::try_anew);
         self.tries.clear();
         self.cleaned = false;
         self.failure = None;

@@ -10,13 +10,15 @@ use tidegate_common::time::EventTime;
 pub(super) struct Grant {
     session: SessionId,
     token: Token,
+    /// The source that it reads, where it reads one.
+    reads: Option<SourceIx>,
     pub(super) paused_at: Option<EventTime>,
     pub(super) yielding: bool,
 }
 
 impl Grant {
-    pub(super) fn new(session: SessionId, token: Token) -> Self {
-        Self { session, token, paused_at: None, yielding: false }
+    pub(super) fn new(session: SessionId, token: Token, reads: Option<SourceIx>) -> Self {
+        Self { session, token, reads, paused_at: None, yielding: false }
     }
 
     /// Who holds it.
@@ -34,7 +36,7 @@ impl Grant {
 #[derive(Debug, Default)]
 pub(super) struct Grants {
     by_task: BTreeMap<TaskId, Grant>,
-    /// How many reads each session holds; only those that hold one.
+    /// How many tasks that read each session holds; only those that hold one.
     readers: BTreeMap<SessionId, u32>,
     /// How many reads of each source are granted; only those that have one.
     by_source: BTreeMap<SourceIx, u32>,
@@ -45,7 +47,7 @@ impl Grants {
     /// Grants a task; one that was granted before is given back first.
     pub(super) fn insert(&mut self, task: TaskId, grant: Grant) {
         self.remove(task);
-        if let TaskId::Read(source, ..) = task {
+        if let Some(source) = grant.reads {
             *self.readers.entry(grant.session).or_default() += 1;
             *self.by_source.entry(source).or_default() += 1;
             self.reads += 1;
@@ -57,7 +59,7 @@ impl Grants {
     /// Ends a task's grant.
     pub(super) fn remove(&mut self, task: TaskId) -> Option<Grant> {
         let grant = self.by_task.remove(&task)?;
-        if let TaskId::Read(source, ..) = task {
+        if let Some(source) = grant.reads {
             self.reads = self.reads.saturating_sub(1);
             one_less(&mut self.readers, grant.session);
             one_less(&mut self.by_source, source);
@@ -114,7 +116,7 @@ impl Grants {
     /// Whether the counts are what a walk over all grants gives.
     fn is_exact(&self) -> bool {
         let mut walked = BTreeMap::new();
-        for (_, grant) in self.iter().filter(|(task, _)| is_read(*task)) {
+        for (_, grant) in self.iter().filter(|(_, grant)| grant.reads.is_some()) {
             *walked.entry(grant.session).or_default() += 1;
         }
         let all = self.reads == walked.values().sum::<u32>() && self.readers == walked;
@@ -138,7 +140,7 @@ pub(super) fn is_read(task: TaskId) -> bool {
 
 /// Whether a worker has so many of these at once as it has slots.
 pub(super) fn takes_slot(task: TaskId) -> bool {
-    matches!(task, TaskId::Read(..) | TaskId::Join(..))
+    matches!(task, TaskId::Read(..) | TaskId::Regenerate(..) | TaskId::Join(..))
 }
 
 #[cfg(test)]
@@ -148,10 +150,20 @@ mod tests {
 
     use super::*;
 
-    /// Seven tasks, three of them reads and one a join.
+    /// What each of them reads.
+    fn source(task: TaskId) -> Option<SourceIx> {
+        match task {
+            TaskId::Read(source, ..) => Some(source),
+            TaskId::Regenerate(..) => Some(SourceIx::new(1)),
+            _ => None,
+        }
+    }
+
+    /// Eight tasks, three of them reads, one a join, and one that reads again what was to be joined.
     fn task(at: u32) -> TaskId {
         match at {
             0 => TaskId::Prepare,
+            7 => TaskId::Regenerate(OutputIx::new(1), 3),
             5 => TaskId::Join(OutputIx::new(1), 3),
             6 => TaskId::Clean,
             1 => TaskId::Commit(OutputIx::new(0), Sequence::default()),
@@ -161,17 +173,17 @@ mod tests {
 
     proptest! {
         #[test]
-        fn who_reads_is_what_a_walk_says(happenings in proptest::collection::vec((0..7u32, 0..3u64, any::<bool>()), 0..60)) {
+        fn who_reads_is_what_a_walk_says(happenings in proptest::collection::vec((0..8u32, 0..3u64, any::<bool>()), 0..60)) {
             let mut grants = Grants::default();
             for (epoch, (at, session, granted)) in (0..).zip(happenings) {
                 let token = Token { term: Term::default(), epoch: Epoch::new(epoch) };
                 if granted {
-                    grants.insert(task(at), Grant::new(SessionId::new(session), token));
+                    grants.insert(task(at), Grant::new(SessionId::new(session), token, source(task(at))));
                 } else {
                     grants.remove(task(at));
                 }
                 prop_assert!(grants.is_exact(), "{grants:?}");
-                let mut walked: Vec<_> = grants.iter().filter(|(task, _)| is_read(*task)).map(|(_, grant)| grant.session).collect();
+                let mut walked: Vec<_> = grants.iter().filter(|(task, _)| source(*task).is_some()).map(|(_, grant)| grant.session).collect();
                 prop_assert_eq!(grants.reads() as usize, walked.len());
                 let joins = grants.iter().any(|(task, _)| matches!(task, TaskId::Join(..)));
                 prop_assert_eq!(grants.has_join(), joins);

@@ -5,6 +5,8 @@
 //! are joined in runs of neighbours, each run by one task. An object of the shuffle store is needed until the last slice
 //! that meets one of its cells is joined, and not a moment longer.
 
+mod lost;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
@@ -15,6 +17,8 @@ use tidegate_common::time::{EventTime, Span, Window};
 use tidegate_proto::v1;
 
 use super::ledger::InputAccount;
+use lost::Lost;
+pub(super) use lost::Origin;
 
 /// Bytes of the shuffle store that one run of slices joins, about.
 const RUN_BYTES: u64 = 64 << 20;
@@ -40,6 +44,7 @@ struct Object {
     /// The slices that need something of it.
     slices: Range<u32>,
     object: v1::ShuffleObject,
+    origin: Origin,
 }
 
 /// How an output that joins stands.
@@ -60,8 +65,7 @@ pub(super) struct Join {
     parked: BTreeSet<u32>,
     /// Objects that nothing needs any more.
     waste: BTreeSet<String>,
-    /// Whether it was cancelled while objects waited: they are gone, and it never goes on.
-    forsaken: bool,
+    lost: Lost,
     /// Runs that are granted, by their first slice, with their ends; soft.
     running: BTreeMap<u32, u32>,
 }
@@ -81,7 +85,7 @@ impl Join {
             joined: RangeSet::new(),
             parked: BTreeSet::new(),
             waste: BTreeSet::new(),
-            forsaken: false,
+            lost: Lost::default(),
             running: BTreeMap::new(),
         }
     }
@@ -136,9 +140,9 @@ impl Join {
         slices.map_or(0..0, |(slices, reach)| slices.needing(object.first_cell..=object.last_cell, reach))
     }
 
-    /// Books a hand-in's part of the rows of `source`.
-    pub(super) fn book(&mut self, source: SourceIx, part: &v1::OutputPart) {
-        let Some(at) = self.input(source) else { return };
+    /// Books a hand-in's part of the rows that come from `origin`.
+    pub(super) fn book(&mut self, origin: Origin, part: &v1::OutputPart) {
+        let Some(at) = self.input(origin.source) else { return };
         if let Some(input) = self.inputs.get_mut(at) {
             input.account.book(part);
         }
@@ -152,7 +156,7 @@ impl Join {
         }
         self.live_bytes += object.bytes;
         self.peak_bytes = self.peak_bytes.max(self.live_bytes);
-        self.objects.insert(self.accepted, Object { input: at, slices, object: object.clone() });
+        self.objects.insert(self.accepted, Object { input: at, slices, object: object.clone(), origin });
         self.accepted += 1;
     }
 
@@ -174,6 +178,7 @@ impl Join {
         let gone: Vec<u64> = touched.filter(|(_, object)| over(object)).map(|(number, _)| *number).collect();
         for number in gone {
             if let Some(object) = self.objects.remove(&number) {
+                self.forget_lost(number, &object);
                 self.live_bytes = self.live_bytes.saturating_sub(object.object.bytes);
                 self.waste.insert(object.object.path);
             }
@@ -224,7 +229,7 @@ impl Join {
         let count = self.slices?.count();
         let free = |slice: u32| {
             let run = self.running.range(..=slice).next_back();
-            run.is_none_or(|(_, end)| *end <= slice) && !self.parked.contains(&slice)
+            run.is_none_or(|(_, end)| *end <= slice) && !self.parked.contains(&slice) && !self.is_lacking(slice)
         };
         let first = self.unjoined(ready).find(|slice| free(*slice) && !waiting(*slice))?;
         if alone(first) {
@@ -273,7 +278,8 @@ impl Join {
 
     /// Whether every slice below `ready` is joined or set aside.
     pub(super) fn is_idle(&self, ready: u32) -> bool {
-        self.slices.is_some() && self.unjoined(ready).all(|slice| self.parked.contains(&slice))
+        let rests = self.slices.is_some() && !self.is_regenerating();
+        rests && self.unjoined(ready).all(|slice| self.is_set_aside(slice))
     }
 
     /// The event time below which every row of the result is accepted.
@@ -283,18 +289,9 @@ impl Join {
         first.map_or(EventTime::MAX, |first| slices.slice(first).map_or(window.from(), Window::from))
     }
 
-    /// The backfill is cancelled: what waits is removed.
-    pub(super) fn forsake(&mut self) {
-        self.forsaken |= !self.objects.is_empty();
-    }
-
     /// Whether anything was ever written to the shuffle store for it.
     pub(super) fn has_shuffled(&self) -> bool {
         self.accepted_bytes > 0
-    }
-
-    pub(super) fn is_forsaken(&self) -> bool {
-        self.forsaken
     }
 
     /// Some of what nothing needs any more.
@@ -302,9 +299,9 @@ impl Join {
         self.waste.iter().take(most).cloned().collect()
     }
 
-    /// These are removed.
+    /// These are removed; everything where nothing is named.
     pub(super) fn removed(&mut self, paths: &[String]) {
-        self.waste.retain(|path| !paths.contains(path));
+        self.waste.retain(|path| !paths.is_empty() && !paths.contains(path));
     }
 
     /// As operators see it.
@@ -324,6 +321,7 @@ impl Join {
             live_bytes: self.live_bytes,
             peak_bytes: self.peak_bytes,
             anchors: self.anchors,
+            regenerated: self.regenerated_count(),
             running: lengths(&mut self.running.iter().map(|(first, end)| *first..*end)),
         }
     }

@@ -60,7 +60,7 @@ impl Core {
             let due = self.active.iter().filter_map(|id| self.backfills.get(id));
             let Some((id, ix, run)) = due.filter_map(|backfill| self.next_run(backfill, slots)).next() else { return };
             let (first, task) = (run.start, TaskId::Join(ix, run.start));
-            let join = self.backfills.get_mut(&id).and_then(|backfill| join_mut(backfill, ix));
+            let join = self.backfills.get_mut(&id).and_then(|backfill| backfill.join_mut(ix));
             let Some(join) = join else { return };
             let Some(shape) = join.shape(ix.get()) else { return };
             let Some(work) = work(join, run, shape) else {
@@ -140,10 +140,6 @@ fn exceeded(output: &str, live: u64, budget: u64) -> String {
         Bytes(live),
         Bytes(budget)
     )
-}
-
-fn join_mut(backfill: &mut Backfill, ix: OutputIx) -> Option<&mut Join> {
-    backfill.outputs.get_mut(ix.get() as usize)?.join.as_mut()
 }
 
 /// What of the shuffle store is to be removed now.

@@ -12,6 +12,7 @@
 //! | `assign` | which task goes to whom; who yields |
 //! | `read` | which hand-in is accepted; what a failure leads to |
 //! | `joining` | how a join is cut, which slices go out, what of the shuffle store goes |
+//! | `regenerate` | what of the shuffle store is read again, and whether that is what was lost |
 //! | `commit` | when an intent is sealed, and its ends |
 //! | `publish` | when what is staged goes to main, or goes |
 //! | `backfill`, `grants`, `join`, `output`, `plan`, `ledger` | the state they decide on |
@@ -32,6 +33,7 @@ mod output;
 mod plan;
 mod publish;
 mod read;
+mod regenerate;
 mod session;
 mod status;
 #[cfg(test)]

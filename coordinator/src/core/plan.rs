@@ -156,6 +156,11 @@ impl SourcePlan {
         self.unsettled.is_empty()
     }
 
+    /// Where a segment is; `None` where there is none.
+    pub fn segment(&self, ix: SegmentIx) -> Option<&v1::record::SegmentInfo> {
+        self.segments.get(ix.get() as usize).map(|segment| &segment.info)
+    }
+
     /// The next segment to load, where one is needed: because it was begun, because it may hold the watermark, or
     /// because few tasks wait to be granted.
     pub fn ask_next(&mut self, watermark: EventTime) -> Option<(SegmentIx, &v1::record::SegmentInfo)> {

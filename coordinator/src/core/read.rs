@@ -166,6 +166,7 @@ impl Core {
         out: &mut Out,
     ) {
         let retry_at = out.now.monotonic.after(self.config.back_off);
+        self.reloaded(id, (source, segment), tasks.as_deref(), out);
         let Some(backfill) = self.backfills.get_mut(id) else { return };
         let Some(of) = backfill.sources.get_mut(source.get() as usize) else { return };
         match tasks {
@@ -188,7 +189,7 @@ impl Core {
         }
         evidence.worker = self.sessions.get(&lease.session).map(|session| session.worker.clone()).unwrap_or_default();
         let class = evidence.class();
-        if class == v1::Failure::Fenced {
+        if class == v1::Failure::Fenced || self.missed(lease, &evidence) {
             self.end_grant(&lease.id, lease.task, false);
             return out.touch(&lease.id);
         }
@@ -203,7 +204,10 @@ impl Core {
         let may_park = takes_slot(lease.task);
         let is_commit = matches!(lease.task, TaskId::Commit(..));
         let most = if is_commit { self.config.max_commit_tries } else { self.config.max_tries };
-        let hopeless = poison > u32::from(may_park) || failed >= most;
+        let is_fatal = class == v1::Failure::Fatal;
+        // That a source is no longer what it was keeps from being joined only what is read of it again.
+        let is_again = matches!(lease.task, TaskId::Regenerate(..));
+        let hopeless = poison > u32::from(may_park) || failed >= most || (is_fatal && is_again);
         let is_clean = lease.task == TaskId::Clean;
         // What is left in the shuffle store harms nobody: it is no reason to fail what is committed.
         let gives_up = is_clean && hopeless && backfill.cleaning.is_empty();
@@ -212,7 +216,7 @@ impl Core {
         if gives_up {
             return out.touch(&lease.id);
         }
-        if (class == v1::Failure::Fatal && !is_clean) || (hopeless && !may_park && !is_clean) {
+        if (is_fatal && !is_clean && !is_again) || (hopeless && !may_park && !is_clean) {
             if !is_commit && evidence.exit_code == 0 {
                 // Prepare and enumerate come before anything is done: what ends them is a failed preflight.
                 evidence.exit_code = 4;
@@ -220,6 +224,7 @@ impl Core {
             return self.fail_backfill(&lease.id, evidence, out);
         }
         if hopeless {
+            self.tell_of_lost(lease, &mut evidence);
             return self.park(&lease.id, lease.task, evidence, out);
         }
         let doubled = self.config.back_off.saturating_mul(1 << (failed.saturating_sub(1)).min(16));
@@ -249,6 +254,6 @@ impl Core {
     }
 }
 
-fn poison(message: String) -> v1::Evidence {
+pub(super) fn poison(message: String) -> v1::Evidence {
     v1::Evidence { class: v1::Failure::Poison.into(), message, ..Default::default() }
 }

@@ -145,7 +145,7 @@ fn output_state(backfill: &Backfill, ix: usize, output: &Output, spec: &CoreOutp
 fn parked(backfill: &Backfill, task: TaskId, evidence: &v1::Evidence) -> v1::ParkedTask {
     let source = match task {
         TaskId::Read(source, ..) => backfill.spec.sources.get(source.get() as usize).cloned().unwrap_or_default(),
-        TaskId::Join(output, _) => {
+        TaskId::Join(output, _) | TaskId::Regenerate(output, _) => {
             backfill.spec.outputs.get(output.get() as usize).map(|output| output.name.clone()).unwrap_or_default()
         }
         _ => String::new(),

@@ -243,8 +243,19 @@ impl Observe for v1::Head {
 /// The kinds of records whose durable writes a test may break; each has three points: `<kind>.before-log`, when
 /// nothing is written; `<kind>.before-head`, when its blob is written and nothing names it; and `<kind>.after-head`,
 /// when it is true and nobody has heard of it.
-pub const POINTS: [&str; 10] =
-    ["created", "prepared", "planned", "sliced", "hand-in", "sealed", "ended", "parked", "phase", "publishing"];
+pub const POINTS: [&str; 11] = [
+    "created",
+    "prepared",
+    "planned",
+    "sliced",
+    "hand-in",
+    "sealed",
+    "ended",
+    "parked",
+    "phase",
+    "publishing",
+    "regenerated",
+];
 
 /// Which of [`POINTS`] a write of `records` passes; empty in a release build.
 fn points_of(records: &[v1::Record]) -> Vec<&'static str> {
@@ -263,6 +274,7 @@ fn points_of(records: &[v1::Record]) -> Vec<&'static str> {
         Kind::Ended(_) => Some("ended"),
         Kind::Parked(_) => Some("parked"),
         Kind::Phase(_) => Some("phase"),
+        Kind::Regenerated(_) => Some("regenerated"),
         Kind::Term(_) | Kind::Wish(_) | Kind::Retried(_) => None,
     });
     points.collect()

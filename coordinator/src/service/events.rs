@@ -1,6 +1,6 @@
 //! A journal record as an event that operators read: one line, from that record alone.
 
-use tidegate_common::ids::TaskId;
+use tidegate_common::ids::{OutputIx, TaskId};
 use tidegate_common::time::{EventTime, Span};
 use tidegate_proto::convert;
 use tidegate_proto::v1::{self, record::Kind};
@@ -30,6 +30,7 @@ pub(super) fn operator_event((number, record): (u64, &v1::Record)) -> v1::Backfi
             let what = format!("what is staged goes to main: {}", intents.join("; "));
             ("publishing", said(&what, &publishing.reason))
         }
+        Some(Kind::Regenerated(regenerated)) => ("regenerated", regenerated_text(regenerated)),
         Some(Kind::Retried(retried)) => ("retried", said("tried again", &retried.reason)),
         None => ("unknown", String::new()),
     };
@@ -93,6 +94,12 @@ fn sliced_text(sliced: &v1::record::Sliced) -> String {
     format!("output {} is joined in slices of {width}, {buckets} each", sliced.output)
 }
 
+fn regenerated_text(regenerated: &v1::record::Regenerated) -> String {
+    let rows = plural(regenerated.made.as_ref().map_or(0, |made| made.rows), "row");
+    let task = TaskId::Regenerate(OutputIx::new(regenerated.output), regenerated.object);
+    format!("{task}: {rows} that waited to be joined were lost, and are read again")
+}
+
 fn hand_in_text(accepted: &v1::record::HandInAccepted) -> String {
     let Some(hand_in) = &accepted.hand_in else { return String::new() };
     let sum = |of: fn(&v1::OutputPart) -> u64| hand_in.outputs.iter().map(of).sum::<u64>();
@@ -131,7 +138,7 @@ fn parked_text(parked: &v1::record::Parked) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tidegate_common::ids::{OutputIx, SegmentIx, SourceIx};
+    use tidegate_common::ids::{SegmentIx, SourceIx};
 
     fn said(kind: Kind) -> (String, String) {
         let event = operator_event((7, &v1::Record { kind: Some(kind), at: 1 }));
@@ -223,6 +230,9 @@ mod tests {
         let intent = v1::Intent { sequence: 3, files: 2, rows: 40, committed_through: 0, ..Default::default() };
         let result = v1::CommitResult { end: v1::CommitEnd::Committed.into(), snapshot_id: 99, ..Default::default() };
         let ended = v1::record::IntentEnded { output: 0, sequence: 3, result: Some(result) };
+        let made = v1::ShuffleObject { rows: 40, ..Default::default() };
+        let regenerated = v1::record::Regenerated { output: 1, object: 7, made: Some(made) };
+        let regenerated = Kind::Regenerated(regenerated);
         let cases = [
             (Kind::Term(v1::record::TermRaised { term: 2 }), "a coordinator leads it in term 2"),
             (Kind::Planned(planned), "source 1: 1 files, 1 splits, 8 units, 100 rows in range, 3 of them pruned"),
@@ -231,6 +241,7 @@ mod tests {
             (Kind::Wish(wish), "asked to pause"),
             (Kind::Phase(phase), "succeeded"),
             (retried, "tried again: mended"),
+            (regenerated, "regenerate-o1.7: 40 rows that waited to be joined were lost, and are read again"),
         ];
         for (kind, text) in cases {
             assert_eq!(said(kind).1, text);

@@ -93,6 +93,7 @@ impl World {
             Body::Read(_) => self.read(at, run),
             Body::Prepare => self.prepare(at, run, grant),
             Body::Enumerate(next) => self.enumerate(at, run, grant, next),
+            Body::Regenerate(of) => self.regenerate(at, run, grant, *of),
             Body::Join(joining) => self.join(at, run, grant, *joining),
             Body::Clean(work) => self.clean(at, run, grant, &work),
             Body::Commit(committing) => self.commit(at, run, grant, *committing),

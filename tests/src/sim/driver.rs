@@ -194,6 +194,9 @@ impl World {
             for (id, record) in &transaction.records {
                 self.note(|| format!("journal {id:?} {}", brief(&record.kind)));
                 self.oracle.recorded(id, record);
+                if let Some(v1::record::Kind::Regenerated(_)) = record.kind {
+                    self.struck.count(Mishap::MadeAnew);
+                }
             }
         } else if !failed {
             self.struck.count(Mishap::Deposed);

@@ -52,14 +52,17 @@ pub enum Invariant {
     JoinedWhole,
     /// INV-21: every row of the anchor is in one accepted file of the join, and success means that each is.
     AnchorsOnce,
-    /// INV-22: no object of the shuffle store is removed while a slice needs it that is not joined.
+    /// INV-22: no object of the shuffle store is removed while a slice needs it that is not joined, but by a cancel; and a
+    /// join that is granted names none that was.
     NeededKept,
     /// INV-23: what has succeeded, is staged or cancelled has left nothing in the shuffle store.
     NothingLeft,
-    /// INV-24: the live bytes that are told are those of accepted objects that slices still need.
+    /// INV-24: the live bytes that are told are those of accepted objects that slices still need and no cancel removed.
     LiveBytes,
     /// INV-25: a backfill ends as partial only when every slice is joined that can be.
     AllJoined,
+    /// INV-26: an object stands in the place of another only if that was lost, and holds as many rows of the same cells.
+    MadeAnew,
 }
 
 impl Invariant {

@@ -65,7 +65,9 @@ impl World {
         for path in joining.paths() {
             if self.shuffle.read(&path).is_none() {
                 self.oracle.missed(ix, &path, &joining.slices);
-                return self.fail_join(at, run, grant, v1::Failure::Retryable);
+                let evidence = v1::Evidence { class: v1::Failure::Retryable.into(), lost: path, ..Default::default() };
+                self.drop_run(at, run);
+                return self.say(at, Up::Fail(grant, evidence));
             }
         }
         let poison = self.scenario.orders[ix].joins.iter().flat_map(|joins| &joins.poison);
@@ -90,7 +92,7 @@ impl World {
         self.turn(at, run, takes);
     }
 
-    fn fail_join(&mut self, at: usize, run: u64, grant: Grant, class: v1::Failure) {
+    pub(super) fn fail_join(&mut self, at: usize, run: u64, grant: Grant, class: v1::Failure) {
         let evidence = v1::Evidence { class: class.into(), message: "as planned".to_owned(), ..Default::default() };
         self.drop_run(at, run);
         self.say(at, Up::Fail(grant, evidence));

@@ -98,29 +98,40 @@ fn reach(chance: &mut Chance) -> (i64, i64) {
     }
 }
 
-/// The virtual shuffle store: what lies in it, by path, and of which backfill.
+/// The virtual shuffle store.
 #[derive(Debug, Default)]
-pub(super) struct Shuffle(BTreeMap<String, (usize, Vec<Row>)>);
+pub(super) struct Shuffle {
+    /// What lies in it, by path, and of which backfill.
+    objects: BTreeMap<String, (usize, Vec<Row>)>,
+    /// The task, and the first of its units, whose rows stood or stand at a path.
+    origins: BTreeMap<String, (TaskId, u32)>,
+}
 
 impl Shuffle {
     /// An object is written.
-    pub(super) fn write(&mut self, path: &str, ix: usize, rows: Vec<Row>) {
-        self.0.insert(path.to_owned(), (ix, rows));
+    pub(super) fn write(&mut self, path: &str, ix: usize, rows: Vec<Row>, origin: (TaskId, u32)) {
+        self.objects.insert(path.to_owned(), (ix, rows));
+        self.origins.insert(path.to_owned(), origin);
+    }
+
+    /// Where the rows of an object come from, whether it is still there or not.
+    pub(super) fn origin(&self, path: &str) -> Option<(TaskId, u32)> {
+        self.origins.get(path).copied()
     }
 
     /// What an object holds; `None` where it is not there.
     pub(super) fn read(&self, path: &str) -> Option<&[Row]> {
-        self.0.get(path).map(|(_, rows)| rows.as_slice())
+        self.objects.get(path).map(|(_, rows)| rows.as_slice())
     }
 
     /// An object is removed, where it is there.
     pub(super) fn remove(&mut self, path: &str) {
-        self.0.remove(path);
+        self.objects.remove(path);
     }
 
     /// Everything that a backfill has there.
     pub(super) fn of(&self, ix: usize) -> Vec<String> {
-        self.0.iter().filter(|(_, (of, _))| *of == ix).map(|(path, _)| path.clone()).collect()
+        self.objects.iter().filter(|(_, (of, _))| *of == ix).map(|(path, _)| path.clone()).collect()
     }
 }
 
@@ -128,6 +139,8 @@ impl Shuffle {
 pub(super) fn object(path: String, rows: &[Row], width: i64, bytes: u64, anchors: bool) -> Option<v1::ShuffleObject> {
     let inside = rows.iter().filter(|row| (0..WINDOW.cast_signed()).contains(&row.at)).count() as u64;
     let cells = rows.iter().map(|row| slice_of(row.at, width));
+    let mut held: BTreeMap<i64, u64> = BTreeMap::new();
+    cells.clone().for_each(|cell| *held.entry(cell).or_default() += 1);
     Some(v1::ShuffleObject {
         path,
         bytes: rows.len() as u64 * bytes,
@@ -135,6 +148,8 @@ pub(super) fn object(path: String, rows: &[Row], width: i64, bytes: u64, anchors
         first_cell: cells.clone().min()?,
         last_cell: cells.max()?,
         anchors: if anchors { inside } else { 0 },
+        cells: held.keys().copied().collect(),
+        cell_rows: held.into_values().collect(),
         ..Default::default()
     })
 }

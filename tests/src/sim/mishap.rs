@@ -68,6 +68,10 @@ mishaps! {
     LostCommitRequest,
     /// A commit lands long after its worker has given up waiting.
     LateCommit,
+    /// An object of the shuffle store is gone, or damaged.
+    LostObject,
+    /// What is read again to make up for a lost object comes to other rows.
+    OtherRows,
     /// An operator pauses a backfill; it is resumed later.
     OperatorPause,
     /// An operator cancels a backfill.
@@ -86,6 +90,8 @@ mishaps! {
     Published,
     /// A staging branch is dropped: counted, never drawn.
     Discarded,
+    /// Rows that were lost are read again: counted, never drawn.
+    MadeAnew,
     /// A window that is to be replaced holds what others wrote since: counted, never drawn.
     WindowConflict,
 }

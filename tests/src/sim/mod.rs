@@ -26,6 +26,7 @@ mod link;
 mod mishap;
 mod oracle;
 mod reading;
+mod regenerating;
 mod scenario;
 mod session;
 mod store;

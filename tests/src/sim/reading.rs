@@ -198,7 +198,7 @@ impl World {
             self.oracle.written(&attempt, &file.path);
         }
         for object in hand_in.outputs.iter().filter_map(|part| part.shuffled.as_ref()) {
-            self.shuffle.write(&object.path, ix, shuffled.clone());
+            self.shuffle.write(&object.path, ix, shuffled.clone(), (grant.task, hand_in.first_unit));
             self.oracle.shuffled(ix, &object.path);
         }
         if attached {

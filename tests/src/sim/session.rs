@@ -10,6 +10,7 @@ use super::committing::Committing;
 use super::joining::Joining;
 use super::link::{Down, Grant, Link, Up};
 use super::reading::Reading;
+use super::regenerating::Regenerating;
 use super::scenario::{LEASE, SECOND};
 use super::worker::{Body, Run};
 use super::world::{Event, World};
@@ -195,7 +196,7 @@ impl World {
     fn assigned(&mut self, at: usize, link: usize, assign: v1::Assign) {
         let Some(grant) = grant(&assign.backfill, assign.task, assign.token) else { return };
         let worker = &self.workers[at];
-        let takes_slot = |task: TaskId| matches!(task, TaskId::Read(..) | TaskId::Join(..));
+        let takes_slot = |task: TaskId| matches!(task, TaskId::Read(..) | TaskId::Regenerate(..) | TaskId::Join(..));
         let same = |run: &Run| run.grant.id == grant.id && run.grant.task == grant.task;
         let busy = worker.runs.values().filter(|run| takes_slot(run.grant.task)).count();
         if worker.draining {
@@ -221,6 +222,7 @@ impl World {
                 }
                 Body::Read(Box::new(Reading::new(task, next_unit, shapes)))
             }
+            Some(Work::Regenerate(work)) => Body::Regenerate(Box::new(Regenerating::new(work))),
             Some(Work::Join(work)) => {
                 self.oracle.join_reads(&attempt, &work);
                 let Some(joining) = Joining::new(grant.task, work) else { return };
@@ -229,7 +231,7 @@ impl World {
             Some(Work::Clean(work)) => Body::Clean(work),
             _ => return,
         };
-        if takes_slot(grant.task) {
+        if matches!(grant.task, TaskId::Read(..) | TaskId::Join(..)) {
             self.oracle.attempted(self.oracle.ix(&grant.id), grant.task, grant.token, &attempt);
         }
         let until = self.workers[at].until(self.self_fences());

@@ -11,6 +11,7 @@ use super::committing::Committing;
 use super::joining::Joining;
 use super::link::{Grant, Up};
 use super::reading::Reading;
+use super::regenerating::Regenerating;
 use super::scenario::{LEASE, Micros};
 use super::world::{Event, World};
 
@@ -21,6 +22,7 @@ pub(super) enum Body {
     /// The next segment to be sent.
     Enumerate(usize),
     Read(Box<Reading>),
+    Regenerate(Box<Regenerating>),
     Join(Box<Joining>),
     Commit(Box<Committing>),
     Clean(v1::CleanWork),
@@ -198,7 +200,7 @@ impl World {
             match task {
                 TaskId::Read(..) => self.ask_to_leave(at, run),
                 TaskId::Commit(..) | TaskId::Join(..) | TaskId::Clean => {}
-                TaskId::Prepare | TaskId::Enumerate(_) => self.give_back(at, run),
+                TaskId::Prepare | TaskId::Enumerate(_) | TaskId::Regenerate(..) => self.give_back(at, run),
             }
         }
         self.left_idle(at);

@@ -311,6 +311,7 @@ impl World {
                 self.oracle.forgets(table, &self.tables[table]);
                 return expires;
             }
+            Mishap::LostObject => return self.lose_object(),
             Mishap::Rollback | Mishap::PropertyLoss => return self.tamper(mishap, table),
             Mishap::OperatorPause | Mishap::OperatorCancel | Mishap::OperatorRetry => return self.operate(mishap),
             _ => return false,

@@ -93,7 +93,7 @@ impl Session {
         let (next_unit, units) = match &work {
             Work::Read(read) => (read.next_unit, units(read)),
             Work::Join(join) => (first_slice(&task), join.end_slice),
-            Work::Prepare(_) | Work::Enumerate(_) | Work::Commit(_) | Work::Clean(_) => (0, 0),
+            Work::Prepare(_) | Work::Enumerate(_) | Work::Regenerate(_) | Work::Commit(_) | Work::Clean(_) => (0, 0),
         };
         if let Some(old) = self.state.superseded(grant) {
             self.drop_run(old);
@@ -101,7 +101,9 @@ impl Session {
         let attempt = uuid::Uuid::new_v4().to_string();
         let taken = self.state.assigned(grant.clone(), attempt.clone(), next_unit, units);
         let (run, lease) = taken.map_err(|unwilling| Refusal::Unwilling(task, unwilling))?;
-        if let Work::Read(v1::ReadWork { gate: Some(gate), .. }) = &work {
+        if let Work::Read(v1::ReadWork { gate: Some(gate), .. })
+        | Work::Regenerate(v1::RegenerateWork { gate: Some(gate), .. }) = &work
+        {
             self.runs.gate(&grant.backfill, gate);
         }
         self.runs.start(run, grant.clone(), attempt, lease, work);
@@ -138,7 +140,7 @@ impl Session {
                 Some(TaskId::Read(..)) => self.runs.ask_to_leave(id),
                 // A commit or a join that was begun is better ended; nothing waits for the others.
                 Some(TaskId::Commit(..) | TaskId::Join(..) | TaskId::Clean) | None => {}
-                Some(TaskId::Prepare | TaskId::Enumerate(_)) => self.give_back(id),
+                Some(TaskId::Prepare | TaskId::Enumerate(_) | TaskId::Regenerate(..)) => self.give_back(id),
             }
         }
     }
@@ -150,6 +152,9 @@ fn fits(task: &TaskId, work: &Work) -> bool {
         (TaskId::Read(..), Work::Read(read)) => read.task.is_some() && read.gate.is_some(),
         (TaskId::Commit(..), Work::Commit(commit)) => commit.intent.is_some(),
         (TaskId::Enumerate(source), Work::Enumerate(enumerate)) => source.get() == enumerate.source,
+        (TaskId::Regenerate(..), Work::Regenerate(lost)) => {
+            lost.task.is_some() && lost.shape.is_some() && lost.object.is_some() && lost.gate.is_some()
+        }
         (TaskId::Join(_, first), Work::Join(join)) => *first < join.end_slice && join.shape.is_some(),
         (TaskId::Prepare, Work::Prepare(_)) | (TaskId::Clean, Work::Clean(_)) => true,
         _ => false,

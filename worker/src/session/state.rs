@@ -209,7 +209,7 @@ impl State {
         next_unit: u32,
         units: u32,
     ) -> Result<(RunId, Lease), Unwilling> {
-        let takes_slot = |task: &TaskId| matches!(task, TaskId::Read(..) | TaskId::Join(..));
+        let takes_slot = |task: &TaskId| matches!(task, TaskId::Read(..) | TaskId::Regenerate(..) | TaskId::Join(..));
         let same = |run: &Run| run.grant.backfill == grant.backfill && run.grant.task == grant.task && !run.leaving;
         let busy = self.runs.values().filter(|run| takes_slot(&run.grant.task) && !run.leaving).count();
         if self.draining {

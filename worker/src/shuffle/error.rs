@@ -48,7 +48,7 @@ pub enum ShuffleError {
     /// An object is not there.
     #[error(
         "{path} is not in the shuffle store {location}: is the shuffle store of all workers the same one? If it is, \
-         somebody removed the object"
+         somebody removed the object; what it held is read again, twice at most"
     )]
     Missing {
         /// The object.
@@ -57,7 +57,10 @@ pub enum ShuffleError {
         location: String,
     },
     /// An object is not what was written.
-    #[error("{path} in the shuffle store is damaged: {place}: {found} where {expected} was expected")]
+    #[error(
+        "{path} in the shuffle store is damaged: {place}: {found} where {expected} was expected; what it held is read \
+         again, twice at most"
+    )]
     Corrupt {
         /// The object.
         path: String,
@@ -115,12 +118,19 @@ impl Classify for ShuffleError {
             Self::Path { .. } | Self::Rows { .. } => Class::Poison,
             Self::Store { source, .. } if source.trouble() == Trouble::Refused => Class::WorkerSick,
             Self::Io { source, .. } if sick(source) => Class::WorkerSick,
-            // What is damaged or gone may be so for this worker only; tried often enough, it is parked.
+            // What is damaged or gone may be so for this worker only; read again often enough, what needs it is parked.
             Self::Unreachable { .. }
             | Self::Store { .. }
             | Self::Missing { .. }
             | Self::Corrupt { .. }
             | Self::Io { .. } => Class::Retryable,
+        }
+    }
+
+    fn lost(&self) -> Option<String> {
+        match self {
+            Self::Missing { path, .. } | Self::Corrupt { path, .. } => Some(path.clone()),
+            _ => None,
         }
     }
 
@@ -139,6 +149,12 @@ impl Classify for ShuffleError {
             Self::Location { .. } | Self::Rows { .. } => String::new(),
         }
     }
+}
+
+/// The object that is missing or damaged, where that is at the bottom of `error`.
+pub(crate) fn lost_in(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    let mut causes = std::iter::successors(Some(error), |error| error.source());
+    causes.find_map(|cause| cause.downcast_ref::<ShuffleError>()?.lost())
 }
 
 /// Whether another machine may do better: this one's disk is full, read-only or not the user's.

@@ -24,6 +24,7 @@ mod upload;
 mod writer;
 
 pub use self::error::ShuffleError;
+pub(crate) use self::error::lost_in;
 pub use self::hash::{buckets_of, is_hashed};
 pub use self::segments::{Segments, Weight};
 pub use self::store::ShuffleStore;

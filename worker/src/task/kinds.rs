@@ -1,4 +1,4 @@
-//! What a worker does for each kind of task: prepare, enumerate, read, join, commit, clean.
+//! What a worker does for each kind of task: prepare, enumerate, read, regenerate, join, commit, clean.
 //!
 //! Each brings a source, a query and a table together for one job; none knows the session. Everything a spec names is
 //! reached through the worker's allow-list and its catalogs.
@@ -9,6 +9,7 @@ mod enumerate;
 mod join;
 mod prepare;
 mod read;
+mod regenerate;
 mod scope;
 
 use std::sync::Arc;
@@ -53,6 +54,7 @@ impl TaskBody for Kinds {
             Work::Enumerate(work) => self.enumerate(&opened, &context, &work).await,
             Work::Read(work) => self.read(&opened, context, work).await,
             Work::Commit(work) => self.commit(&opened, &context, work).await,
+            Work::Regenerate(work) => self.regenerate(&opened, context, work).await,
             Work::Join(work) => self.join(&opened, &context, work).await,
             Work::Clean(work) => self.clean(&context, work).await,
         }

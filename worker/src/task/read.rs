@@ -5,6 +5,7 @@
 //! read that holds its share of memory that is used up ends its row groups. The loop knows neither SQL nor Iceberg: each output is an [`OutputPort`],
 //! that of the dead letters, too.
 
+mod again;
 mod bury;
 mod error;
 mod limit;
@@ -22,7 +23,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use tidegate_common::clock::Monotonic;
 use tidegate_common::fence::{Fence, Fences};
-use tidegate_common::ids::{OutputIx, TaskId};
+use tidegate_common::ids::{OutputIx, SourceIx};
 use tidegate_common::spec::RateLimit;
 use tidegate_common::time::{EventTime, Window};
 use tidegate_proto::v1;
@@ -31,6 +32,7 @@ use super::budget::{Budget, Charge};
 use super::{Cursor, Fenced, TaskContext, TaskEnd, TaskError, Verdict, Wish};
 use crate::sink::Due;
 use crate::source::{NO_EVENT_TIME, UnitReader};
+pub use again::read_again;
 pub use bury::DeadLetters;
 pub use error::ReadError;
 use limit::Limiter;
@@ -83,6 +85,8 @@ pub struct Closed {
 /// What to read, and how.
 #[derive(Clone, Debug)]
 pub struct ReadJob {
+    /// The source, whose rate limit its readers share.
+    pub source: SourceIx,
     /// The units and their splits.
     pub task: v1::ReadTask,
     /// The first unit to be read.
@@ -107,27 +111,7 @@ pub async fn read(
     dead_letters: Option<DeadLetters>,
     budget: &Budget,
 ) -> Result<TaskEnd, TaskError> {
-    let units = units(&job.task)?;
-    let ahead = bytes_ahead(&units);
-    let keeper = dead_letters.as_ref().map(|kept| kept.output);
-    let tally = Tally::new(job.next_unit, outputs.len(), keeper);
-    let (charge, limiter) = (budget.open(), Limiter::new(job.rate_limit));
-    let (number, bytes_read) = (0, 0);
-    let mut reading = Reading {
-        context,
-        job,
-        units,
-        ahead,
-        source,
-        outputs,
-        dead_letters,
-        charge,
-        limiter,
-        tally,
-        number,
-        bytes_read,
-    };
-    reading.run().await
+    Reading::new(context, job, source, outputs, dead_letters, budget)?.run().await
 }
 
 struct Reading {
@@ -146,9 +130,38 @@ struct Reading {
     number: u64,
     /// Bytes of input that this attempt has read.
     bytes_read: u64,
+    /// Whether all of it was read before, and what is no row was dealt with then.
+    again: bool,
 }
 
 impl Reading {
+    fn new(
+        context: TaskContext,
+        job: ReadJob,
+        source: Box<dyn UnitReader>,
+        outputs: Vec<Box<dyn OutputPort>>,
+        dead_letters: Option<DeadLetters>,
+        budget: &Budget,
+    ) -> Result<Self, TaskError> {
+        let units = units(&job.task)?;
+        let keeper = dead_letters.as_ref().map(|kept| kept.output);
+        Ok(Self {
+            ahead: bytes_ahead(&units),
+            charge: budget.open(),
+            limiter: Limiter::new(job.rate_limit),
+            tally: Tally::new(job.next_unit, outputs.len(), keeper),
+            context,
+            job,
+            units,
+            source,
+            outputs,
+            dead_letters,
+            number: 0,
+            bytes_read: 0,
+            again: false,
+        })
+    }
+
     async fn run(&mut self) -> Result<TaskEnd, TaskError> {
         let mut at = self.job.next_unit;
         self.charge.set(self.source.ahead_bytes());
@@ -256,7 +269,7 @@ impl Reading {
             if let Some((stray, time)) = sifted.stray {
                 return Err(ReadError::OutOfBounds { at: time, bounds, place: row(stray) }.into());
             }
-            if let (Some(dead), None) = (sifted.first_dead, &self.dead_letters) {
+            if let (Some(dead), None, false) = (sifted.first_dead, &self.dead_letters, self.again) {
                 return Err(ReadError::Unusable { what: NO_EVENT_TIME.to_owned(), place: row(dead) }.into());
             }
             beside.dead = u64::try_from(dead.len()).unwrap_or(u64::MAX);
@@ -310,17 +323,21 @@ impl Reading {
 
     /// Gives back the memory that the outputs hold, before unit `at`; where it is not enough, by a hand-in.
     async fn relieve(&mut self, at: u32) -> Result<(), TaskError> {
+        self.flush().await?;
+        match self.buffered_bytes() > 0 && self.charge.over_share() && self.tally.covers(at) {
+            true => self.hand_in(at, false).await,
+            false => Ok(()),
+        }
+    }
+
+    async fn flush(&mut self) -> Result<(), TaskError> {
         let (clock, began) = (self.context.lease.clock().clone(), self.now());
         for output in &mut self.outputs {
             output.relieve().await?;
         }
         self.tally.backpressure += clock.now().since(began);
-        let left = self.buffered_bytes();
-        self.charge.set(left.saturating_add(self.source.ahead_bytes()));
-        match left > 0 && self.charge.over_share() && self.tally.covers(at) {
-            true => self.hand_in(at, false).await,
-            false => Ok(()),
-        }
+        self.charge.set(self.buffered_bytes().saturating_add(self.source.ahead_bytes()));
+        Ok(())
     }
 
     fn buffered_bytes(&self) -> u64 {
@@ -329,11 +346,10 @@ impl Reading {
 
     /// Waits until this task's share of the source's rate limit allows more.
     async fn keep_to_limit(&mut self, records: u64, bytes: u64) -> Result<(), TaskError> {
-        let TaskId::Read(source, ..) = self.context.task else { return Ok(()) };
         if self.limiter.is_open() {
             return Ok(());
         }
-        let at = usize::try_from(source.get()).unwrap_or(usize::MAX);
+        let at = usize::try_from(self.job.source.get()).unwrap_or(usize::MAX);
         self.limiter.owe(records, bytes);
         let began = self.now();
         loop {

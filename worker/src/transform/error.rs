@@ -7,6 +7,7 @@ use datafusion::sql::sqlparser::parser::ParserError;
 use datafusion::sql::sqlparser::tokenizer;
 
 use crate::failure::{Class, Classify};
+use crate::shuffle::lost_in;
 
 /// A place in the SQL of an output; both count from one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -180,6 +181,13 @@ impl Classify for QueryError {
         }
     }
 
+    fn lost(&self) -> Option<String> {
+        match self {
+            Self::Unread { source, .. } => lost_in(source.as_ref()),
+            _ => None,
+        }
+    }
+
     fn place(&self) -> String {
         let (output, place) = match self {
             Self::Refused { output, place, .. }
@@ -213,5 +221,30 @@ impl Refusal {
 
     pub(super) fn of(self, output: &str) -> QueryError {
         QueryError::Refused { output: output.to_owned(), place: self.place, what: self.what, way_out: self.way_out }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::error::ArrowError;
+
+    use super::*;
+    use crate::failure::evidence;
+    use crate::shuffle::ShuffleError;
+
+    #[test]
+    fn what_is_lost_is_named_however_deep_in_a_query_it_was_met() {
+        let missing = || ShuffleError::Missing { path: "bf/o0/a".to_owned(), location: "here".to_owned() };
+        let (path, place, text) = ("bf/o0/b".to_owned(), "chunk 3".to_owned(), "x".to_owned());
+        let corrupt = ShuffleError::Corrupt { path, place, expected: text.clone(), found: text };
+        let plain = DataFusionError::External(Box::new(missing()));
+        let deep = DataFusionError::External(Box::new(corrupt)).context("a stream");
+        let deep = DataFusionError::from(ArrowError::ExternalError(Box::new(deep)));
+        let unread = |source| QueryError::Unread { output: "out".to_owned(), source: Box::new(source) };
+        assert_eq!(evidence(&unread(plain)).lost, "bf/o0/a");
+        assert_eq!(evidence(&unread(deep)).lost, "bf/o0/b");
+        assert_eq!(evidence(&missing()).lost, "bf/o0/a");
+        let other = DataFusionError::Execution("no".to_owned());
+        assert_eq!(evidence(&unread(other)).lost, "");
     }
 }

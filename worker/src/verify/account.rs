@@ -207,7 +207,8 @@ impl Account {
             }
             Some(Kind::Phase(changed)) => self.phase = changed.phase(),
             Some(Kind::Retried(_)) => self.phase = v1::Phase::Running,
-            Some(Kind::Term(_) | Kind::Parked(_) | Kind::Wish(_)) | None => {}
+            // What stands in the place of an object that was lost holds the same rows.
+            Some(Kind::Term(_) | Kind::Parked(_) | Kind::Wish(_) | Kind::Regenerated(_)) | None => {}
         }
         Ok(())
     }

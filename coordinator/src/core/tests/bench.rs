@@ -25,6 +25,8 @@ pub(super) struct Bench {
     /// Which segments were asked for, in order.
     pub(super) asked: Vec<(SourceIx, SegmentIx)>,
     plan: BTreeMap<(SourceIx, SegmentIx), Vec<v1::ReadTask>>,
+    /// Whether segments cannot be had now.
+    pub(super) withheld: bool,
     pub(super) micros: u64,
     present: Vec<u64>,
     refusal: Option<Refusal>,
@@ -127,6 +129,7 @@ impl Bench {
             sent: Vec::new(),
             asked: Vec::new(),
             plan: BTreeMap::new(),
+            withheld: false,
             micros: 1,
             present: Vec::new(),
             refusal: None,
@@ -190,7 +193,7 @@ impl Bench {
                     Action::Send(session, kind) => self.sent.push((session, kind)),
                     Action::LoadSegment { id, source, segment, .. } => {
                         self.asked.push((source, segment));
-                        let tasks = self.plan.get(&(source, segment)).cloned();
+                        let tasks = self.plan.get(&(source, segment)).filter(|_| !self.withheld).cloned();
                         events.push(Event::SegmentLoaded(id, source, segment, tasks));
                     }
                     Action::Reply(_, answer) => self.refusal = answer.err(),

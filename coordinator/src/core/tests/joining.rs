@@ -17,7 +17,7 @@ const BACK: i64 = 50_000;
 
 /// Two sources, each of one task with a unit for each half of a slice; ten slices of the one output. `s1` is met from
 /// half a slice before an anchor.
-fn bench(slots: u32) -> Bench {
+pub(super) fn bench(slots: u32) -> Bench {
     bench_cut(slots, Some(tidegate_common::time::Span::from_micros(SLICE)))
 }
 
@@ -43,7 +43,7 @@ fn prepare(bench: &mut Bench) {
 }
 
 /// The hand-in of the halves `[first, end)`, shuffled into one object.
-fn shuffled(source: &str, number: u64, first: u32, end: u32) -> v1::HandIn {
+pub(super) fn shuffled(source: &str, number: u64, first: u32, end: u32) -> v1::HandIn {
     let rows = u64::from(end - first) * 10;
     let object = v1::ShuffleObject {
         path: format!("{source}/{number}"),
@@ -67,13 +67,13 @@ fn shuffled(source: &str, number: u64, first: u32, end: u32) -> v1::HandIn {
 }
 
 /// The same, of so many bytes that joining it is worth a task.
-fn heavy(mut hand_in: v1::HandIn) -> v1::HandIn {
+pub(super) fn heavy(mut hand_in: v1::HandIn) -> v1::HandIn {
     hand_in.outputs[0].shuffled.as_mut().unwrap().bytes = 40 << 20;
     hand_in
 }
 
 /// Both sources are read, one after the other, whichever comes first.
-fn read_all(bench: &mut Bench) {
+pub(super) fn read_all(bench: &mut Bench) {
     let first = u32::from(bench.grant(read(0, 0, 0)).is_none());
     for source in [first, 1 - first] {
         let held = bench.grant(read(source, 0, 0)).unwrap();
@@ -82,7 +82,7 @@ fn read_all(bench: &mut Bench) {
 }
 
 /// What is joined of slices of twenty anchors each.
-fn joined(attempt: &str, first: u32, end: u32) -> v1::HandIn {
+pub(super) fn joined(attempt: &str, first: u32, end: u32) -> v1::HandIn {
     let rows = u64::from(end - first) * 20;
     let file = v1::DataFile { path: format!("{attempt}.parquet"), rows, bytes: rows };
     let part = v1::OutputPart { rows_read: rows, rows_passed: rows, files: vec![file], ..Default::default() };
@@ -97,7 +97,7 @@ fn joined(attempt: &str, first: u32, end: u32) -> v1::HandIn {
 }
 
 /// The runs of slices that were granted, in order, with what they need.
-fn runs(bench: &Bench) -> Vec<(Held, v1::JoinWork)> {
+pub(super) fn runs(bench: &Bench) -> Vec<(Held, v1::JoinWork)> {
     let run = |(session, kind): &(SessionId, Kind)| {
         let Kind::Assign(assign) = kind else { return None };
         let Some(Work::Join(work)) = &assign.work else { return None };
@@ -107,13 +107,13 @@ fn runs(bench: &Bench) -> Vec<(Held, v1::JoinWork)> {
     bench.sent.iter().filter_map(run).collect()
 }
 
-fn first(held: Held) -> u32 {
+pub(super) fn first(held: Held) -> u32 {
     let TaskId::Join(_, first) = held.1 else { panic!("{:?} is no join", held.1) };
     first
 }
 
 /// What was last asked to be removed, and by whom.
-fn cleaning(bench: &Bench) -> Option<(Held, v1::CleanWork)> {
+pub(super) fn cleaning(bench: &Bench) -> Option<(Held, v1::CleanWork)> {
     bench.sent.iter().rev().find_map(|(session, kind)| {
         let Kind::Assign(assign) = kind else { return None };
         let Some(Work::Clean(work)) = &assign.work else { return None };
@@ -122,11 +122,11 @@ fn cleaning(bench: &Bench) -> Option<(Held, v1::CleanWork)> {
     })
 }
 
-fn cleaned(bench: &mut Bench, held: Held) {
+pub(super) fn cleaned(bench: &mut Bench, held: Held) {
     bench.step(Event::Done(bench.lease(held), done::Result::Cleaned(v1::Cleaned {})));
 }
 
-fn join(bench: &Bench) -> v1::JoinState {
+pub(super) fn join(bench: &Bench) -> v1::JoinState {
     bench.status().outputs[0].join.clone().unwrap()
 }
 
@@ -412,22 +412,6 @@ fn a_restarted_coordinator_does_not_take_slices_for_unready_because_it_has_not_l
 }
 
 #[test]
-fn what_was_cancelled_is_not_taken_up_without_the_rows_that_waited() {
-    let mut bench = bench(2);
-    let anchor = bench.grant(read(0, 0, 0)).unwrap();
-    bench.hand_in(anchor, shuffled("s0", 0, 0, 4), false).unwrap();
-    bench.change(v1::Change::Cancel);
-    let (held, _) = cleaning(&bench).unwrap();
-    cleaned(&mut bench, held);
-    assert!(bench.refused(v1::Change::Retry).contains("rows that waited to be joined were removed"));
-    bench.submit(true);
-    assert!(bench.take_refusal().unwrap().to_string().contains("rows that waited to be joined were removed"));
-    bench.restart();
-    assert!(bench.refused(v1::Change::Retry).contains("rows that waited to be joined were removed"));
-    assert_eq!(bench.phase(), v1::Phase::Cancelled);
-}
-
-#[test]
 fn rows_behind_what_a_slice_meets_are_not_late_though_they_share_a_cell_with_it() {
     let units: Vec<(i64, i64)> = (0..20).map(|half| (half * BACK, half * BACK + BACK - 1)).collect();
     let mut spec = Bench::spec(&[(false, false)], 2, None, true);
@@ -472,5 +456,5 @@ fn what_failed_or_is_partial_keeps_its_rows_until_it_is_cancelled() {
     cleaned(&mut bench, held);
     assert_eq!(bench.phase(), v1::Phase::Cancelled);
     assert!(bench.refused(v1::Change::Cancel).contains("nothing to cancel"));
-    assert!(bench.refused(v1::Change::Retry).contains("apply it anew"));
+    assert_eq!(join(&bench).live_bytes, 0);
 }

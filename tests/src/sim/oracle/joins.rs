@@ -7,6 +7,7 @@ use std::ops::{Range, RangeInclusive};
 use tidegate_common::ids::{TaskId, Token};
 use tidegate_proto::{convert, v1};
 
+use super::regenerating::Losses;
 use super::{Book, Invariant, Oracle};
 use crate::sim::joins::{Input, Joins, Row, rows, slice_of};
 use crate::sim::scenario::{Order, WINDOW};
@@ -17,12 +18,12 @@ pub(super) struct JoinBook {
     pub(super) of: Joins,
     /// The width of a slice, once it is chosen.
     width: Option<i64>,
-    /// The objects of accepted hand-ins.
-    accepted: BTreeMap<String, Object>,
+    /// The objects of accepted hand-ins, by the paths under which they were accepted.
+    pub(super) accepted: BTreeMap<String, Object>,
     /// What lies in the store.
-    there: BTreeSet<String>,
+    pub(super) there: BTreeSet<String>,
     /// What was removed from it.
-    gone: BTreeSet<String>,
+    pub(super) gone: BTreeSet<String>,
     /// Whether all of it was removed, so that what comes now comes behind.
     pub(super) emptied: bool,
     joined: BTreeSet<u32>,
@@ -31,15 +32,18 @@ pub(super) struct JoinBook {
     anchors: BTreeSet<Row>,
     /// The highest token that each join was granted under.
     pub(super) granted: BTreeMap<TaskId, Token>,
+    pub(super) lost: Losses,
 }
 
 /// An accepted object.
 #[derive(Clone, Debug)]
-struct Object {
+pub(super) struct Object {
     input: usize,
     /// The slices that still need it.
-    needing: BTreeSet<u32>,
-    bytes: u64,
+    pub(super) needing: BTreeSet<u32>,
+    pub(super) bytes: u64,
+    /// The rows of each cell.
+    pub(super) cells: BTreeMap<i64, u64>,
 }
 
 impl JoinBook {
@@ -55,6 +59,7 @@ impl JoinBook {
             parked: BTreeSet::new(),
             anchors: BTreeSet::new(),
             granted: BTreeMap::new(),
+            lost: Losses::default(),
         }
     }
 
@@ -221,7 +226,9 @@ impl Oracle {
         let counts = held.len() as u64 == in_object && in_object == part.rows_passed;
         let sound = counts && (object.first_cell, object.last_cell) == (first, last);
         let gone = joins.gone.contains(&object.path) && !needing.is_empty();
-        let book = Object { input: at, needing, bytes: object.bytes };
+        let mut in_cells: BTreeMap<i64, u64> = BTreeMap::new();
+        held.iter().for_each(|row| *in_cells.entry(slice_of(row.at, width)).or_default() += 1);
+        let book = Object { input: at, needing, bytes: object.bytes, cells: in_cells };
         let Some(joins) = &mut self.books[ix].joins else { return };
         let twice = joins.accepted.insert(object.path.clone(), book).is_some();
         self.require(sound && !twice, Invariant::AnchorsOnce, || {
@@ -253,7 +260,7 @@ impl Oracle {
         let Some(joins) = &mut book.joins else { return };
         joins.there.remove(path);
         joins.gone.insert(path.to_owned());
-        let needed = joins.accepted.get(path).is_some_and(|object| !object.needing.is_empty());
+        let needed = joins.is_needed(path);
         self.require(!needed || cancelled, Invariant::NeededKept, || {
             format!("{path} is removed, and slices that need it are not joined")
         });
@@ -263,7 +270,8 @@ impl Oracle {
     pub(in super::super) fn missed(&mut self, ix: usize, path: &str, slices: &Range<u32>) {
         let book = &self.books[ix];
         let Some(joins) = &book.joins else { return };
-        let excused = book.wish == v1::Wish::Cancel || slices.clone().all(|slice| joins.joined.contains(&slice));
+        let over = slices.clone().all(|slice| joins.joined.contains(&slice));
+        let excused = book.wish == v1::Wish::Cancel || over || joins.lost.excuses(path);
         self.require(excused, Invariant::NeededKept, || format!("{path} is to be read for {slices:?}, and is gone"));
     }
 
@@ -292,11 +300,17 @@ impl Oracle {
         let Some(joins) = &book.joins else { return };
         let run = first..work.end_slice;
         let early: Vec<u32> = run.clone().filter(|slice| book.misses(joins, *slice)).collect();
-        let named = named(work);
+        let named = joins.lost.first_of(named(work));
+        let removed: Vec<&String> =
+            named.iter().map(|(_, path)| path).filter(|path| joins.lost.is_removed(path)).collect();
+        let removed = format!("{removed:?}");
         let met = joins.met_by(&run);
         // What is joined already, an older coordinator may grant again, and has objects that are gone.
         let over = run.clone().any(|slice| joins.joined.contains(&slice));
         let sound = !run.is_empty() && run.end <= joins.count();
+        self.require(removed == "[]" || over, Invariant::NeededKept, || {
+            format!("slices {run:?} are granted with {removed}, which a cancel removed")
+        });
         self.require(early.is_empty(), Invariant::JoinedWhole, || {
             format!("slices {run:?} are granted, and what {early:?} meet is not all accepted")
         });
@@ -317,7 +331,7 @@ impl Oracle {
         let again: Vec<u32> = run.clone().filter(|slice| joins.joined.contains(slice)).collect();
         let early: Vec<u32> = run.clone().filter(|slice| book.misses(joins, *slice)).collect();
         let met = joins.met_by(&run);
-        let read = self.joins_read.get(&hand_in.attempt).cloned().unwrap_or_default();
+        let read = joins.lost.first_of(self.joins_read.get(&hand_in.attempt).cloned().unwrap_or_default());
         let expected = book.anchors_in(joins, &run);
         let files = hand_in.outputs.iter().flat_map(|part| &part.files);
         let held: Vec<Row> = files.filter_map(|file| self.joined_rows.get(&file.path)).flatten().copied().collect();
@@ -369,8 +383,8 @@ impl Oracle {
         let Some(said) = status.outputs.get(joins.of.output as usize).and_then(|output| output.join.as_ref()) else {
             return;
         };
-        let live = joins.accepted.values().filter(|object| !object.needing.is_empty());
-        let live: u64 = live.map(|object| object.bytes).sum();
+        let live = joins.accepted.iter().filter(|(path, of)| !of.needing.is_empty() && !joins.lost.is_removed(path));
+        let live: u64 = live.map(|(_, object)| object.bytes).sum();
         let (done, bytes) = (joins.joined.len(), said.live_bytes);
         self.require(live == bytes, Invariant::LiveBytes, || format!("{bytes} live bytes, and {live} are needed"));
         self.require(said.slices_done as usize == done, Invariant::JoinedOnce, || {

@@ -8,7 +8,7 @@ use tidegate_proto::{convert, v1};
 use tidegate_worker::sink::marker;
 use v1::record::{self, Kind};
 
-use super::joins::outputs_of;
+use super::joins::{JoinBook, outputs_of};
 use super::{Invariant, Oracle, OutputBook};
 use crate::sim::committing::marker_key;
 
@@ -31,6 +31,7 @@ impl Oracle {
             Some(Kind::Wish(changed)) => self.wished(ix, changed.wish()),
             Some(Kind::Phase(changed)) => self.phase(ix, changed),
             Some(Kind::Retried(retried)) => self.retried(ix, retried),
+            Some(Kind::Regenerated(regenerated)) => self.regenerated(ix, regenerated),
             None => {}
         }
     }
@@ -112,6 +113,7 @@ impl Oracle {
         if wish != v1::Wish::Cancel {
             return;
         }
+        book.joins.iter_mut().for_each(JoinBook::cancelled);
         let open = |output: &&mut OutputBook| !output.ended && output.intent.kind() != v1::CommitKind::Discard;
         book.outputs.iter_mut().filter(open).for_each(|output| output.doomed = output.doomed.or(Some(term)));
         if [v1::Phase::Staged, v1::Phase::Partial, v1::Phase::Failed].contains(&book.phase) {

@@ -7,6 +7,7 @@ mod joins;
 mod journal;
 mod lake;
 mod reading;
+mod regenerating;
 
 use std::collections::{BTreeMap, BTreeSet};
 

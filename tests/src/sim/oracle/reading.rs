@@ -19,6 +19,9 @@ impl Oracle {
                 if let Some(v1::assign::Work::Read(work)) = &assign.work {
                     self.gate_told(ix, work.gate.as_ref(), current);
                 }
+                if let Some(v1::assign::Work::Regenerate(work)) = &assign.work {
+                    self.regeneration_granted(ix, assign, work, current);
+                }
                 if let Some(v1::assign::Work::Join(work)) = &assign.work {
                     self.join_granted(ix, assign, work);
                 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{Schema, SchemaRef};
 use tidegate_common::clock;
-use tidegate_common::ids::{OutputIx, TaskId};
+use tidegate_common::ids::{OutputIx, SourceIx, TaskId};
 use tidegate_common::slices::Slices;
 use tidegate_common::spec::RateLimit;
 use tidegate_common::time::Span;
@@ -23,7 +23,7 @@ use crate::task::{TaskContext, TaskEnd, TaskError};
 use crate::transform::{Join, Query};
 
 /// A writer is left this much memory, however many there are.
-const LEAST_MEMORY: usize = 8 << 20;
+pub(super) const LEAST_MEMORY: usize = 8 << 20;
 
 impl Kinds {
     pub(super) async fn read(
@@ -49,7 +49,7 @@ impl Kinds {
                     outputs.push(Box::new(self.shuffle_port(
                         opened,
                         &context,
-                        (output, join),
+                        (ix, output, join),
                         shape,
                         (&columns, memory),
                     )?));
@@ -78,21 +78,21 @@ impl Kinds {
         context.lease.check()?;
         let reader = source.reader(&task.splits, &columns, window).await?;
         let rate_limit = described.kafka().map_or_else(RateLimit::default, |kafka| kafka.rate_limit);
-        let job = ReadJob { task, next_unit: work.next_unit, window, rate_limit, fences: self.fences.clone() };
+        let next_unit = work.next_unit;
+        let job = ReadJob { source: ix, task, next_unit, window, rate_limit, fences: self.fences.clone() };
         read(context, job, reader, outputs, dead_letters, &self.budget).await
     }
 
-    /// The part of an output that joins, of the source that this task reads.
-    fn shuffle_port(
+    /// The part of an output that joins, of the source that a task reads.
+    pub(super) fn shuffle_port(
         &self,
         opened: &Opened,
         context: &TaskContext,
-        (output, join): (OutputIx, &Join),
+        (ix, output, join): (SourceIx, OutputIx, &Join),
         shape: Option<&v1::ShuffleShape>,
         (columns, memory): (&[usize], usize),
     ) -> Result<ShufflePort, TaskError> {
         let no_such = || BackfillError::NoSuch { what: format!("join of output {output}") };
-        let TaskId::Read(ix, ..) = context.task else { return Err(another_kind()) };
         let described = opened.resolved.source(ix).ok_or_else(no_such)?;
         let input = join.input(&described.name).ok_or_else(no_such)?;
         let shape = shape.ok_or_else(no_such)?;

@@ -24,7 +24,7 @@ pub struct DeadLetters {
 impl Reading {
     /// Writes records of `unit` to the output that keeps dead letters.
     pub(super) async fn bury(&mut self, unit: &v1::UnitOfWork, dead: &[DeadRecord]) -> Result<(), TaskError> {
-        let Some(first) = dead.first() else { return Ok(()) };
+        let Some(first) = dead.first().filter(|_| !self.again) else { return Ok(()) };
         let place = || place(&self.job.task, unit);
         let Some(kept) = &self.dead_letters else {
             let place = format!("{}, record at {}", place(), first.position);

@@ -199,6 +199,76 @@ async fn a_query_that_answers_with_more_rows_than_it_got_is_refused() {
     assert!(evidence.message.contains("answers 2 rows with 4"), "{}", evidence.message);
 }
 
+/// The rows inside the window, as they are read, of which an output that keeps every row holds the ids.
+fn held(closed: &Closed) -> Vec<i64> {
+    let part = v1::OutputPart { iceberg: closed.iceberg.clone(), ..Default::default() };
+    let mut held = ids(&part);
+    held.sort_unstable();
+    held
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_read_again_is_what_was_read_at_no_gate_and_in_one_piece() {
+    let units = || vec![rows(&[12, 14]), vec![Some(30), None, Some(31), None], rows(&[60, 95]), rows(&[70, 71])];
+    let read = |mut bench: Bench| async move {
+        let reading = bench.start(0);
+        let mut taken = Vec::new();
+        while taken.last().is_none_or(|hand_in: &v1::HandIn| hand_in.end_unit < 4) {
+            taken.push(bench.accept().await);
+        }
+        reading.await.unwrap().unwrap();
+        let mut held: Vec<i64> = taken.iter().flat_map(|hand_in| ids(&hand_in.outputs[0])).collect();
+        held.sort_unstable();
+        (taken.len(), held)
+    };
+    let bench = || {
+        let mut bench = Bench::new(units());
+        (bench.full_at, bench.on_error) = (2, OnError::DeadLetter);
+        bench.window = Window::new(at(10), at(90)).unwrap();
+        bench.clamp();
+        bench
+    };
+    let (hand_ins, was) = read(bench()).await;
+    assert!(hand_ins > 2 && was.len() == 7, "{hand_ins} {was:?}");
+    let mut bench = bench();
+    bench.gate.send_replace(gate(0, 1));
+    let closed = bench.start_again().await.unwrap().unwrap();
+    assert_eq!(held(&closed), was);
+    assert_eq!(bench.begun(), [0, 1, 2, 3]);
+    assert!(bench.poll_handed_in().await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_read_again_gives_back_memory_and_is_handed_in_by_nobody() {
+    let mut bench = Bench::new((0..6).map(|unit| rows(&[unit * 10, unit * 10 + 1])).collect());
+    let mut others: Vec<_> = (0..3).map(|_| bench.budget.open()).collect();
+    others.iter_mut().for_each(|other| other.set(bench::BUDGET));
+    let closed = bench.start_again().await.unwrap().unwrap();
+    assert_eq!(held(&closed), (0..12).collect::<Vec<_>>());
+    assert!(bench.relieved.load(Ordering::SeqCst) >= 6);
+    assert!(bench.poll_handed_in().await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_read_again_ends_with_its_lease() {
+    let mut bench = Bench::new(vec![rows(&[1, 2]), rows(&[30, 31])]);
+    bench.lease.end();
+    let error = bench.start_again().await.unwrap().unwrap_err();
+    assert_eq!(error.class(), Class::Fenced);
+    assert_eq!(bench.begun(), [0; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+#[allow(clippy::disallowed_methods)]
+async fn what_is_read_again_keeps_to_the_limit_of_its_source() {
+    let mut bench = Bench::new((0..5).map(|unit| (0..20).map(|row| Some(unit * 100 + row)).collect()).collect());
+    bench.rate_limit.records = Some(10);
+    let began = tokio::time::Instant::now();
+    let closed = bench.start_again().await.unwrap().unwrap();
+    assert_eq!(held(&closed).len(), 100);
+    assert!(began.elapsed() >= Duration::from_secs(8), "{:?}", began.elapsed());
+}
+
 /// What happens around a read task, one at a time.
 #[derive(Clone, Debug)]
 enum Happening {

@@ -63,6 +63,7 @@ pub(super) struct Bench {
     pub(super) forgets: bool,
     /// What the source fetches ahead.
     pub(super) ahead: u64,
+    pub(super) rate_limit: RateLimit,
 }
 
 impl Bench {
@@ -105,6 +106,7 @@ impl Bench {
             relieved: Arc::default(),
             forgets: false,
             ahead: 0,
+            rate_limit: RateLimit::default(),
         }
     }
 
@@ -118,9 +120,31 @@ impl Bench {
 
     /// Starts an attempt at `next_unit`.
     pub(super) fn start(&mut self, next_unit: u32) -> JoinHandle<Result<TaskEnd, TaskError>> {
+        let (context, job) = (self.context(), self.job(next_unit));
+        let keeps = self.on_error == OnError::DeadLetter;
+        let source = Box::new(self.script(self.begun.clone(), self.units.clone()));
+        let again = if self.forgets { Arc::new(vec![Vec::new(); self.units.len()]) } else { self.units.clone() };
+        let letterhead = Letterhead { source: "s".to_owned(), backfill: "bf".to_owned(), read_at: 0 };
+        let whole = Box::new(self.script(Arc::default(), again));
+        let dead_letters = keeps.then_some(DeadLetters { output: OutputIx::new(2), letterhead, whole });
+        let port = |output: u32, every: i64| self.port(output, every);
+        let (mut outputs, budget) = (vec![port(0, 1), port(1, 3)], self.budget.clone());
+        outputs.extend(keeps.then(|| port(2, 1)));
+        tokio::spawn(async move { read(context, job, source, outputs, dead_letters, &budget).await })
+    }
+
+    /// Starts to read all units once more, at no gate, into an output that keeps every row.
+    pub(super) fn start_again(&mut self) -> JoinHandle<Result<Closed, TaskError>> {
+        let (context, job, budget) = (self.context(), self.job(0), self.budget.clone());
+        let source = Box::new(self.script(self.begun.clone(), self.units.clone()));
+        let output = self.port(0, 1);
+        tokio::spawn(async move { read_again(context, job, source, output, &budget).await })
+    }
+
+    fn context(&mut self) -> TaskContext {
         let (cursor, cursors) = watch::channel(None);
         self.cursor = cursors;
-        let context = TaskContext {
+        TaskContext {
             backfill: BackfillId::from_digest(&[1; 32]),
             info: Arc::default(),
             task: TaskId::Read(SourceIx::new(0), SegmentIx::new(0), 0),
@@ -132,37 +156,36 @@ impl Bench {
             lease: self.lease.clone(),
             granted: v1::Token::default(),
             desk: Desk { run: RunId(0), reports: self.reports_in.clone(), cursor, moved: Arc::new(Notify::new()) },
-        };
-        let job = ReadJob {
+        }
+    }
+
+    fn job(&self, next_unit: u32) -> ReadJob {
+        ReadJob {
+            source: SourceIx::new(0),
             task: self.task.clone(),
             next_unit,
             window: self.window,
-            rate_limit: RateLimit::default(),
+            rate_limit: self.rate_limit,
             fences: Fences::default(),
-        };
-        let keeps = self.on_error == OnError::DeadLetter;
-        let script = |begun: Arc<Mutex<Vec<usize>>>, units: Arc<Vec<_>>| Scripted {
+        }
+    }
+
+    fn script(&self, begun: Arc<Mutex<Vec<usize>>>, units: Arc<Vec<Vec<(i64, Row)>>>) -> Scripted {
+        Scripted {
             units,
             window: self.window,
             begun,
             gate: self.gate.subscribe(),
             cursor: self.cursor.clone(),
-            keeps,
+            keeps: self.on_error == OnError::DeadLetter,
             ahead: self.ahead,
-        };
-        let source = Box::new(script(self.begun.clone(), self.units.clone()));
-        let again = if self.forgets { Arc::new(vec![Vec::new(); self.units.len()]) } else { self.units.clone() };
-        let letterhead = Letterhead { source: "s".to_owned(), backfill: "bf".to_owned(), read_at: 0 };
-        let whole = Box::new(script(Arc::default(), again));
-        let dead_letters = keeps.then_some(DeadLetters { output: OutputIx::new(2), letterhead, whole });
-        let port = |output: u32, every: i64| -> Box<dyn OutputPort> {
-            let Self { full_at, doubles, clings, .. } = *self;
-            let relieved = self.relieved.clone();
-            Box::new(Memory { output, every, held: Vec::new(), full_at, doubles, ended: 0, clings, relieved })
-        };
-        let (mut outputs, budget) = (vec![port(0, 1), port(1, 3)], self.budget.clone());
-        outputs.extend(keeps.then(|| port(2, 1)));
-        tokio::spawn(async move { read(context, job, source, outputs, dead_letters, &budget).await })
+        }
+    }
+
+    fn port(&self, output: u32, every: i64) -> Box<dyn OutputPort> {
+        let Self { full_at, doubles, clings, .. } = *self;
+        let relieved = self.relieved.clone();
+        Box::new(Memory { output, every, held: Vec::new(), full_at, doubles, ended: 0, clings, relieved })
     }
 
     pub(super) fn begun(&self) -> Vec<usize> {
@@ -266,13 +289,15 @@ impl UnitReader for Scripted {
     ) -> Result<BoxStream<'static, Result<SourceBatch, SourceError>>, SourceError> {
         let bounds = Bounds::new(at(unit.low), at(unit.high)).unwrap();
         let gate = *self.gate.borrow();
-        assert!(gate.permits(bounds), "{bounds:?} was begun at {gate:?}");
+        let promises = self.cursor.borrow().is_some();
+        assert!(gate.permits(bounds) || !promises, "{bounds:?} was begun at {gate:?}");
         let position = usize::try_from(unit.position).unwrap();
         self.begun.lock().unwrap().push(position);
         let batches: Vec<Vec<(i64, Row)>> = self.units[position].chunks(3).map(<[_]>::to_vec).collect();
         let (cursor, window, keeps) = (self.cursor.clone(), self.window, self.keeps);
         let batches = futures::stream::iter(batches).then(move |rows| {
-            let promise = cursor.borrow().unwrap().at;
+            // What is read again promises nothing.
+            let promise = cursor.borrow().map_or(EventTime::MIN, |cursor| cursor.at);
             let planned = |time: &EventTime| window.contains(*time) && bounds.contains(*time);
             let kept = rows.iter().filter_map(|(_, time)| time.map(at)).filter(planned);
             kept.for_each(|time| assert!(time >= promise, "{time} breaks the promise of {promise}"));
