@@ -18,6 +18,7 @@ mod limits;
 mod parts;
 mod program;
 mod query;
+mod quirks;
 mod screen;
 
 #[cfg(test)]

@@ -19,9 +19,9 @@ use super::closed_list::{self, Unaccepted};
 use super::error::{Place, QueryError, Refusal};
 use super::joined::{self, Join, JoinInput};
 use super::limits::{self, ParseFailure};
-use super::parts;
 use super::program::{Program, Running};
 use super::screen::{self, Mentions, Stop};
+use super::{parts, quirks};
 
 /// What SQL sees of a source.
 #[derive(Clone, Debug)]
@@ -205,6 +205,7 @@ impl Planner<'_> {
         parts::bounded(&analyzed).map_err(|refusal| refusal.of(self.output))?;
         let optimized = Optimizer::new()
             .optimize(analyzed, &context, |_, _| {})
+            .and_then(quirks::with_plain_filters)
             .and_then(joined::mark)
             .map_err(|error| self.explain(error, &mentions, &catalog))?;
         closed_list::decorrelated(&optimized).map_err(|refusal| refusal.of(self.output))?;

@@ -18,9 +18,10 @@ use tidegate_common::time::EventTime;
 use super::join::{Dealing, Join, Unit};
 use super::pieces;
 use super::rows::InputRows;
-use super::run::{Answer, Leaves, usual_rules};
+use super::run::{Answer, Leaves};
 use crate::shuffle::buckets_of;
 use crate::transform::error::QueryError;
+use crate::transform::quirks::usual_rules;
 
 /// Parts at most: each reads all rows, and one group is in one of them however many there are.
 const MOST: u32 = 4_096;

@@ -22,8 +22,9 @@ use futures::stream::BoxStream;
 
 use super::join::Join;
 use super::rows::{InputRows, MentionExec, Unread};
-use super::run::{Answer, Failed, Leaves, Rules, usual_rules};
+use super::run::{Answer, Failed, Leaves};
 use crate::transform::error::QueryError;
+use crate::transform::quirks::{Rules, usual_rules};
 
 /// The share of the memory that a piece has before it is built into tables.
 const SHARE: usize = 4;

@@ -15,8 +15,6 @@ use datafusion::execution::memory_pool::{GreedyMemoryPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::{LogicalPlan, TableScan, UserDefinedLogicalNode};
-use datafusion::physical_optimizer::PhysicalOptimizerRule;
-use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::physical_plan::aggregates::AggregateExec;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::physical_planner::{DefaultPhysicalPlanner, ExtensionPlanner, PhysicalPlanner};
@@ -33,6 +31,7 @@ use super::walk::Marked;
 use crate::transform::error::QueryError;
 use crate::transform::limits::on_planning_thread;
 use crate::transform::program::said;
+use crate::transform::quirks::{Rules, usual_rules};
 
 /// How many consumers an error about memory names.
 const NAMED: NonZeroUsize = NonZeroUsize::MIN;
@@ -47,17 +46,6 @@ const TRIED_BYTES: usize = 64 << 20;
 
 /// Batches of a result.
 pub(super) type Answer = BoxStream<'static, Result<RecordBatch, QueryError>>;
-/// The rules by which plans are made.
-pub(super) type Rules = Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>>;
-
-/// DataFusion's own, but for those that push filters below joins: where the sides of an outer join were swapped, they were
-/// seen (53.1) to push a condition to the column of that name on the other side, and to answer wrongly. What can be pushed
-/// down was before, by the logical plan.
-pub(super) fn usual_rules() -> Rules {
-    let mut rules = PhysicalOptimizer::new().rules;
-    rules.retain(|rule| !rule.name().starts_with("FilterPushdown"));
-    rules
-}
 
 /// How a slice is joined.
 #[derive(Clone, Copy, Debug)]

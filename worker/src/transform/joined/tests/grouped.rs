@@ -54,7 +54,8 @@ pub(super) fn computed() -> BoxedStrategy<String> {
         "round(var_pop(#v) * 1000 + 0.123)",
         "round(covar_samp(#v, #v + 1) * 1000 + 0.123)",
         "round(covar_pop(#v, 2 * #v) * 1000 + 0.123)",
-        "count(*) FILTER (WHERE #v > 1)",
+        "count(*) FILTER (WHERE coalesce(#v, 0) > 1)",
+        "sum(#v) FILTER (WHERE #v > 1)",
         "sum(#v) + count(*)",
     ]);
     let all = prop::collection::vec(one, 1..4);

@@ -18,10 +18,10 @@ use proptest::test_runner::TestRunner;
 use tidegate_common::slices::Slices;
 use tidegate_common::time::{EventTime, Span, Window};
 
-use super::super::run::usual_rules;
 use super::{
     AMPLE, Effort, Given, InputRows, Join, JoinInput, Query, Row, SECOND, SOURCES, plan, run, schema, shown, window,
 };
+use crate::transform::quirks::usual_rules;
 
 /// SQL whose tables are written `{0}`, `{1}` and `{2}`, and the source that each of them is.
 #[derive(Clone, Debug)]
@@ -68,7 +68,7 @@ impl PartitionStream for Stream {
 async fn batch_answer(case: &Case, data: &Data, anchor: usize, window: Window) -> Vec<String> {
     let config = SessionConfig::new().with_target_partitions(1);
     let state = SessionStateBuilder::new().with_default_features().with_config(config);
-    // See `usual_rules`: with them it was seen to answer wrongly.
+    // See `quirks`.
     let session = SessionContext::new_with_state(state.with_physical_optimizer_rules(usual_rules()).build());
     for (at, source) in case.sources.iter().enumerate() {
         let within = |row: &&Row| {

@@ -137,3 +137,21 @@ async fn a_condition_on_what_was_not_met_is_of_its_own_side() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_filter_that_is_null_counts_nothing() {
+    let from = "a x LEFT JOIN b z ON x.k = z.k AND date_trunc('minute', x.ts) = date_trunc('minute', z.ts)";
+    let of = "date_bin(INTERVAL '7 seconds', x.ts)";
+    let sql = format!(
+        "SELECT count(*) FILTER (WHERE z.v > 1) AS n, count(z.v) FILTER (WHERE z.v > 1) AS m FROM {from} GROUP BY {of}"
+    );
+    let query = plan(&sql).unwrap();
+    let rows = |input: &JoinInput| match input.source() {
+        "a" => vec![row(1, 0, 35), Row { k: None, ..row(0, 0, 36) }, row(1, 0, 0)],
+        _ => vec![row(1, 2, 1)],
+    };
+    let given = |input: &JoinInput| Arc::new(Given::new(input, &rows(input), 1)) as Arc<dyn InputRows>;
+    let inputs = query.join().unwrap().inputs().iter().map(given).collect();
+    let answer = run(&query, window(35 * SECOND, 42 * SECOND), inputs, AMPLE).await.unwrap();
+    assert_eq!(shown(&answer), ["1|1"]);
+}
