@@ -186,6 +186,8 @@ pub enum TaskId {
     Read(SourceIx, SegmentIx, u32),
     /// Join a run of slices of an output, by the first of them.
     Join(OutputIx, u32),
+    /// Write the late rows of an object of the shuffle store: the output that joins, the number of its object.
+    Late(OutputIx, u64),
     /// Commit an intent.
     Commit(OutputIx, Sequence),
     /// Remove what of the shuffle store nothing needs any more.
@@ -199,6 +201,7 @@ impl fmt::Display for TaskId {
             Self::Enumerate(source) => write!(f, "enumerate-{source}"),
             Self::Read(source, segment, at) => write!(f, "read-{source}{segment}.{at}"),
             Self::Join(output, slice) => write!(f, "join-{output}.{slice}"),
+            Self::Late(output, object) => write!(f, "late-{output}.{object}"),
             Self::Commit(output, sequence) => write!(f, "commit-{output}{sequence}"),
             Self::Clean => f.write_str("clean"),
         }

@@ -3,6 +3,7 @@
 mod dead_letters;
 mod hybrid;
 mod kafka;
+mod late;
 
 use super::model::*;
 use super::*;

@@ -94,6 +94,7 @@ impl Core {
     /// reader yield where a join, or the task that holds a watermark, found no slot.
     pub(super) fn assign_slots(&mut self, out: &mut Out) {
         self.assign_joins(out);
+        self.assign_late(out);
         while let Some((_, session)) = self.free.last().copied() {
             let Some((id, task)) = self.pick() else { break };
             let Some(token) = self.grant(&id, task, session, out) else { break };
@@ -257,7 +258,7 @@ fn odd_work(backfill: &mut Backfill, task: TaskId, slots: u32) -> Option<Work> {
             backfill.cleaning.clone_from(&work.paths);
             Work::Clean(work)
         }
-        TaskId::Read(..) | TaskId::Join(..) => return None,
+        TaskId::Read(..) | TaskId::Join(..) | TaskId::Late(..) => return None,
     })
 }
 

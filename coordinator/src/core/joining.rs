@@ -127,7 +127,7 @@ pub(super) fn litter(backfill: &Backfill) -> Option<v1::CleanWork> {
         return None;
     }
     // Who drains or ends in order hands in first. What a worker still writes that is fenced off may come behind it.
-    let busy = backfill.grants.reads() > 0 || backfill.grants.has_join();
+    let busy = backfill.grants.reads() > 0 || backfill.grants.has_join() || backfill.grants.has_late();
     if !busy && (backfill.wish == v1::Wish::Cancel || (backfill.is_whole() && backfill.is_committed())) {
         return Some(v1::CleanWork { paths: Vec::new(), all: true });
     }

@@ -128,6 +128,7 @@ fn order(chance: &mut Chance, n: u64, tables: usize) -> Order {
             allow_wide,
             sources: (0..sources.len()).map(|at| format!("source-{at}")).collect(),
             limited,
+            disorderly: Vec::new(),
             outputs: (0..outputs).map(|at| output(chance, at, joins_at(at).is_some())).collect(),
         },
         reads: (0..outputs).map(|at| reads(chance, joins_at(at), sources.len() as u64)).collect(),
@@ -157,6 +158,8 @@ fn output(chance: &mut Chance, at: u64, joins: bool) -> CoreOutput {
         staged: chance.one_in(4),
         replaces: chance.one_in(5),
         dead_letters: None,
+        late: Default::default(),
+        late_of: None,
         slice: cut.then(|| Span::from_micros(width.cast_signed())),
         buckets: (joins && chance.one_in(2)).then(|| u32::try_from(chance.between(1, 9)).unwrap_or(1)),
     }

@@ -94,6 +94,8 @@ impl Bench {
             staged: *staged,
             replaces: *replaces,
             dead_letters: None,
+            late: Default::default(),
+            late_of: None,
             slice: None,
             buckets: None,
         };
@@ -105,6 +107,7 @@ impl Bench {
             sources: (0..sources).map(|at| format!("s{at}")).collect(),
             limited: false,
             outputs: outputs.iter().map(output).collect(),
+            disorderly: Vec::new(),
         }
     }
 

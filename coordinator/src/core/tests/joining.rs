@@ -1,5 +1,6 @@
 //! Slices: when they are ready, who joins them, how often, and what stays in the shuffle store meanwhile.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tidegate_common::ids::OutputIx;
@@ -9,9 +10,9 @@ use tidegate_proto::v1::{assign::Work, done, from_coordinator::Kind};
 use super::bench::{Bench, Held, poison, read, sealed, task};
 use crate::core::*;
 
-const SLICE: i64 = 100_000;
+pub(super) const SLICE: i64 = 100_000;
 /// How far back the second source is met.
-const BACK: i64 = 50_000;
+pub(super) const BACK: i64 = 50_000;
 
 /// Two sources, each of one task with a unit for each half of a slice; ten slices of the one output. `s1` is met from
 /// half a slice before an anchor.
@@ -40,7 +41,7 @@ fn prepare(bench: &mut Bench) {
 }
 
 /// The hand-in of the halves `[first, end)`, shuffled into one object.
-fn shuffled(source: &str, number: u64, first: u32, end: u32) -> v1::HandIn {
+pub(super) fn shuffled(source: &str, number: u64, first: u32, end: u32) -> v1::HandIn {
     let rows = u64::from(end - first) * 10;
     let object = v1::ShuffleObject {
         path: format!("{source}/{number}"),
@@ -50,6 +51,15 @@ fn shuffled(source: &str, number: u64, first: u32, end: u32) -> v1::HandIn {
         last_cell: i64::from(end - 1) / 2,
         anchors: if source == "s0" { rows } else { 0 },
         ..Default::default()
+    };
+    let cells = (first..end).fold(BTreeMap::<i64, u64>::new(), |mut cells, half| {
+        *cells.entry(i64::from(half) / 2).or_default() += 10;
+        cells
+    });
+    let object = v1::ShuffleObject {
+        cells: cells.keys().copied().collect(),
+        cell_rows: cells.into_values().collect(),
+        ..object
     };
     let part = v1::OutputPart { rows_read: rows, rows_passed: rows, shuffled: Some(object), ..Default::default() };
     v1::HandIn {
@@ -63,8 +73,21 @@ fn shuffled(source: &str, number: u64, first: u32, end: u32) -> v1::HandIn {
     }
 }
 
+/// The same, whose rows lie in these cells.
+pub(super) fn with_cells(mut hand_in: v1::HandIn, cells: &[(i64, u64)]) -> v1::HandIn {
+    let object = hand_in.outputs[0].shuffled.as_mut().unwrap();
+    (object.first_cell, object.last_cell) = (cells[0].0, cells[cells.len() - 1].0);
+    object.cells = cells.iter().map(|(cell, _)| *cell).collect();
+    object.cell_rows = cells.iter().map(|(_, rows)| *rows).collect();
+    if object.anchors > 0 {
+        let inside = cells.iter().filter(|(cell, _)| (0..10).contains(cell));
+        object.anchors = inside.map(|(_, rows)| rows).sum();
+    }
+    hand_in
+}
+
 /// The same, of so many bytes that joining it is worth a task.
-fn heavy(mut hand_in: v1::HandIn) -> v1::HandIn {
+pub(super) fn heavy(mut hand_in: v1::HandIn) -> v1::HandIn {
     hand_in.outputs[0].shuffled.as_mut().unwrap().bytes = 40 << 20;
     hand_in
 }
@@ -79,7 +102,7 @@ fn read_all(bench: &mut Bench) {
 }
 
 /// What is joined of slices of twenty anchors each.
-fn joined(attempt: &str, first: u32, end: u32) -> v1::HandIn {
+pub(super) fn joined(attempt: &str, first: u32, end: u32) -> v1::HandIn {
     let rows = u64::from(end - first) * 20;
     let file = v1::DataFile { path: format!("{attempt}.parquet"), rows, bytes: rows };
     let part = v1::OutputPart { rows_read: rows, rows_passed: rows, files: vec![file], ..Default::default() };
@@ -94,7 +117,7 @@ fn joined(attempt: &str, first: u32, end: u32) -> v1::HandIn {
 }
 
 /// The runs of slices that were granted, in order, with what they need.
-fn runs(bench: &Bench) -> Vec<(Held, v1::JoinWork)> {
+pub(super) fn runs(bench: &Bench) -> Vec<(Held, v1::JoinWork)> {
     let run = |(session, kind): &(SessionId, Kind)| {
         let Kind::Assign(assign) = kind else { return None };
         let Some(Work::Join(work)) = &assign.work else { return None };
@@ -104,13 +127,13 @@ fn runs(bench: &Bench) -> Vec<(Held, v1::JoinWork)> {
     bench.sent.iter().filter_map(run).collect()
 }
 
-fn first(held: Held) -> u32 {
+pub(super) fn first(held: Held) -> u32 {
     let TaskId::Join(_, first) = held.1 else { panic!("{:?} is no join", held.1) };
     first
 }
 
 /// What was last asked to be removed, and by whom.
-fn cleaning(bench: &Bench) -> Option<(Held, v1::CleanWork)> {
+pub(super) fn cleaning(bench: &Bench) -> Option<(Held, v1::CleanWork)> {
     bench.sent.iter().rev().find_map(|(session, kind)| {
         let Kind::Assign(assign) = kind else { return None };
         let Some(Work::Clean(work)) = &assign.work else { return None };
@@ -119,11 +142,11 @@ fn cleaning(bench: &Bench) -> Option<(Held, v1::CleanWork)> {
     })
 }
 
-fn cleaned(bench: &mut Bench, held: Held) {
+pub(super) fn cleaned(bench: &mut Bench, held: Held) {
     bench.step(Event::Done(bench.lease(held), done::Result::Cleaned(v1::Cleaned {})));
 }
 
-fn join(bench: &Bench) -> v1::JoinState {
+pub(super) fn join(bench: &Bench) -> v1::JoinState {
     bench.status().outputs[0].join.clone().unwrap()
 }
 
@@ -301,12 +324,12 @@ fn rows_for_a_slice_that_is_joined_fail_their_task_and_are_not_lost_unsaid() {
     let (anchor, other) = (bench.grant(read(0, 0, 0)).unwrap(), bench.grant(read(1, 0, 0)).unwrap());
     bench.hand_in(anchor, heavy(shuffled("s0", 0, 0, 20)), false).unwrap();
     bench.hand_in(other, shuffled("s1", 0, 0, 19), false).unwrap();
-    let (held, _) = runs(&bench).pop().unwrap();
+    let (held, work) = runs(&bench).pop().unwrap();
     assert_eq!(first(held), 0, "nine slices are ready");
-    let mut late = shuffled("s1", 1, 19, 20);
-    late.outputs[0].shuffled.as_mut().unwrap().first_cell = 0;
-    let why = bench.hand_in(other, late, false).unwrap_err();
-    assert!(why.contains("rows came late"), "{why}");
+    bench.hand_in(held, joined("a", 0, work.end_slice), false).unwrap();
+    let why = bench.hand_in(other, with_cells(shuffled("s1", 1, 19, 20), &[(0, 10)]), false).unwrap_err();
+    assert!(why.contains("10 rows of s1 came late: slices 0 to 1 of"), "{why}");
+    assert!(why.contains("its rows may not break their order"), "{why}");
 }
 
 #[test]
