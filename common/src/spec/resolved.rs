@@ -267,3 +267,10 @@ pub struct ResolvedOutput {
     /// Where it joins, how many buckets a slice has, 1 to 1024; `None` where the plan chooses that.
     pub buckets: Option<u32>,
 }
+
+impl ResolvedOutput {
+    /// Whether it has a query: the others keep what another cannot.
+    pub fn is_queried(&self) -> bool {
+        self.dead_letters.is_none() && self.late_of.is_none()
+    }
+}

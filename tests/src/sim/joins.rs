@@ -127,14 +127,17 @@ impl Shuffle {
 /// The object of the rows of one hand-in, to be written to `path`; `None` where there are none.
 pub(super) fn object(path: String, rows: &[Row], width: i64, bytes: u64, anchors: bool) -> Option<v1::ShuffleObject> {
     let inside = rows.iter().filter(|row| (0..WINDOW.cast_signed()).contains(&row.at)).count() as u64;
-    let cells = rows.iter().map(|row| slice_of(row.at, width));
+    let mut cells: BTreeMap<i64, u64> = BTreeMap::new();
+    rows.iter().for_each(|row| *cells.entry(slice_of(row.at, width)).or_default() += 1);
     Some(v1::ShuffleObject {
         path,
         bytes: rows.len() as u64 * bytes,
         rows: rows.len() as u64,
-        first_cell: cells.clone().min()?,
-        last_cell: cells.max()?,
+        first_cell: *cells.keys().next()?,
+        last_cell: *cells.keys().next_back()?,
         anchors: if anchors { inside } else { 0 },
+        cells: cells.keys().copied().collect(),
+        cell_rows: cells.into_values().collect(),
         ..Default::default()
     })
 }

@@ -195,7 +195,7 @@ impl World {
     fn assigned(&mut self, at: usize, link: usize, assign: v1::Assign) {
         let Some(grant) = grant(&assign.backfill, assign.task, assign.token) else { return };
         let worker = &self.workers[at];
-        let takes_slot = |task: TaskId| matches!(task, TaskId::Read(..) | TaskId::Join(..));
+        let takes_slot = |task: TaskId| matches!(task, TaskId::Read(..) | TaskId::Join(..) | TaskId::Late(..));
         let same = |run: &Run| run.grant.id == grant.id && run.grant.task == grant.task;
         let busy = worker.runs.values().filter(|run| takes_slot(run.grant.task)).count();
         if worker.draining {

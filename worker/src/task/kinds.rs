@@ -1,4 +1,4 @@
-//! What a worker does for each kind of task: prepare, enumerate, read, join, commit, clean.
+//! What a worker does for each kind of task: prepare, enumerate, read, join, late, commit, clean.
 //!
 //! Each brings a source, a query and a table together for one job; none knows the session. Everything a spec names is
 //! reached through the worker's allow-list and its catalogs.
@@ -7,6 +7,7 @@ mod clean;
 mod commit;
 mod enumerate;
 mod join;
+mod late;
 mod prepare;
 mod read;
 mod scope;
@@ -54,6 +55,7 @@ impl TaskBody for Kinds {
             Work::Read(work) => self.read(&opened, context, work).await,
             Work::Commit(work) => self.commit(&opened, &context, work).await,
             Work::Join(work) => self.join(&opened, &context, work).await,
+            Work::Late(work) => self.late(&opened, &context, work).await,
             Work::Clean(work) => self.clean(&context, work).await,
         }
     }

@@ -14,7 +14,7 @@ sources:
       topic: plays
       properties: {bootstrap.servers: \"localhost:9092\"}
       scan: {start: earliest, stop: latest}
-      format: {type: json, schema: [{name: ts, type: timestamp_ltz}, {name: who, type: bigint}]}
+      format: {type: json, schema: [{name: ts, type: timestamptz}, {name: who, type: bigint}]}
     event_time: {column: ts, out_of_orderness: 60m, on_disorder: allow}
   users:
     files: {path: users/*.parquet}
