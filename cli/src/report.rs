@@ -305,6 +305,8 @@ impl Lines {
             self.fact("replaces", "what the window held when it was prepared");
         }
         match output.committed_through {
+            // What comes late has no order.
+            _ if !output.late_of.is_empty() => {}
             Some(through) => self.fact("complete", &format!("through {}", time(through))),
             None if backfill.phase() == v1::Phase::Succeeded => self.fact("complete", "through the whole window"),
             None => self.fact("complete", "through no point yet"),
