@@ -160,7 +160,13 @@ pub(crate) fn joined(join: &v1::JoinState) -> String {
     let (done, all, width) = (count(join.slices_done.into()), plural(join.slices.into(), "slice"), span(join.slice));
     let running = if join.running > 0 { format!(", {} under way", count(join.running.into())) } else { String::new() };
     let (buckets, live, peak) = (plural(join.buckets.into(), "bucket"), bytes(join.live_bytes), bytes(join.peak_bytes));
-    format!("{done} of {all} of {width}{running}, {buckets} each, {live} live in the shuffle store, {peak} at most")
+    let late = match join.inputs.iter().map(|input| input.rows_late).sum() {
+        0 => String::new(),
+        late => format!(", {} late", plural(late, "row")),
+    };
+    format!(
+        "{done} of {all} of {width}{running}, {buckets} each, {live} live in the shuffle store, {peak} at most{late}"
+    )
 }
 
 /// How late the rows of a source were: `3 rows of plays: 2 <1m, 1 <1h; at most 20m, missed by 2 windows`.

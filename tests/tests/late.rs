@@ -158,7 +158,8 @@ impl Late {
         counted.iter().for_each(|row| *hours.entry((row.at - BEGIN) / HOUR).or_default() += 1);
         let mut found: Vec<i64> = self.rows("counted").iter().map(|row| row["n"].as_i64().unwrap()).collect();
         let mut wanted: Vec<i64> = hours.into_values().collect();
-        (found.sort_unstable(), wanted.sort_unstable());
+        found.sort_unstable();
+        wanted.sort_unstable();
         assert_eq!(found, wanted, "the plays of each hour");
     }
 }
@@ -190,6 +191,7 @@ async fn given_rows_that_come_when_their_slices_are_joined_then_they_are_in_thei
  {
     let late = Late::new("late").await.started().await;
     let world = late.world();
+    world.run(&["plan", Replay::SPEC]).await.with(0).saying(&["lake.seen__late", "the late rows of seen"]);
     let ended = world.run(&["apply", Replay::SPEC, "--yes", "-o", "json"]).await.with(0);
     let report = ended.json();
     late.replay.must_balance(&report);

@@ -148,6 +148,8 @@ pub(super) fn unfit(backfill: &Backfill, task: TaskId, hand_in: &v1::HandIn) -> 
             (None, None) => None,
             (None, Some(_)) => Some("its rows were shuffled, and it joins nothing".to_owned()),
             (Some(_), _) if !part.files.is_empty() => Some("it joins, and files were written for it".to_owned()),
+            // Readers never classify: which rows are late is told from their cells.
+            (Some(_), _) if part.rows_late > 0 => Some(format!("{} of its rows are said to be late", part.rows_late)),
             (Some(join), Some(object)) => join.unfit(source, object),
             (Some(join), None) => join.input(source).is_none().then(|| "it joins no such source".to_owned()),
         };

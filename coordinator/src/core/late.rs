@@ -32,6 +32,9 @@ use super::read::Judgement;
 /// Windows that operators are told of; more are one around all.
 const MOST_WINDOWS: usize = 1_000;
 
+/// Cells of an object at most: a worker makes no more pieces of one.
+const MOST_CELLS: usize = 350_000;
+
 /// What of an object is late.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Lateness {
@@ -84,7 +87,8 @@ pub(super) fn unsound_cells(object: &v1::ShuffleObject) -> Option<String> {
     let ascend = cells.windows(2).all(|pair| matches!(pair, [one, next] if one < next));
     let ends = (cells.first(), cells.last()) == (Some(first_cell), Some(last_cell));
     let sum = cell_rows.iter().try_fold(0u64, |sum, rows| sum.checked_add(*rows));
-    let sound = cells.len() == cell_rows.len() && cell_rows.iter().all(|rows| *rows > 0) && sum == Some(*rows);
+    let few = cells.len() <= MOST_CELLS;
+    let sound = few && cells.len() == cell_rows.len() && cell_rows.iter().all(|rows| *rows > 0) && sum == Some(*rows);
     (!(ascend && ends && sound)).then(|| {
         format!(
             "{rows} rows in cells {first_cell} to {last_cell}, and they are said to be {} in {} cells",

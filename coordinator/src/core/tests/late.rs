@@ -396,6 +396,19 @@ fn cells_that_do_not_add_up_are_refused() {
 }
 
 #[test]
+fn a_reader_that_calls_rows_late_is_not_believed() {
+    let mut bench = bench(LatePolicy::Drop, 2);
+    let (other, _) = half_joined(&mut bench);
+    let mut hand_in = straggling();
+    let part = &mut hand_in.outputs[0];
+    (part.rows_passed, part.rows_late) = (part.rows_passed - 1, 1);
+    part.shuffled.as_mut().unwrap().rows -= 1;
+    part.shuffled.as_mut().unwrap().cell_rows[1] -= 1;
+    let why = bench.hand_in(other, hand_in, false).unwrap_err();
+    assert!(why.contains("1 of its rows are said to be late"), "{why}");
+}
+
+#[test]
 fn very_many_windows_are_told_as_one() {
     use rangemap::RangeSet;
     use tidegate_common::slices::Slices;
