@@ -9,6 +9,7 @@ use tidegate_proto::v1::{self, assign::Work, from_coordinator::Kind};
 use super::committing::Committing;
 use super::joining::Joining;
 use super::link::{Down, Grant, Link, Up};
+use super::mishap::Mishap;
 use super::reading::Reading;
 use super::scenario::{LEASE, SECOND};
 use super::worker::{Body, Run};
@@ -162,6 +163,9 @@ impl World {
             Kind::Renewed(renewed) => self.renewed(at, renewed.heartbeat),
             Kind::Revoke(revoke) => {
                 if let Some(run) = self.named(at, &revoke.backfill, revoke.task, revoke.token) {
+                    if revoke.reason == "rows came that its slices need" {
+                        self.struck.count(Mishap::DisturbedJoin);
+                    }
                     self.drop_run(at, run);
                 }
             }

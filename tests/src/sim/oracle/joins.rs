@@ -397,6 +397,11 @@ impl Oracle {
         self.require(left.is_empty(), Invariant::NothingLeft, || format!("{left:?} are left in the shuffle store"));
     }
 
+    /// How many rows were late, of all sources that are joined.
+    pub(in super::super) fn late_rows(&self) -> u64 {
+        self.books.iter().filter_map(|book| book.joins.as_ref()).flat_map(|joins| joins.late.values()).sum()
+    }
+
     /// What the core says of a join.
     pub(super) fn join_said(&mut self, ix: usize, status: &v1::Backfill) {
         let Some(joins) = &self.books[ix].joins else { return };
