@@ -61,6 +61,7 @@ impl Run {
             allow_wide: false,
             sources: vec!["clicks".to_owned()],
             limited: false,
+            disorderly: Vec::new(),
             outputs: vec![CoreOutput {
                 name: "clicks".to_owned(),
                 commit_every: Duration::from_secs(3_600),
@@ -68,6 +69,8 @@ impl Run {
                 staged: false,
                 replaces: false,
                 dead_letters: None,
+                late: Default::default(),
+                late_of: None,
                 slice: None,
                 buckets: None,
                 budget: None,

@@ -19,7 +19,7 @@ pub(crate) use self::checkpoint::{
     Backup as CheckpointBackup, CheckpointCommand, CheckpointOf, Handoff, Reset, Restore, StreamChange, StreamCommand,
     StreamResume, Verify as CheckpointVerify, WayArgs,
 };
-pub(crate) use self::looking::{Plan, Schema, SourceCommand, TableCommand, Verify};
+pub(crate) use self::looking::{LateCommand, LateExport, Plan, Schema, SourceCommand, TableCommand, Verify};
 pub(crate) use self::roles::{ConfigCommand, Coordinator, Worker};
 pub(crate) use self::running::{Apply, Demo, DemoCommand, LoadKafka, Loadtest, Run};
 pub(crate) use self::steering::{Change, Events, OfBackfill, Publish, Status};
@@ -91,6 +91,12 @@ pub(crate) enum Command {
         /// What to do with it
         #[command(subcommand)]
         command: TableCommand,
+    },
+    /// Look at rows that came when their slice was joined
+    Late {
+        /// What to do with them
+        #[command(subcommand)]
+        command: LateCommand,
     },
     /// Hold what a backfill's journal says against what its tables hold
     Verify(Verify),

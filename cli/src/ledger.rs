@@ -131,6 +131,13 @@ fn query_edges(backfill: &v1::Backfill, output: &v1::OutputState, table: &v1::Pr
             edges.push(of_output(output, exact(dead, kept), text));
         }
     }
+    if let Some(of) = backfill.outputs.iter().find(|of| of.name == output.late_of)
+        && let Some(join) = &of.join
+    {
+        let late = join.inputs.iter().map(|input| input.rows_late).sum();
+        let text = format!("{} late rows of {} = {} kept", count(late), of.name, count(output.rows_passed));
+        return vec![of_output(output, judge(backfill, late, output.rows_passed), text)];
+    }
     let parts = [output.rows_passed, output.rows_filtered, output.rows_late, output.rows_dead_letter];
     let text = format!("{} read = {}", count(output.rows_read), became(parts, "passed"));
     edges.push(of_output(output, exact(output.rows_read, sum(parts)), text));
@@ -167,6 +174,12 @@ fn became([on, filtered, late, dead_letter]: [u64; 4], what: &str) -> String {
 
 fn sum(parts: [u64; 4]) -> u64 {
     parts.into_iter().fold(0, u64::saturating_add)
+}
+
+/// Rows that were late, of all outputs that join.
+pub(crate) fn late(backfill: &v1::Backfill) -> u64 {
+    let inputs = backfill.outputs.iter().filter_map(|output| output.join.as_ref()).flat_map(|join| &join.inputs);
+    inputs.map(|input| input.rows_late).sum()
 }
 
 /// Whether `output` keeps more dead letters than were expected.

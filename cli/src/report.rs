@@ -2,6 +2,7 @@
 //! time went, what was left out, and what to do next.
 
 use tidegate_common::clock;
+use tidegate_common::lateness::CLASS_NAMES;
 use tidegate_proto::v1;
 
 use crate::exit::{Error, Exit};
@@ -117,8 +118,18 @@ pub(crate) fn next(backfill: &v1::Backfill) -> String {
                 let above = plain(&above.join(", ")).into_owned();
                 return format!("see what {above} says: it holds more dead letters than `dead_letter.limit`");
             }
-            let tables = tables(|output| output.dead_letters_expected.is_none() || output.rows_passed > 0);
-            if tables.is_empty() { "nothing to do".to_owned() } else { format!("query {}", plain(&tables.join(", "))) }
+            let tables = tables(|output| {
+                let keeps = output.dead_letters_expected.is_some() || !output.late_of.is_empty();
+                !keeps || output.rows_passed > 0
+            });
+            let late = match ledger::late(backfill) {
+                0 => String::new(),
+                _ => format!("; tidegate late list {id} says which rows came late"),
+            };
+            match tables.is_empty() {
+                true => "nothing to do".to_owned(),
+                false => format!("query {}{late}", plain(&tables.join(", "))),
+            }
         }
         v1::Phase::Partial => {
             format!("mend what is parked, then tidegate retry {id}; tidegate events {id} says what happened")
@@ -149,13 +160,26 @@ pub(crate) fn joined(join: &v1::JoinState) -> String {
     let (done, all, width) = (count(join.slices_done.into()), plural(join.slices.into(), "slice"), span(join.slice));
     let running = if join.running > 0 { format!(", {} under way", count(join.running.into())) } else { String::new() };
     let (buckets, live, peak) = (plural(join.buckets.into(), "bucket"), bytes(join.live_bytes), bytes(join.peak_bytes));
+    let late = match join.inputs.iter().map(|input| input.rows_late).sum() {
+        0 => String::new(),
+        late => format!(", {} late", plural(late, "row")),
+    };
     let again = match join.regenerated {
         0 => String::new(),
         lost => format!(", {} lost and read again", plural(lost, "object")),
     };
     format!(
-        "{done} of {all} of {width}{running}, {buckets} each, {live} live in the shuffle store, {peak} at most{again}"
+        "{done} of {all} of {width}{running}, {buckets} each, {live} live in the shuffle store, {peak} at most{late}{again}"
     )
+}
+
+/// How late the rows of a source were: `3 rows of plays: 2 <1m, 1 <1h; at most 20m, missed by 2 windows`.
+pub(crate) fn late_text(input: &v1::JoinInputState, late: &v1::LateRows) -> String {
+    let classes = CLASS_NAMES.iter().zip(&late.rows_by).filter(|(_, rows)| **rows > 0);
+    let classes: Vec<String> = classes.map(|(name, rows)| format!("{} {name}", count(*rows))).collect();
+    let windows = plural(late.missed_by.len() as u64, "window");
+    let (rows, most) = (plural(input.rows_late, "row"), span(late.most));
+    format!("{rows} of {}: {}; at most {most}, missed by {windows}", input.source, classes.join(", "))
 }
 
 /// Where what is staged can be queried.
@@ -272,6 +296,9 @@ impl Lines {
                 self.fact("with", &format!("{}, {}", input.source, reach(input.low, input.high)));
             }
             self.fact("joined", &joined(join));
+            for input in &join.inputs {
+                input.late.iter().for_each(|late| self.fact("late", &late_text(input, late)));
+            }
         }
         let files = plural(output.files_committed, "file");
         let snapshots = match output.commits {
@@ -288,6 +315,8 @@ impl Lines {
             self.fact("replaces", "what the window held when it was prepared");
         }
         match output.committed_through {
+            // What comes late has no order.
+            _ if !output.late_of.is_empty() => {}
             Some(through) => self.fact("complete", &format!("through {}", time(through))),
             None if backfill.phase() == v1::Phase::Succeeded => self.fact("complete", "through the whole window"),
             None => self.fact("complete", "through no point yet"),
@@ -395,6 +424,12 @@ mod tests {
         let text = render(&run, NOW, Paint::plain());
         assert_eq!(text.matches("✗ WRONG").count(), 3, "{text}");
         assert_eq!(text.matches("✗ SKEW BROKEN").count(), 1, "{text}");
+    }
+
+    #[test]
+    fn a_run_with_late_rows() {
+        insta::assert_snapshot!(render(&sample::late(), NOW, Paint::plain()));
+        assert_eq!(exit_code(&sample::late()), Exit::Done);
     }
 
     #[test]

@@ -95,6 +95,7 @@ fn output(passed: u64, committed: u64) -> v1::OutputState {
         staged_snapshot: 0,
         replaces: false,
         dead_letters_expected: None,
+        late_of: String::new(),
         join: None,
     }
 }
@@ -156,6 +157,7 @@ fn join(flights: u64, weather: u64, slices_done: u32) -> v1::JoinState {
         rows_filtered: filtered,
         rows_late: 0,
         rows_dead_letter: 0,
+        late: None,
     };
     let running = if slices_done < 53 { 2 } else { 0 };
     v1::JoinState {
@@ -199,6 +201,37 @@ pub(crate) fn joining() -> v1::Backfill {
 pub(crate) fn joined() -> v1::Backfill {
     let output = joining_output(335_700, 335_912, 335_912, join(335_776, 25_115, 53));
     v1::Backfill { outputs: vec![output], ..succeeded() }
+}
+
+/// One that is done, and fifteen rows of the weather came when their slices were joined.
+pub(crate) fn late() -> v1::Backfill {
+    let mut run = joined();
+    let inputs = &mut run.outputs[0].join.as_mut().unwrap().inputs;
+    inputs[1].rows_shuffled -= 15;
+    inputs[1].rows_late = 15;
+    let missed_by =
+        [(0, 2), (9, 10)].map(|(from, to)| v1::TimeRange { from: FROM + from * 7 * DAY, to: FROM + to * 7 * DAY });
+    inputs[1].late =
+        Some(v1::LateRows { rows_by: vec![0, 0, 1, 0, 4, 10], most: 15 * DAY, missed_by: missed_by.into() });
+    let kept = v1::OutputState {
+        name: "flights_weather__late".to_owned(),
+        table: Some(v1::PreparedOutput {
+            table: "default.air.flights_weather__late".to_owned(),
+            created: true,
+            ..Default::default()
+        }),
+        rows_read: 15,
+        rows_filtered: 0,
+        files: 2,
+        bytes: 4_000,
+        files_committed: 2,
+        commits: 1,
+        committed_through: None,
+        late_of: "flights_weather".to_owned(),
+        ..output(15, 15)
+    };
+    run.outputs.push(kept);
+    run
 }
 
 /// One that is done, and has met a hundred records that it could not use where `expected` were no surprise.

@@ -159,7 +159,8 @@ impl SavedPlan {
             spec: serde_json::from_str(&spec.json()).unwrap_or_default(),
             live_group: spec.resolved.live.as_ref().map(|live| live.group.clone()),
             sources: survey.sources.iter().map(source).collect(),
-            outputs: survey.outputs.iter().map(output).collect(),
+            // What keeps late rows stands behind the others, and is looked at when it is prepared.
+            outputs: survey.outputs.iter().filter(|one| one.keeps_late_of.is_none()).map(output).collect(),
             seal: String::new(),
         };
         plan.seal = plan.sealed();

@@ -9,7 +9,7 @@ use serde::Serialize;
 use tidegate_proto::v1;
 
 use self::joins::Join;
-pub(crate) use self::joins::{Reach, reach};
+pub(crate) use self::joins::{LateRows, Reach, late_rows, reach};
 use crate::figures;
 use crate::ledger::{self, Edge};
 
@@ -152,6 +152,8 @@ pub(crate) struct Output {
     pub replaces: bool,
     /// Of a table that keeps the dead letters of its source: the most that are within the limit. Null for all others.
     pub dead_letters_expected: Option<u64>,
+    /// Of a table that keeps the late rows of another output: that output. Null for all others.
+    pub late_of: Option<String>,
     /// Of an output that joins several sources; rows_read are then the anchor's rows that were joined, and rows_passed
     /// what came of them. Null for all others.
     pub join: Option<Join>,
@@ -324,6 +326,7 @@ fn output(output: &v1::OutputState) -> Output {
         last_staged_snapshot: (output.staged_snapshot != 0).then(|| output.staged_snapshot.to_string()),
         replaces: output.replaces,
         dead_letters_expected: output.dead_letters_expected,
+        late_of: Some(&output.late_of).filter(|of| !of.is_empty()).cloned(),
         join: output.join.as_ref().map(joins::join),
     }
 }

@@ -188,6 +188,8 @@ pub enum TaskId {
     Regenerate(OutputIx, u64),
     /// Join a run of slices of an output, by the first of them.
     Join(OutputIx, u32),
+    /// Write the late rows of an object of the shuffle store: the output that joins, the number of its object.
+    Late(OutputIx, u64),
     /// Commit an intent.
     Commit(OutputIx, Sequence),
     /// Remove what of the shuffle store nothing needs any more.
@@ -202,6 +204,7 @@ impl fmt::Display for TaskId {
             Self::Read(source, segment, at) => write!(f, "read-{source}{segment}.{at}"),
             Self::Regenerate(output, object) => write!(f, "regenerate-{output}.{object}"),
             Self::Join(output, slice) => write!(f, "join-{output}.{slice}"),
+            Self::Late(output, object) => write!(f, "late-{output}.{object}"),
             Self::Commit(output, sequence) => write!(f, "commit-{output}{sequence}"),
             Self::Clean => f.write_str("clean"),
         }

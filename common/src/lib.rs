@@ -8,6 +8,7 @@ pub mod failpoint;
 pub mod fence;
 pub mod gate;
 pub mod ids;
+pub mod lateness;
 pub mod slices;
 pub mod spec;
 pub mod time;

@@ -99,6 +99,10 @@ impl Slices {
     }
 
     /// Where a cell begins.
+    pub fn start(self, cell: i64) -> EventTime {
+        EventTime::from_micros(self.start_of(cell))
+    }
+
     fn start_of(self, cell: i64) -> i64 {
         let count = i64::from(self.count());
         let (origin, steps) = match cell < count {

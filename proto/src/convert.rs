@@ -50,7 +50,7 @@ pub fn token(token: Option<v1::Token>) -> Result<Token, BadMessage> {
 
 impl From<TaskId> for v1::TaskId {
     fn from(task: TaskId) -> Self {
-        use v1::task_id::{CommitId, JoinId, Kind, ReadId, RegenerateId, Unit};
+        use v1::task_id::{CommitId, JoinId, Kind, LateId, ReadId, RegenerateId, Unit};
         let kind = match task {
             TaskId::Prepare => Kind::Prepare(Unit {}),
             TaskId::Enumerate(source) => Kind::Enumerate(source.get()),
@@ -61,6 +61,7 @@ impl From<TaskId> for v1::TaskId {
                 Kind::Commit(CommitId { output: output.get(), sequence: sequence.get() })
             }
             TaskId::Join(output, slice) => Kind::Join(JoinId { output: output.get(), slice }),
+            TaskId::Late(output, object) => Kind::Late(LateId { output: output.get(), object }),
             TaskId::Clean => Kind::Clean(Unit {}),
             TaskId::Regenerate(output, object) => Kind::Regenerate(RegenerateId { output: output.get(), object }),
         };
@@ -77,6 +78,7 @@ pub fn task_id(task: Option<v1::TaskId>) -> Result<TaskId, BadMessage> {
         Kind::Read(read) => TaskId::Read(SourceIx::new(read.source), SegmentIx::new(read.segment), read.at),
         Kind::Commit(commit) => TaskId::Commit(OutputIx::new(commit.output), Sequence::new(commit.sequence)),
         Kind::Join(join) => TaskId::Join(OutputIx::new(join.output), join.slice),
+        Kind::Late(late) => TaskId::Late(OutputIx::new(late.output), late.object),
         Kind::Clean(_) => TaskId::Clean,
         Kind::Regenerate(lost) => TaskId::Regenerate(OutputIx::new(lost.output), lost.object),
     })
@@ -159,6 +161,7 @@ mod tests {
             TaskId::Read(SourceIx::new(1), SegmentIx::new(2), 7),
             TaskId::Commit(OutputIx::new(1), Sequence::new(9)),
             TaskId::Join(OutputIx::new(1), 4),
+            TaskId::Late(OutputIx::new(1), u64::MAX),
             TaskId::Clean,
             TaskId::Regenerate(OutputIx::new(1), 4),
         ] {

@@ -1,10 +1,10 @@
-//! What looks and changes nothing: `plan`, `source`, `table`, `verify`, `schema`.
+//! What looks and changes nothing: `plan`, `source`, `table`, `late`, `verify`, `schema`.
 
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{SpecFile, WindowArgs};
+use super::{OfBackfill, SpecFile, WindowArgs};
 
 /// `plan`.
 #[derive(Debug, Args)]
@@ -70,6 +70,29 @@ pub(crate) enum TableCommand {
         #[arg(value_name = "TABLE")]
         table: String,
     },
+}
+
+/// `late`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum LateCommand {
+    /// Show how many rows of each source came late, how late, and the windows that went without some
+    List(OfBackfill),
+    /// Write a backfill's late rows out of the tables that keep them, a line of JSON each
+    Export(LateExport),
+}
+
+/// `late export`.
+#[derive(Debug, Args)]
+pub(crate) struct LateExport {
+    /// The backfill.
+    #[command(flatten)]
+    pub of: OfBackfill,
+    /// Only those of this output of the spec
+    #[arg(long = "of", value_name = "OUTPUT")]
+    pub only: Option<String>,
+    /// A new file for them, in place of stdout
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
 }
 
 /// `verify`.

@@ -8,6 +8,7 @@ mod coordinator;
 mod demo;
 mod events;
 mod handoff;
+mod late;
 mod live;
 mod load_kafka;
 mod loadtest;
@@ -106,6 +107,7 @@ pub(crate) async fn dispatch(command: Command, context: &Context) -> Outcome {
         Command::Cancel(args) => change::change(v1::Change::Cancel, args, context).await,
         Command::Retry(args) => change::change(v1::Change::Retry, args, context).await,
         Command::Publish(args) => change::publish(args, context).await,
+        Command::Late { command } => late::late(command, context).await,
         Command::Handoff(args) => handoff::handoff(args, context).await,
         Command::Checkpoint { command } => checkpoint::checkpoint(command, context).await,
         Command::Stream { command } => stream::stream(command, context).await,

@@ -2,9 +2,11 @@
 
 use schemars::JsonSchema;
 use serde::Serialize;
+use tidegate_common::lateness::CLASS_NAMES;
 use tidegate_proto::v1;
 
 use super::seconds;
+use crate::figures;
 
 /// How an output stands that joins several sources.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -42,6 +44,35 @@ pub(crate) struct JoinInput {
     pub rows_filtered: u64,
     pub rows_late: u64,
     pub rows_dead_letter: u64,
+    /// Null where none was late.
+    pub late: Option<LateRows>,
+}
+
+/// Rows that came when slices which need them were joined. A row is at most as late as is said of it.
+#[derive(Debug, Serialize, JsonSchema)]
+#[allow(missing_docs)]
+pub(crate) struct LateRows {
+    pub by_lateness: Vec<LateClass>,
+    pub most_seconds: f64,
+    /// The slices that went without some of them, side by side as one; where they are very many, one around all.
+    pub missed_by: Vec<MissedBy>,
+}
+
+/// Rows of one class of lateness.
+#[derive(Debug, Serialize, JsonSchema)]
+#[allow(missing_docs)]
+pub(crate) struct LateClass {
+    /// <1m, <10m, <1h, <6h, <1d or >=1d.
+    pub late: &'static str,
+    pub rows: u64,
+}
+
+/// Event time, half-open.
+#[derive(Debug, Serialize, JsonSchema)]
+#[allow(missing_docs)]
+pub(crate) struct MissedBy {
+    pub from: String,
+    pub to: String,
 }
 
 /// How far from a row of the anchor the rows lie that it meets; negative is before it.
@@ -62,6 +93,7 @@ pub(super) fn join(join: &v1::JoinState) -> Join {
         rows_filtered: input.rows_filtered,
         rows_late: input.rows_late,
         rows_dead_letter: input.rows_dead_letter,
+        late: input.late.as_ref().map(late_rows),
     };
     Join {
         inputs: join.inputs.iter().map(input).collect(),
@@ -75,6 +107,17 @@ pub(super) fn join(join: &v1::JoinState) -> Join {
         live_bytes: join.live_bytes,
         peak_bytes: join.peak_bytes,
         regenerated: join.regenerated,
+    }
+}
+
+/// `late` for programs.
+pub(crate) fn late_rows(late: &v1::LateRows) -> LateRows {
+    let class = |(name, rows): (&&'static str, &u64)| LateClass { late: name, rows: *rows };
+    let range = |range: &v1::TimeRange| MissedBy { from: figures::time(range.from), to: figures::time(range.to) };
+    LateRows {
+        by_lateness: CLASS_NAMES.iter().zip(&late.rows_by).map(class).collect(),
+        most_seconds: seconds(late.most),
+        missed_by: late.missed_by.iter().map(range).collect(),
     }
 }
 

@@ -148,6 +148,8 @@ fn output(source: &str, table: TableName, dead_letters: DeadLetters) -> Resolved
         commit_every: COMMIT_EVERY,
         commit_bytes: COMMIT_BYTES,
         dead_letters: Some(dead_letters),
+        late: Default::default(),
+        late_of: None,
         slice: None,
         buckets: None,
         warm_up: Span::ZERO,

@@ -336,6 +336,10 @@ pub struct OutputSpec {
     /// How a query over several sources is cut; default: as the plan finds fit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub join: Option<JoinSpec>,
+    /// What becomes of rows that come when their slice is joined, of a query that joins or groups. Only Kafka sources with
+    /// `on_disorder: allow` have such rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub late: Option<LateSpec>,
 }
 
 /// What becomes of rows that are there.
@@ -389,6 +393,31 @@ pub struct JoinSpec {
     /// Bytes of its rows that may wait in the shuffle store at once: `4GiB`. Default any number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget: Option<String>,
+}
+
+/// What becomes of rows that come when their slice is joined.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LateSpec {
+    /// What becomes of them. Default `side_output`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<LatePolicy>,
+    /// The table that keeps them, `[catalog.]namespace.table`, with `side_output`; default `<table>__late`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub table: Option<String>,
+}
+
+/// What becomes of late rows. They are counted in any case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LatePolicy {
+    /// They are kept in a table of their own.
+    #[default]
+    SideOutput,
+    /// They are counted, and no more.
+    Drop,
+    /// Every row is to be in the answer: what reads one that comes too late for that is parked.
+    Include,
 }
 
 fn is_false(value: &bool) -> bool {

@@ -161,8 +161,10 @@ fn output() -> BoxedStrategy<OutputSpec> {
     let properties = btree_map("[a-z.]{1,6}", text(), 0..3);
     let join = (of(text()), of(any::<u32>()), of(text()), of(text()));
     let join = of(join.prop_map(|(slice, buckets, warm_up, budget)| JoinSpec { slice, buckets, warm_up, budget }));
-    (text(), of(text()), vec(text(), 0..3), properties, mode, publish, commit, join)
-        .prop_map(|(table, sql, partition_by, properties, mode, publish, commit, join)| OutputSpec {
+    let policy = prop_oneof![Just(LatePolicy::SideOutput), Just(LatePolicy::Drop), Just(LatePolicy::Include)];
+    let late = of((of(policy), of(text())).prop_map(|(policy, table)| LateSpec { policy, table }));
+    (text(), of(text()), vec(text(), 0..3), properties, mode, publish, commit, join, late)
+        .prop_map(|(table, sql, partition_by, properties, mode, publish, commit, join, late)| OutputSpec {
             table,
             sql,
             partition_by,
@@ -171,6 +173,7 @@ fn output() -> BoxedStrategy<OutputSpec> {
             publish,
             commit,
             join,
+            late,
         })
         .boxed()
 }

@@ -12,7 +12,7 @@ use super::names::check_name;
 use super::quantity::{canonical_span, parse_span};
 use super::resolved::{Resolved, ResolvedOutput, ResolvedSource};
 use super::tree::MAX_TEXT;
-use super::{dead_letter, live, resolve_output, resolve_source, time_of};
+use super::{dead_letter, late, live, resolve_output, resolve_source, time_of};
 use crate::time::{Span, Window};
 
 /// The most sources that a backfill may have.
@@ -44,6 +44,8 @@ pub(super) fn resolve_all(mut spec: Spec, now_micros: i64) -> Result<Resolved, V
     let live = findings.within("live", |findings| live::take(&mut spec, findings));
     let kept = findings.within("sources", |findings| dead_letter::tables(&mut spec, &sources, &outputs, findings));
     outputs.extend(kept);
+    let late = findings.within("outputs", |findings| late::tables(&spec, &sources, &outputs, findings));
+    outputs.extend(late);
     match (window, max_drift) {
         (Some(window), Some(max_drift)) if findings.found.is_empty() => {
             check_size(&spec)?;

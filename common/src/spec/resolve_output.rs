@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::error::{SpecError, quoted};
+use super::late::Late;
 use super::model::{CommitSpec, JoinSpec, Mode, OutputSpec, Publish};
 use super::names::TableName;
 use super::partition::PartitionField;
@@ -35,6 +36,7 @@ pub(super) fn output(
     findings.within("properties", |findings| properties(spec, findings));
     let commit = findings.within("commit", |findings| commit(&mut spec.commit, findings));
     let join = findings.within("join", |findings| join(&mut spec.join, findings));
+    let late = findings.within("late", |findings| Late::of(&mut spec.late, findings));
     let (table, (commit_every, commit_bytes), join) = (table?, commit?, join?);
     spec.table = table.to_string();
     Some(ResolvedOutput {
@@ -48,6 +50,8 @@ pub(super) fn output(
         commit_every,
         commit_bytes,
         dead_letters: None,
+        late: late?,
+        late_of: None,
         slice: join.slice,
         buckets: join.buckets,
         warm_up: join.warm_up,

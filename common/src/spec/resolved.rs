@@ -7,6 +7,7 @@ use jiff::tz::TimeZone;
 
 use super::dead_letter::DeadLetters;
 use super::error::SpecError;
+use super::late::Late;
 use super::model::{
     ArchiveSpec, BoundsSpec, FilesSpec, KafkaSpec, LiveSpec, Mode, OnError, Publish, Spec, TimeUnitSpec,
 };
@@ -33,8 +34,8 @@ pub struct Resolved {
     pub live: Option<LiveSpec>,
     /// The sources in the order of their names: [`SourceIx`] counts them.
     pub sources: Vec<ResolvedSource>,
-    /// The outputs in the order of their names, then the tables of dead letters in the order of their sources:
-    /// [`OutputIx`] counts them.
+    /// The outputs in the order of their names, then the tables of dead letters in the order of their sources, then those of
+    /// late rows in the order of their outputs: [`OutputIx`] counts them.
     pub outputs: Vec<ResolvedOutput>,
 }
 
@@ -65,6 +66,11 @@ pub struct ResolvedSource {
 }
 
 impl ResolvedSource {
+    /// Whether its rows may break the order that is declared of it.
+    pub fn may_be_late(&self) -> bool {
+        self.event_time.as_ref().is_some_and(|event_time| event_time.allow_disorder)
+    }
+
     /// The range of a topic that it reads, alone or behind an archive.
     pub fn kafka(&self) -> Option<&Kafka> {
         match &self.kind {
@@ -252,6 +258,10 @@ pub struct ResolvedOutput {
     pub commit_bytes: u64,
     /// Whose dead letters it keeps, where that is what it is for: it then has no query.
     pub dead_letters: Option<DeadLetters>,
+    /// What becomes of its late rows, where it joins or groups.
+    pub late: Late,
+    /// Whose late rows it keeps, where that is what it is for: it then has no query.
+    pub late_of: Option<OutputIx>,
     /// Where it joins, the width of a slice, above zero; `None` where the plan chooses it.
     pub slice: Option<Span>,
     /// Where it joins, how many buckets a slice has, 1 to 1024; `None` where the plan chooses that.
@@ -260,4 +270,11 @@ pub struct ResolvedOutput {
     pub warm_up: Span,
     /// Where it joins, bytes of its rows that may wait in the shuffle store at once, above zero; `None` is no limit.
     pub budget: Option<u64>,
+}
+
+impl ResolvedOutput {
+    /// Whether it has a query: the others keep what another cannot.
+    pub fn is_queried(&self) -> bool {
+        self.dead_letters.is_none() && self.late_of.is_none()
+    }
 }

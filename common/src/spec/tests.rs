@@ -4,6 +4,7 @@ mod dead_letters;
 mod hybrid;
 mod joins;
 mod kafka;
+mod late;
 
 use super::model::*;
 use super::*;

@@ -100,6 +100,7 @@ impl Core {
     /// where a join, or the task that holds a watermark, found no slot.
     pub(super) fn assign_slots(&mut self, out: &mut Out) {
         self.assign_joins(out);
+        self.assign_late(out);
         self.assign_regenerations(out);
         while let Some((_, session)) = self.free.last().copied() {
             let Some((id, task)) = self.pick() else { break };
@@ -264,7 +265,7 @@ fn odd_work(backfill: &mut Backfill, task: TaskId, slots: u32) -> Option<Work> {
             backfill.cleaning.clone_from(&work.paths);
             Work::Clean(work)
         }
-        TaskId::Read(..) | TaskId::Regenerate(..) | TaskId::Join(..) => return None,
+        TaskId::Read(..) | TaskId::Regenerate(..) | TaskId::Join(..) | TaskId::Late(..) => return None,
     })
 }
 

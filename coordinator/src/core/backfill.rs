@@ -6,8 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tidegate_common::gate::Gate;
-use tidegate_common::ids::{BackfillId, Epoch, LogPosition, Sequence, SessionId, SourceIx, TaskId, Term, Token};
+use tidegate_common::ids::{
+    BackfillId, Epoch, LogPosition, OutputIx, Sequence, SessionId, SourceIx, TaskId, Term, Token,
+};
 use tidegate_common::spec::DeadLetterLimit;
+use tidegate_common::spec::model::LatePolicy;
 use tidegate_common::time::{EventTime, Span, Window};
 use tidegate_proto::v1::{self, record};
 
@@ -36,6 +39,8 @@ pub struct CoreSpec {
     pub limited: bool,
     /// The outputs, in order.
     pub outputs: Vec<CoreOutput>,
+    /// The sources whose rows may break the order that is declared of them: of an output that joins, they may be late.
+    pub disorderly: Vec<SourceIx>,
 }
 
 /// What the core needs to know of an output.
@@ -53,6 +58,10 @@ pub struct CoreOutput {
     pub replaces: bool,
     /// How many dead letters of its source are expected, where it is the table that keeps them.
     pub dead_letters: Option<DeadLetterLimit>,
+    /// Where it joins, what becomes of late rows.
+    pub late: LatePolicy,
+    /// The output whose late rows it keeps, where that is what it is for.
+    pub late_of: Option<OutputIx>,
     /// Where it joins, the width of a slice; `None` where it is to be chosen.
     pub slice: Option<Span>,
     /// Where it joins, into how many buckets rows are distributed; `None` where that is to be chosen.
@@ -353,6 +362,8 @@ impl Backfill {
                     wrong.extend(input.account.imbalances(&spec.name, name, &source.account));
                 }
                 wrong.extend(output.account.join_imbalances(&spec.name, join.anchors, staged));
+            } else if let Some(join) = spec.late_of.and_then(|of| self.outputs.get(of.get() as usize)?.join.as_ref()) {
+                wrong.extend(output.account.late_imbalances(&spec.name, join.late()));
             } else if let Some(source) = output.source.and_then(|at| self.sources.get(at.get() as usize)) {
                 wrong.extend(output.account.imbalances(&spec.name, &source.account, staged));
                 wrong.extend(spec.dead_letters.and_then(|_| output.account.unkept(&spec.name, &source.account)));

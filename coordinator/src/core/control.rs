@@ -197,7 +197,7 @@ impl Core {
 
     /// Takes grants back. A commit goes on to its end, unless its intent was given up: then it is granted anew, to be
     /// fenced off.
-    fn revoke(&mut self, id: &BackfillId, reason: &str, which: fn(&TaskId) -> bool, out: &mut Out) {
+    pub(super) fn revoke(&mut self, id: &BackfillId, reason: &str, which: impl Fn(&TaskId) -> bool, out: &mut Out) {
         let Some(backfill) = self.backfills.get(id) else { return };
         let given_up = |task: &TaskId| match task {
             TaskId::Commit(output, _) => {
@@ -334,9 +334,10 @@ fn unfit(backfill: &Backfill, prepared: &v1::Prepared) -> Option<v1::Evidence> {
     if let Some((table, _)) = prepared.outputs.iter().zip(pinned).find(|(table, pinned)| table.uuid != pinned.uuid) {
         return Some(fatal(format!("table {} is another one than was prepared: its uuid differs", table.table), 4));
     }
-    // Dead letters of other runs are not doubled by ours: each row names its backfill.
+    // Dead letters and late rows of other runs are not doubled by ours: each row names its backfill.
     let taken = |(table, spec): &(&v1::PreparedOutput, &CoreOutput)| {
-        table.rows_before > 0 && table.marker.is_empty() && !spec.replaces && spec.dead_letters.is_none()
+        let kept = spec.dead_letters.is_some() || spec.late_of.is_some();
+        table.rows_before > 0 && table.marker.is_empty() && !spec.replaces && !kept
     };
     let outputs = prepared.outputs.iter().zip(&backfill.spec.outputs);
     let (table, _) = outputs.filter(|_| !backfill.allow_existing).find(taken)?;

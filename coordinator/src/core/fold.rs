@@ -74,6 +74,10 @@ impl Backfill {
             let inputs: Vec<_> = found.inputs.iter().enumerate().filter_map(input).collect();
             output.join = (!inputs.is_empty()).then(|| Join::new(inputs));
         }
+        for (keeper, spec) in (0..).zip(&self.spec.outputs) {
+            let of = spec.late_of.and_then(|of| self.outputs.get_mut(of.get() as usize));
+            of.and_then(|of| of.join.as_mut()).into_iter().for_each(|join| join.keeper = Some(keeper));
+        }
         self.prepared = Some(prepared.clone());
         self.phase = if self.is_found() { v1::Phase::Running } else { v1::Phase::Enumerating };
     }
@@ -92,6 +96,9 @@ impl Backfill {
         let (Ok(task), Some(hand_in)) = (convert::task_id(accepted.task), &accepted.hand_in) else { return };
         if let TaskId::Join(output, first) = task {
             return self.apply_joined(output, first, hand_in);
+        }
+        if let TaskId::Late(output, number) = task {
+            return self.apply_late(output, number, hand_in);
         }
         let TaskId::Read(ix, segment, at) = task else { return };
         let Some(source) = self.sources.get_mut(ix.get() as usize) else { return };
@@ -127,6 +134,16 @@ impl Backfill {
             self.parked.remove(&TaskId::Join(ix, slice));
             self.tries.remove(&TaskId::Join(ix, slice));
         }
+    }
+
+    fn apply_late(&mut self, ix: OutputIx, number: u64, hand_in: &v1::HandIn) {
+        for part in &hand_in.outputs {
+            self.outputs.get_mut(part.output as usize).into_iter().for_each(|output| output.book(part));
+        }
+        self.join_mut(ix).into_iter().for_each(|join| join.late_written(number));
+        self.log = self.log.next();
+        self.parked.remove(&TaskId::Late(ix, number));
+        self.tries.remove(&TaskId::Late(ix, number));
     }
 
     fn apply_sealed(&mut self, intent: &v1::Intent) {
@@ -177,6 +194,8 @@ impl Backfill {
             join.into_iter().for_each(|join| join.park(slice));
         } else if let TaskId::Regenerate(output, object) = task {
             self.join_mut(output).into_iter().for_each(|join| join.park_object(object));
+        } else if let TaskId::Late(output, number) = task {
+            self.join_mut(output).into_iter().for_each(|join| join.park_late(number));
         } else if let Some((plan, place)) = self.read_task(task) {
             plan.park(place);
         } else {
@@ -197,6 +216,8 @@ impl Backfill {
             if let TaskId::Join(output, slice) = task {
                 let join = self.outputs.get_mut(output.get() as usize).and_then(|output| output.join.as_mut());
                 join.into_iter().for_each(|join| join.unpark(slice));
+            } else if let TaskId::Late(output, number) = task {
+                self.join_mut(output).into_iter().for_each(|join| join.unpark_late(number));
             } else if let Some((plan, place)) = self.read_task(task) {
                 plan.unpark(place);
             }

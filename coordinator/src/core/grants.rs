@@ -89,6 +89,12 @@ impl Grants {
         next.is_some_and(|(task, _)| matches!(task, TaskId::Join(..)))
     }
 
+    /// Whether a task of late rows is granted.
+    pub(super) fn has_late(&self) -> bool {
+        let next = self.by_task.range(TaskId::Late(OutputIx::new(0), 0)..).next();
+        next.is_some_and(|(task, _)| matches!(task, TaskId::Late(..)))
+    }
+
     pub(super) fn get(&self, task: TaskId) -> Option<&Grant> {
         self.by_task.get(&task)
     }
@@ -140,7 +146,7 @@ pub(super) fn is_read(task: TaskId) -> bool {
 
 /// Whether a worker has so many of these at once as it has slots.
 pub(super) fn takes_slot(task: TaskId) -> bool {
-    matches!(task, TaskId::Read(..) | TaskId::Regenerate(..) | TaskId::Join(..))
+    matches!(task, TaskId::Read(..) | TaskId::Regenerate(..) | TaskId::Join(..) | TaskId::Late(..))
 }
 
 #[cfg(test)]
@@ -159,13 +165,14 @@ mod tests {
         }
     }
 
-    /// Eight tasks, three of them reads, one a join, and one that reads again what was to be joined.
+    /// Nine tasks, three of them reads, one a join, one of late rows, and one that reads again what was to be joined.
     fn task(at: u32) -> TaskId {
         match at {
             0 => TaskId::Prepare,
-            7 => TaskId::Regenerate(OutputIx::new(1), 3),
+            8 => TaskId::Regenerate(OutputIx::new(1), 3),
             5 => TaskId::Join(OutputIx::new(1), 3),
             6 => TaskId::Clean,
+            7 => TaskId::Late(OutputIx::new(1), 3),
             1 => TaskId::Commit(OutputIx::new(0), Sequence::default()),
             at => TaskId::Read(SourceIx::new(0), SegmentIx::new(0), at),
         }
@@ -173,7 +180,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn who_reads_is_what_a_walk_says(happenings in proptest::collection::vec((0..8u32, 0..3u64, any::<bool>()), 0..60)) {
+        fn who_reads_is_what_a_walk_says(happenings in proptest::collection::vec((0..9u32, 0..3u64, any::<bool>()), 0..60)) {
             let mut grants = Grants::default();
             for (epoch, (at, session, granted)) in (0..).zip(happenings) {
                 let token = Token { term: Term::default(), epoch: Epoch::new(epoch) };
@@ -187,6 +194,8 @@ mod tests {
                 prop_assert_eq!(grants.reads() as usize, walked.len());
                 let joins = grants.iter().any(|(task, _)| matches!(task, TaskId::Join(..)));
                 prop_assert_eq!(grants.has_join(), joins);
+                let late = grants.iter().any(|(task, _)| matches!(task, TaskId::Late(..)));
+                prop_assert_eq!(grants.has_late(), late);
                 walked.sort_unstable();
                 walked.dedup();
                 prop_assert_eq!(grants.readers().collect::<Vec<_>>(), walked);

@@ -3,7 +3,7 @@
 //!
 //! A slice is *ready* when the complete watermark of every source has passed what the slice meets of it. Ready slices
 //! are joined in runs of neighbours, each run by one task. An object of the shuffle store is needed until the last slice
-//! that meets one of its cells is joined, and not a moment longer.
+//! that meets one of its cells is joined and its late rows are in their table, and not a moment longer.
 
 mod lost;
 
@@ -16,6 +16,7 @@ use tidegate_common::slices::{Reach, Slices};
 use tidegate_common::time::{EventTime, Span, Window};
 use tidegate_proto::v1;
 
+use super::late::{self, Lateness};
 use super::ledger::InputAccount;
 use lost::Lost;
 pub(super) use lost::Origin;
@@ -45,6 +46,16 @@ struct Object {
     slices: Range<u32>,
     object: v1::ShuffleObject,
     origin: Origin,
+    /// What of it is still to be written to the table of late rows.
+    late: Option<Lateness>,
+}
+
+impl Object {
+    /// What a worker is told of it, who reads in the object what it holds.
+    fn bare(&self) -> v1::ShuffleObject {
+        let (cells, cell_rows) = Default::default();
+        v1::ShuffleObject { cells, cell_rows, ..self.object.clone() }
+    }
 }
 
 /// How an output that joins stands.
@@ -57,11 +68,16 @@ pub(super) struct Join {
     objects: BTreeMap<u64, Object>,
     /// Rows of the anchors that are to be joined.
     pub(super) anchors: u64,
+    /// The output that keeps its late rows; `None` where they are only counted, or refused.
+    pub(super) keeper: Option<u32>,
+    /// Objects with late rows that are to be written, and those set aside.
+    pub(super) unwritten: BTreeSet<u64>,
+    pub(super) unwritten_parked: BTreeSet<u64>,
     accepted: u64,
     accepted_bytes: u64,
     live_bytes: u64,
     peak_bytes: u64,
-    joined: RangeSet<u32>,
+    pub(super) joined: RangeSet<u32>,
     parked: BTreeSet<u32>,
     /// Objects that nothing needs any more.
     waste: BTreeSet<String>,
@@ -78,6 +94,9 @@ impl Join {
             buckets: 0,
             objects: BTreeMap::new(),
             anchors: 0,
+            keeper: None,
+            unwritten: BTreeSet::new(),
+            unwritten_parked: BTreeSet::new(),
             accepted: 0,
             accepted_bytes: 0,
             live_bytes: 0,
@@ -111,30 +130,17 @@ impl Join {
         self.inputs.iter().position(|input| input.source == source)
     }
 
-    /// Why an object of `source` cannot be taken; `None` where it can.
+    /// What is wrong with an object of `source` in itself; `None` where nothing is.
     pub(super) fn unfit(&self, source: SourceIx, object: &v1::ShuffleObject) -> Option<String> {
         let Some(input) = self.input(source) else { return Some("it joins no such source".to_owned()) };
-        if object.first_cell > object.last_cell {
-            return Some(format!("it shuffled cells {} to {}", object.first_cell, object.last_cell));
-        }
         let is_anchor = self.inputs.get(input).is_some_and(|input| input.is_anchor);
-        if object.anchors > if is_anchor { object.rows } else { 0 } {
-            return Some(format!("{} anchors among {} rows", object.anchors, object.rows));
-        }
-        let needing = self.needing(input, object);
-        let begun = self.running.iter().map(|(first, end)| *first..*end).chain(self.joined.iter().cloned());
-        let late = begun.into_iter().find(|begun| begun.start < needing.end && needing.start < begun.end)?;
-        Some(format!(
-            "rows came late: slices {} to {} need them, and of these {} to {} are joined already; late rows are not \
-             built yet: declare how far out of order the source is, or have rows that break it fail the run",
-            needing.start,
-            needing.end - 1,
-            late.start,
-            late.end - 1
-        ))
+        late::unsound_cells(object).or_else(|| {
+            let anchors = if is_anchor { self.anchors_of(object, |_| true) } else { 0 };
+            (object.anchors != anchors).then(|| format!("{} anchors, and its cells hold {anchors}", object.anchors))
+        })
     }
 
-    fn needing(&self, input: usize, object: &v1::ShuffleObject) -> Range<u32> {
+    pub(super) fn needing(&self, input: usize, object: &v1::ShuffleObject) -> Range<u32> {
         let reach = self.inputs.get(input).map(|input| input.reach);
         let slices = self.slices.zip(reach);
         slices.map_or(0..0, |(slices, reach)| slices.needing(object.first_cell..=object.last_cell, reach))
@@ -143,26 +149,35 @@ impl Join {
     /// Books a hand-in's part of the rows that come from `origin`.
     pub(super) fn book(&mut self, origin: Origin, part: &v1::OutputPart) {
         let Some(at) = self.input(origin.source) else { return };
+        let late = part.shuffled.as_ref().map(|object| self.lateness(at, object)).unwrap_or_default();
         if let Some(input) = self.inputs.get_mut(at) {
             input.account.book(part);
+            input.account.book_late(&late);
         }
         let Some(object) = &part.shuffled else { return };
-        self.anchors += object.anchors;
+        self.anchors += object.anchors.saturating_sub(late.anchors);
         let slices = self.needing(at, object);
         self.accepted_bytes += object.bytes;
-        if slices.is_empty() {
+        let late = Some(late).filter(|late| late.rows > 0 && self.keeper.is_some());
+        if late.is_none() && self.are_joined(&slices) {
             self.waste.insert(object.path.clone());
             return;
         }
         self.live_bytes += object.bytes;
         self.peak_bytes = self.peak_bytes.max(self.live_bytes);
-        self.objects.insert(self.accepted, Object { input: at, slices, object: object.clone(), origin });
+        self.unwritten.extend(late.is_some().then_some(self.accepted));
+        self.objects.insert(self.accepted, Object { input: at, slices, object: object.clone(), late, origin });
         self.accepted += 1;
     }
 
     /// Bytes of it in the shuffle store, of what is accepted and still needed.
     pub(super) fn live_bytes(&self) -> u64 {
         self.live_bytes
+    }
+
+    /// Whether every one of these slices is joined.
+    fn are_joined(&self, slices: &Range<u32>) -> bool {
+        slices.is_empty() || self.joined.get(&slices.start).is_some_and(|run| run.end >= slices.end)
     }
 
     /// These slices are joined, for good: what only they needed is waste.
@@ -172,17 +187,41 @@ impl Join {
         }
         self.parked.retain(|slice| !slices.contains(slice));
         self.joined.insert(slices.clone());
-        let joined = &self.joined;
-        let over = |object: &Object| joined.get(&object.slices.start).is_some_and(|run| run.end >= object.slices.end);
         let touched = self.objects.iter().filter(|(_, object)| object.slices.start < slices.end);
+        let over = |object: &Object| object.late.is_none() && self.are_joined(&object.slices);
         let gone: Vec<u64> = touched.filter(|(_, object)| over(object)).map(|(number, _)| *number).collect();
-        for number in gone {
-            if let Some(object) = self.objects.remove(&number) {
-                self.forget_lost(number, &object);
-                self.live_bytes = self.live_bytes.saturating_sub(object.object.bytes);
-                self.waste.insert(object.object.path);
-            }
+        gone.into_iter().for_each(|number| self.discard(number));
+    }
+
+    /// The late rows of an object are in their table: it is waste where no slice needs it.
+    pub(super) fn late_written(&mut self, number: u64) {
+        self.unwritten.remove(&number);
+        self.unwritten_parked.remove(&number);
+        let Some(object) = self.objects.get_mut(&number) else { return };
+        object.late = None;
+        let slices = object.slices.clone();
+        if self.are_joined(&slices) {
+            self.discard(number);
         }
+    }
+
+    fn discard(&mut self, number: u64) {
+        if let Some(object) = self.objects.remove(&number) {
+            self.forget_lost(number, &object);
+            self.live_bytes = self.live_bytes.saturating_sub(object.object.bytes);
+            self.waste.insert(object.object.path);
+        }
+    }
+
+    /// An object whose late rows are to be written: its source, itself without its cells, and what of it is late.
+    pub(super) fn with_late(&self, number: u64) -> Option<(SourceIx, v1::ShuffleObject, &Lateness)> {
+        let object = self.objects.get(&number)?;
+        Some((self.inputs.get(object.input)?.source, object.bare(), object.late.as_ref()?))
+    }
+
+    /// The runs that are granted, by their first slices.
+    pub(super) fn running(&self) -> impl Iterator<Item = Range<u32>> {
+        self.running.iter().map(|(first, end)| *first..*end)
     }
 
     /// The slices before `end` that are not joined.
@@ -255,9 +294,7 @@ impl Join {
         let needed = |object: &&Object| object.slices.start < run.end && run.start < object.slices.end;
         for object in self.objects.values().filter(needed) {
             if let Some(input) = inputs.get_mut(object.input) {
-                // A worker reads in the object what it holds.
-                let (cells, cell_rows) = Default::default();
-                input.objects.push(v1::ShuffleObject { cells, cell_rows, ..object.object.clone() });
+                input.objects.push(object.bare());
             }
         }
         inputs
@@ -276,9 +313,9 @@ impl Join {
         self.running.get(&first).copied()
     }
 
-    /// Whether every slice below `ready` is joined or set aside.
+    /// Whether every slice below `ready`, and every late row, is done with or set aside.
     pub(super) fn is_idle(&self, ready: u32) -> bool {
-        let rests = self.slices.is_some() && !self.is_regenerating();
+        let rests = self.slices.is_some() && self.are_late_written() && !self.is_regenerating();
         rests && self.unjoined(ready).all(|slice| self.is_set_aside(slice))
     }
 
@@ -308,7 +345,7 @@ impl Join {
     pub(super) fn state(&self, sources: &[String], ready: u32) -> v1::JoinState {
         let input = |input: &Input| {
             let name = usize::try_from(input.source.get()).ok().and_then(|at| sources.get(at));
-            input.account.state(name.cloned().unwrap_or_default(), input.reach)
+            input.account.state(name.cloned().unwrap_or_default(), input.reach, self.slices)
         };
         let lengths = |ranges: &mut dyn Iterator<Item = Range<u32>>| ranges.map(|range| range.end - range.start).sum();
         v1::JoinState {

@@ -148,7 +148,7 @@ pub(super) fn litter(backfill: &Backfill) -> Option<v1::CleanWork> {
         return None;
     }
     // Who drains or ends in order hands in first. What a worker still writes that is fenced off may come behind it.
-    let busy = backfill.grants.reads() > 0 || backfill.grants.has_join();
+    let busy = backfill.grants.reads() > 0 || backfill.grants.has_join() || backfill.grants.has_late();
     if !busy && (backfill.wish == v1::Wish::Cancel || (backfill.is_whole() && backfill.is_committed())) {
         return Some(v1::CleanWork { paths: Vec::new(), all: true });
     }
@@ -169,6 +169,8 @@ pub(super) fn unfit(backfill: &Backfill, task: TaskId, hand_in: &v1::HandIn) -> 
             (None, None) => None,
             (None, Some(_)) => Some("its rows were shuffled, and it joins nothing".to_owned()),
             (Some(_), _) if !part.files.is_empty() => Some("it joins, and files were written for it".to_owned()),
+            // Readers never classify: which rows are late is told from their cells.
+            (Some(_), _) if part.rows_late > 0 => Some(format!("{} of its rows are said to be late", part.rows_late)),
             (Some(join), Some(object)) => join.unfit(source, object),
             (Some(join), None) => join.input(source).is_none().then(|| "it joins no such source".to_owned()),
         };

@@ -10,10 +10,13 @@
 //! | join | rows of the anchor that were joined = those that were shuffled and lie in the window |
 //! | files | rows in its files = rows passed |
 //! | table | rows committed = rows passed; until they are published, rows staged = rows passed |
+//! | late rows | of all sources that an output joins = rows passed to the table that keeps them |
 //! | dead letters | of a source = rows passed to the table that keeps them |
 
-use tidegate_common::slices::Reach;
+use tidegate_common::slices::{Reach, Slices};
 use tidegate_proto::v1;
+
+use super::late::{LateBook, Lateness};
 
 /// What was read of a source.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -177,6 +180,13 @@ impl OutputAccount {
         joined.into_iter().chain(self.unwritten(name, staged)).collect()
     }
 
+    /// The edges of the table that keeps `late` late rows.
+    pub fn late_imbalances(&self, name: &str, late: u64) -> Vec<String> {
+        let kept =
+            (self.passed != late).then(|| format!("output {name}: {late} rows came late != {} kept", self.passed));
+        kept.into_iter().chain(self.unwritten(name, false)).collect()
+    }
+
     /// The edges behind the query that do not balance.
     fn unwritten(&self, name: &str, staged: bool) -> Vec<String> {
         let (there, how) = if staged { (self.rows_staged, "staged") } else { (self.rows_committed, "committed") };
@@ -203,6 +213,8 @@ pub(super) struct InputAccount {
     filtered: u64,
     late: u64,
     dead_letter: u64,
+    /// How late those are, and which slices missed them.
+    by_lateness: LateBook,
 }
 
 impl InputAccount {
@@ -213,6 +225,18 @@ impl InputAccount {
         self.filtered += part.rows_filtered;
         self.late += part.rows_late;
         self.dead_letter += part.rows_dead_letter;
+    }
+
+    /// Books which of the rows that were shuffled are late.
+    pub(super) fn book_late(&mut self, late: &Lateness) {
+        self.shuffled = self.shuffled.saturating_sub(late.rows);
+        self.late += late.rows;
+        self.by_lateness.book(late);
+    }
+
+    /// Rows that were late.
+    pub(super) fn late(&self) -> u64 {
+        self.late
     }
 
     /// The edges that do not balance, of the output and the source of these names.
@@ -232,7 +256,7 @@ impl InputAccount {
     }
 
     /// As operators see it.
-    pub(super) fn state(&self, source: String, reach: Reach) -> v1::JoinInputState {
+    pub(super) fn state(&self, source: String, reach: Reach, slices: Option<Slices>) -> v1::JoinInputState {
         v1::JoinInputState {
             source,
             low: reach.low.as_micros(),
@@ -242,6 +266,7 @@ impl InputAccount {
             rows_filtered: self.filtered,
             rows_late: self.late,
             rows_dead_letter: self.dead_letter,
+            late: slices.and_then(|slices| self.by_lateness.state(slices)),
         }
     }
 }
@@ -255,6 +280,19 @@ pub(super) fn unsound_join(hand_in: &v1::HandIn, output: u32) -> Option<String> 
         format!(
             "output {}: {} anchors joined of {}, {} rows passed, {in_files} in files",
             part.output, part.rows_read, hand_in.rows_read, part.rows_passed
+        )
+    })
+}
+
+/// What is wrong with the hand-in of `late` rows for the output `table`; `None` when it adds up.
+pub(super) fn unsound_late(hand_in: &v1::HandIn, table: u32, late: u64) -> Option<String> {
+    let [part] = hand_in.outputs.as_slice() else { return Some("late rows are handed in for one output".to_owned()) };
+    let in_files: u64 = part.files.iter().map(|file| file.rows).sum();
+    let whole = [hand_in.rows_read, part.rows_read, part.rows_passed, in_files].iter().all(|rows| *rows == late);
+    (part.output != table || !whole || part.shuffled.is_some()).then(|| {
+        format!(
+            "output {}: {late} rows are late, {} were read, {} passed, {in_files} are in files",
+            part.output, hand_in.rows_read, part.rows_passed
         )
     })
 }

@@ -12,6 +12,7 @@
 //! | `assign` | which task goes to whom; who yields |
 //! | `read` | which hand-in is accepted; what a failure leads to |
 //! | `joining` | how a join is cut, which slices go out, what of the shuffle store goes |
+//! | `late` | which rows came late, what becomes of them, and who writes them |
 //! | `regenerate` | what of the shuffle store is read again, and whether that is what was lost |
 //! | `commit` | when an intent is sealed, and its ends |
 //! | `publish` | when what is staged goes to main, or goes |
@@ -28,6 +29,7 @@ mod fold;
 mod grants;
 mod join;
 mod joining;
+mod late;
 mod ledger;
 mod output;
 mod plan;

@@ -9,6 +9,7 @@
 //! | its token is not the task's live one | refused |
 //! | its units are not exactly the next that are not accepted | refused |
 //! | its own sums, or the plan's rows, do not add up | refused, and the task has failed |
+//! | rows of it come late, and may not | refused, and the task is parked |
 //! | anything else | accepted |
 
 use std::time::Duration;
@@ -20,13 +21,14 @@ use tidegate_proto::v1::{self, from_coordinator::Kind, record};
 use super::action::{Action, Out};
 use super::event::{FoundSegment, LeaseRef};
 use super::grants::takes_slot;
-use super::{Core, Wake, joining, ledger};
+use super::{Core, Wake, joining, late, ledger};
 
 pub(super) enum Judgement {
     Accept { total: u32, planned: u64 },
     Repeat,
     Refuse(String),
     Unsound(String),
+    TooLate(String),
 }
 
 impl Core {
@@ -50,6 +52,13 @@ impl Core {
                 self.failed(lease, poison(message), out);
                 (false, reason)
             }
+            Judgement::TooLate(reason) => {
+                // Read again, it would come as late: it is set aside at once.
+                self.end_grant(&lease.id, lease.task, false);
+                let evidence = v1::Evidence { attempts: 1, place: lease.task.to_string(), ..poison(reason.clone()) };
+                self.park(&lease.id, lease.task, evidence, out);
+                (false, reason)
+            }
         };
         let reply = v1::HandInReply {
             backfill: lease.id.to_string(),
@@ -69,12 +78,19 @@ impl Core {
         let live = backfill.grants.get(lease.task).is_some_and(|grant| grant.token() == lease.token);
         let (over, cancelled) = (backfill.is_over(), backfill.wish == v1::Wish::Cancel);
         let fenced = fences.stands(Fence::TokenCompare);
-        if let TaskId::Join(output, first) = lease.task {
-            let refused = if over || cancelled { Some("the backfill has ended or is being cancelled") } else { None };
-            return refused.map_or_else(|| joining::judge(backfill, (output, first), live || !fenced, hand_in), refuse);
+        if let TaskId::Join(..) | TaskId::Late(..) = lease.task
+            && (over || cancelled)
+        {
+            return refuse("the backfill has ended or is being cancelled");
+        }
+        match lease.task {
+            TaskId::Join(output, first) => return joining::judge(backfill, (output, first), live || !fenced, hand_in),
+            TaskId::Late(output, number) => return late::judge(backfill, (output, number), live || !fenced, hand_in),
+            _ => {}
         }
         let keepers = backfill.dead_letter_outputs();
         let unfit = joining::unfit(backfill, lease.task, hand_in);
+        let too_late = if unfit.is_none() { late::refused(backfill, lease.task, hand_in) } else { None };
         let Some((plan, place)) = backfill.read_task(lease.task) else { return refuse("it is not a read task") };
         let Some(progress) = plan.progress(place) else { return refuse("there is no such task") };
         if progress.last.as_ref().is_some_and(|last| (&last.0, last.1) == (&hand_in.attempt, hand_in.number)) {
@@ -95,9 +111,11 @@ impl Core {
             return refuse("its units are not the next of the task");
         }
         let units = task.units.get(first as usize..end as usize).unwrap_or_default();
-        match ledger::unsound(hand_in, units).or_else(|| ledger::unkept(hand_in, &keepers)).or(unfit) {
-            Some(why) => Judgement::Unsound(why),
-            None => Judgement::Accept {
+        let unsound = ledger::unsound(hand_in, units).or_else(|| ledger::unkept(hand_in, &keepers)).or(unfit);
+        match (unsound, too_late) {
+            (Some(why), _) => Judgement::Unsound(why),
+            (None, Some(why)) => Judgement::TooLate(why),
+            (None, None) => Judgement::Accept {
                 total: u32::try_from(total).unwrap_or(u32::MAX),
                 planned: ledger::planned_rows(units),
             },
@@ -113,6 +131,7 @@ impl Core {
         out: &mut Out,
     ) {
         let end = hand_in.end_unit;
+        let disturbed = self.backfills.get(&lease.id).map(|backfill| late::disturbed(backfill, lease.task, &hand_in));
         let accepted = record::HandInAccepted {
             task: Some(lease.task.into()),
             hand_in: Some(hand_in),
@@ -121,6 +140,9 @@ impl Core {
         };
         self.record(&lease.id, record::Kind::HandIn(accepted), out);
         self.files_wait(&lease.id, out);
+        if let Some(disturbed) = disturbed.filter(|disturbed| !disturbed.is_empty()) {
+            self.revoke(&lease.id, "rows came that its slices need", |task| disturbed.contains(task), out);
+        }
         if released || end >= total {
             self.end_grant(&lease.id, lease.task, false);
         }

@@ -150,11 +150,17 @@ impl Core {
         }
     }
 
-    /// A join failed and says what it did not find. Whether that is read again: then it is no failure of the join.
+    /// A join, or who writes late rows, failed and says what it did not find. Whether that is read again: then it is no
+    /// failure of the task.
     pub(super) fn missed(&mut self, lease: &LeaseRef, evidence: &v1::Evidence) -> bool {
-        let TaskId::Join(ix, first) = lease.task else { return false };
+        let (TaskId::Join(ix, _) | TaskId::Late(ix, _)) = lease.task else { return false };
         let join = self.backfills.get_mut(&lease.id).and_then(|backfill| backfill.join_mut(ix));
-        !evidence.lost.is_empty() && join.is_some_and(|join| join.missed(first, &evidence.lost))
+        let Some(join) = join.filter(|_| !evidence.lost.is_empty()) else { return false };
+        match lease.task {
+            TaskId::Join(_, first) => join.missed(first, &evidence.lost),
+            TaskId::Late(_, number) => join.missed_late(number, &evidence.lost),
+            _ => false,
+        }
     }
 }
 

@@ -14,9 +14,12 @@ impl Core {
     /// How a backfill stands.
     pub fn status(&self, backfill: &Backfill) -> v1::Backfill {
         let gate = backfill.gate();
-        let complete = backfill.outputs.iter().map(|output| backfill.complete_watermark(output)).min().flatten();
+        // What comes late has no order.
+        let ordered = backfill.outputs.iter().zip(&backfill.spec.outputs).filter(|(_, spec)| spec.late_of.is_none());
+        let complete = ordered.map(|(output, _)| backfill.complete_watermark(output)).min().flatten();
         let sources = backfill.sources.iter().zip(&backfill.spec.sources).enumerate();
         let outputs = backfill.outputs.iter().zip(&backfill.spec.outputs).enumerate();
+        let outputs = outputs.filter(|(ix, (_, spec))| spec.late_of.is_none() || is_made(backfill, *ix));
         v1::Backfill {
             id: backfill.id.to_string(),
             name: backfill.spec.name.clone(),
@@ -138,14 +141,27 @@ fn output_state(backfill: &Backfill, ix: usize, output: &Output, spec: &CoreOutp
         staged_snapshot: output.branch_snapshot,
         replaces: spec.replaces,
         dead_letters_expected: spec.dead_letters.map(|limit| limit.most(account.read)),
+        late_of: late_of(backfill, spec),
         join: output.join.as_ref().map(|join| join.state(&backfill.spec.sources, backfill.ready_slices(join))),
     }
+}
+
+/// Whether there is a table for it: there is none for the late rows of what goes row by row.
+fn is_made(backfill: &Backfill, ix: usize) -> bool {
+    let table = backfill.prepared.as_ref().and_then(|prepared| prepared.outputs.get(ix));
+    table.is_some_and(|table| !table.uuid.is_empty())
+}
+
+/// The name of the output whose late rows it keeps.
+fn late_of(backfill: &Backfill, spec: &CoreOutput) -> String {
+    let of = spec.late_of.and_then(|of| backfill.spec.outputs.get(of.get() as usize));
+    of.map(|of| of.name.clone()).unwrap_or_default()
 }
 
 fn parked(backfill: &Backfill, task: TaskId, evidence: &v1::Evidence) -> v1::ParkedTask {
     let source = match task {
         TaskId::Read(source, ..) => backfill.spec.sources.get(source.get() as usize).cloned().unwrap_or_default(),
-        TaskId::Join(output, _) | TaskId::Regenerate(output, _) => {
+        TaskId::Join(output, _) | TaskId::Late(output, _) | TaskId::Regenerate(output, _) => {
             backfill.spec.outputs.get(output.get() as usize).map(|output| output.name.clone()).unwrap_or_default()
         }
         _ => String::new(),

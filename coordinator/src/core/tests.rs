@@ -9,6 +9,7 @@ mod expected;
 mod hand_in;
 mod joining;
 mod journal;
+mod late;
 mod regenerate;
 mod replacing;
 mod running;

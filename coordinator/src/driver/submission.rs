@@ -1,6 +1,7 @@
 //! A spec as the core needs it.
 
 use tidegate_common::clock;
+use tidegate_common::ids::SourceIx;
 use tidegate_common::spec::model::{Mode, Publish};
 use tidegate_common::spec::{self, RateLimit, Resolved, ResolvedSource, SpecErrors};
 
@@ -35,10 +36,13 @@ pub fn core_spec(resolved: &Resolved) -> CoreSpec {
         staged: output.publish == Publish::Staged,
         replaces: output.mode == Mode::ReplaceWindow,
         dead_letters: output.dead_letters.map(|kept| kept.limit),
+        late: output.late.policy,
+        late_of: output.late_of,
         slice: output.slice,
         buckets: output.buckets,
         budget: output.budget,
     });
+    let disorderly = (0..).map(SourceIx::new).zip(&resolved.sources).filter(|(_, source)| source.may_be_late());
     CoreSpec {
         name: resolved.spec.name.clone(),
         window: resolved.window,
@@ -47,5 +51,6 @@ pub fn core_spec(resolved: &Resolved) -> CoreSpec {
         sources: resolved.sources.iter().map(|source| source.name.clone()).collect(),
         limited: resolved.sources.iter().any(is_limited),
         outputs: outputs.collect(),
+        disorderly: disorderly.map(|(ix, _)| ix).collect(),
     }
 }

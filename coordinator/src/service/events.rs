@@ -67,7 +67,8 @@ fn task_text(task: Option<v1::TaskId>) -> String {
 }
 
 fn prepared_text(prepared: &v1::Prepared) -> String {
-    let tables = prepared.outputs.iter().map(|output| {
+    let made = prepared.outputs.iter().filter(|output| !output.table.is_empty());
+    let tables = made.map(|output| {
         let how = if output.created { "created" } else { "there already" };
         let table = format!("table {} ({how})", output.table);
         match output.inputs.split_first() {
@@ -108,6 +109,9 @@ fn hand_in_text(accepted: &v1::record::HandInAccepted) -> String {
     if let Ok(TaskId::Join(..)) = convert::task_id(accepted.task) {
         let (anchors, rows) = (plural(hand_in.rows_read, "row"), plural(sum(|part| part.rows_passed), "row"));
         return format!("{task} slices [{first},{end}): {anchors} of the anchor joined to {rows}, {files} files");
+    }
+    if let Ok(TaskId::Late(..)) = convert::task_id(accepted.task) {
+        return format!("{task}: {} kept, {files} files", plural(hand_in.rows_read, "late row"));
     }
     let units = accepted.units_in_task;
     let text = format!("{task} units [{first},{end}) of {units}: {} rows read, {files} files", hand_in.rows_read);
@@ -184,6 +188,12 @@ mod tests {
         let (kind, text) = said(hand_in(TaskId::Join(OutputIx::new(2), 5), vec![with_files(1_204, 3)]));
         assert_eq!(kind, "hand_in");
         assert_eq!(text, "join-o2.5 slices [5,9): 1000 rows of the anchor joined to 1204 rows, 3 files");
+    }
+
+    #[test]
+    fn late_rows_say_how_many_they_are() {
+        let (_, text) = said(hand_in(TaskId::Late(OutputIx::new(2), 7), vec![with_files(1_000, 1)]));
+        assert_eq!(text, "late-o2.7: 1000 late rows kept, 1 files");
     }
 
     #[test]

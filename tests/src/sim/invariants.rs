@@ -47,10 +47,11 @@ pub enum Invariant {
     StagedApart,
     /// INV-19: a slice of an output that joins is in one accepted hand-in, and success means that every slice is.
     JoinedOnce,
-    /// INV-20: a slice is joined of exactly the accepted objects whose cells it meets, and not before every unit that may
-    /// hold something of these is accepted.
+    /// INV-20: a slice is joined of accepted objects whose cells it meets, of all that hold a row of these, and not before
+    /// every unit that may hold something of them, and does not break its order, is accepted.
     JoinedWhole,
-    /// INV-21: every row of the anchor is in one accepted file of the join, and success means that each is.
+    /// INV-21: every row of the anchor is in one accepted file of the join, or came when its slice was joined, and never both;
+    /// success means that each is one of them. As many rows are told to be late as are.
     AnchorsOnce,
     /// INV-22: no object of the shuffle store is removed while a slice needs it that is not joined, but by a cancel; and a
     /// join that is granted names none that was.

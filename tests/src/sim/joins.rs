@@ -28,6 +28,8 @@ pub(super) struct Joins {
     pub(super) bytes: u64,
     /// Event times whose slices no join can process.
     pub(super) poison: BTreeSet<i64>,
+    /// How far behind their units some rows lie, whose sources may then break their order; 0 where none does.
+    pub(super) disorder: i64,
 }
 
 /// A row that an output passes.
@@ -44,11 +46,15 @@ pub(super) fn passed(rows: u64, output: u32) -> u64 {
     rows - (rows + u64::from(output)) / 7 % (rows + 1)
 }
 
-/// The rows of a unit that an output passes, spread over the unit's bounds.
-pub(super) fn rows(task: TaskId, unit: u32, (low, high, rows): (i64, i64, u64), output: u32) -> Vec<Row> {
+/// The rows of a unit that the output passes which joins them, spread over the unit's bounds; some lie far before these.
+pub(super) fn rows(task: TaskId, unit: u32, (low, high, rows): (i64, i64, u64), joins: &Joins) -> Vec<Row> {
     let last = rows.saturating_sub(1).max(1);
-    let at = |row: u64| low + (high - low) * row.cast_signed() / last.cast_signed();
-    (0..passed(rows, output)).map(|row| Row { at: at(row), task, unit, row }).collect()
+    let at = |row: u64| {
+        let at = low + (high - low) * row.cast_signed() / last.cast_signed();
+        let strays = (row + u64::from(unit)) % 6 == 5;
+        if strays { (at - joins.disorder).max(low.min(0)) } else { at }
+    };
+    (0..passed(rows, joins.output)).map(|row| Row { at: at(row), task, unit, row }).collect()
 }
 
 /// The slice that holds an event time, where slices are so wide.
@@ -77,7 +83,8 @@ impl Joins {
         }
         let hot = if chance.one_in(6) { chance.between(1, 2) } else { 0 };
         let poison = (0..hot).map(|_| chance.below(WINDOW).cast_signed()).collect();
-        Self { output, inputs, bytes, poison }
+        let disorder = if chance.one_in(2) { chance.between(50, WINDOW).cast_signed() } else { 0 };
+        Self { output, inputs, bytes, poison, disorder }
     }
 
     /// Which of its inputs a source is.
@@ -138,18 +145,17 @@ impl Shuffle {
 /// The object of the rows of one hand-in, to be written to `path`; `None` where there are none.
 pub(super) fn object(path: String, rows: &[Row], width: i64, bytes: u64, anchors: bool) -> Option<v1::ShuffleObject> {
     let inside = rows.iter().filter(|row| (0..WINDOW.cast_signed()).contains(&row.at)).count() as u64;
-    let cells = rows.iter().map(|row| slice_of(row.at, width));
-    let mut held: BTreeMap<i64, u64> = BTreeMap::new();
-    cells.clone().for_each(|cell| *held.entry(cell).or_default() += 1);
+    let mut cells: BTreeMap<i64, u64> = BTreeMap::new();
+    rows.iter().for_each(|row| *cells.entry(slice_of(row.at, width)).or_default() += 1);
     Some(v1::ShuffleObject {
         path,
         bytes: rows.len() as u64 * bytes,
         rows: rows.len() as u64,
-        first_cell: cells.clone().min()?,
-        last_cell: cells.max()?,
+        first_cell: *cells.keys().next()?,
+        last_cell: *cells.keys().next_back()?,
         anchors: if anchors { inside } else { 0 },
-        cells: held.keys().copied().collect(),
-        cell_rows: held.into_values().collect(),
+        cells: cells.keys().copied().collect(),
+        cell_rows: cells.into_values().collect(),
         ..Default::default()
     })
 }

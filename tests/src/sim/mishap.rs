@@ -94,6 +94,10 @@ mishaps! {
     MadeAnew,
     /// A window that is to be replaced holds what others wrote since: counted, never drawn.
     WindowConflict,
+    /// A row comes when slices that need it are joined: counted, never drawn.
+    LateRow,
+    /// A join is taken back, for rows came that it needs: counted, never drawn.
+    DisturbedJoin,
 }
 
 /// How often each struck.

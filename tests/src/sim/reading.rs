@@ -271,8 +271,7 @@ fn hand_in(reading: &Reading, attempt: &str, task: TaskId, order: &Order) -> (v1
         .collect();
     let mut shuffled = Vec::new();
     if let Some(joins) = order.joins.as_ref().filter(|joins| joins.input(source.get()).is_some()) {
-        let of =
-            |(at, unit): (u32, &v1::UnitOfWork)| joins::rows(task, at, (unit.low, unit.high, unit.rows), joins.output);
+        let of = |(at, unit): (u32, &v1::UnitOfWork)| joins::rows(task, at, (unit.low, unit.high, unit.rows), joins);
         shuffled = (reading.first..).zip(units).flat_map(of).collect();
         let width = reading.shapes.iter().find(|shape| shape.output == joins.output).map_or(0, |shape| shape.slice);
         let path = format!("{attempt}/{}/{}-shuffled", joins.output, reading.number);

@@ -51,8 +51,8 @@ impl World {
         let lost = work.object.as_ref()?.path.clone();
         let (task, first) = self.shuffle.origin(&lost)?;
         let units = &work.task.as_ref()?.units;
-        let of =
-            |(at, unit): (u32, &v1::UnitOfWork)| joins::rows(task, at, (unit.low, unit.high, unit.rows), output.get());
+        let joins = &self.scenario.orders[ix].joins.as_ref()?;
+        let of = |(at, unit): (u32, &v1::UnitOfWork)| joins::rows(task, at, (unit.low, unit.high, unit.rows), joins);
         let mut rows: Vec<_> = (first..).zip(units).flat_map(of).collect();
         if self.goes_wrong(ix, grant.task) {
             rows.pop();

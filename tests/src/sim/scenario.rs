@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tidegate_common::ids::{BackfillId, SegmentIx, SourceIx, TaskId};
+use tidegate_common::spec::model::LatePolicy;
 use tidegate_common::time::{EventTime, Span, Window};
 use tidegate_coordinator::core::{CoreOutput, CoreSpec};
 use tidegate_proto::v1;
@@ -128,6 +129,7 @@ fn order(chance: &mut Chance, n: u64, tables: usize) -> Order {
             allow_wide,
             sources: (0..sources.len()).map(|at| format!("source-{at}")).collect(),
             limited,
+            disorderly: joins.iter().flat_map(disorderly).collect(),
             outputs: (0..outputs).map(|at| output(chance, at, joins_at(at).is_some())).collect(),
         },
         reads: (0..outputs).map(|at| reads(chance, joins_at(at), sources.len() as u64)).collect(),
@@ -138,6 +140,12 @@ fn order(chance: &mut Chance, n: u64, tables: usize) -> Order {
         too_wide: is_wide && !allow_wide,
         submit_at: chance.below(10 * SECOND),
     }
+}
+
+/// The sources that may break their order.
+fn disorderly(joins: &Joins) -> Vec<SourceIx> {
+    let inputs = joins.inputs.iter().filter(|_| joins.disorder > 0);
+    inputs.map(|input| SourceIx::new(input.source)).collect()
 }
 
 /// The source that an output reads.
@@ -157,6 +165,9 @@ fn output(chance: &mut Chance, at: u64, joins: bool) -> CoreOutput {
         staged: chance.one_in(4),
         replaces: chance.one_in(5),
         dead_letters: None,
+        // Late rows are counted: nobody here writes them.
+        late: LatePolicy::Drop,
+        late_of: None,
         slice: cut.then(|| Span::from_micros(width.cast_signed())),
         budget: None,
         buckets: (joins && chance.one_in(2)).then(|| u32::try_from(chance.between(1, 9)).unwrap_or(1)),

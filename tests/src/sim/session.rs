@@ -9,6 +9,7 @@ use tidegate_proto::v1::{self, assign::Work, from_coordinator::Kind};
 use super::committing::Committing;
 use super::joining::Joining;
 use super::link::{Down, Grant, Link, Up};
+use super::mishap::Mishap;
 use super::reading::Reading;
 use super::regenerating::Regenerating;
 use super::scenario::{LEASE, SECOND};
@@ -163,6 +164,9 @@ impl World {
             Kind::Renewed(renewed) => self.renewed(at, renewed.heartbeat),
             Kind::Revoke(revoke) => {
                 if let Some(run) = self.named(at, &revoke.backfill, revoke.task, revoke.token) {
+                    if revoke.reason == "rows came that its slices need" {
+                        self.struck.count(Mishap::DisturbedJoin);
+                    }
                     self.drop_run(at, run);
                 }
             }
@@ -196,7 +200,9 @@ impl World {
     fn assigned(&mut self, at: usize, link: usize, assign: v1::Assign) {
         let Some(grant) = grant(&assign.backfill, assign.task, assign.token) else { return };
         let worker = &self.workers[at];
-        let takes_slot = |task: TaskId| matches!(task, TaskId::Read(..) | TaskId::Regenerate(..) | TaskId::Join(..));
+        let takes_slot = |task: TaskId| {
+            matches!(task, TaskId::Read(..) | TaskId::Regenerate(..) | TaskId::Join(..) | TaskId::Late(..))
+        };
         let same = |run: &Run| run.grant.id == grant.id && run.grant.task == grant.task;
         let busy = worker.runs.values().filter(|run| takes_slot(run.grant.task)).count();
         if worker.draining {

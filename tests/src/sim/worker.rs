@@ -199,7 +199,7 @@ impl World {
         for (run, task) in runs {
             match task {
                 TaskId::Read(..) => self.ask_to_leave(at, run),
-                TaskId::Commit(..) | TaskId::Join(..) | TaskId::Clean => {}
+                TaskId::Commit(..) | TaskId::Join(..) | TaskId::Late(..) | TaskId::Clean => {}
                 TaskId::Prepare | TaskId::Enumerate(_) | TaskId::Regenerate(..) => self.give_back(at, run),
             }
         }

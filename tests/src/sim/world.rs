@@ -142,6 +142,7 @@ impl World {
             self.happen(event);
         }
         self.oracle.at_last();
+        (0..self.oracle.late_rows()).for_each(|_| self.struck.count(Mishap::LateRow));
         let succeeded = self.oracle.books.iter().filter(|book| book.phase == v1::Phase::Succeeded).count() as u64;
         let (hash, trace) = self.trace.end();
         Outcome {

@@ -93,6 +93,7 @@ impl Session {
         let (next_unit, units) = match &work {
             Work::Read(read) => (read.next_unit, units(read)),
             Work::Join(join) => (first_slice(&task), join.end_slice),
+            Work::Late(_) => (0, 1),
             Work::Prepare(_) | Work::Enumerate(_) | Work::Regenerate(_) | Work::Commit(_) | Work::Clean(_) => (0, 0),
         };
         if let Some(old) = self.state.superseded(grant) {
@@ -139,7 +140,7 @@ impl Session {
             match self.state.grant(id).map(|grant| grant.task) {
                 Some(TaskId::Read(..)) => self.runs.ask_to_leave(id),
                 // A commit or a join that was begun is better ended; nothing waits for the others.
-                Some(TaskId::Commit(..) | TaskId::Join(..) | TaskId::Clean) | None => {}
+                Some(TaskId::Commit(..) | TaskId::Join(..) | TaskId::Late(..) | TaskId::Clean) | None => {}
                 Some(TaskId::Prepare | TaskId::Enumerate(_) | TaskId::Regenerate(..)) => self.give_back(id),
             }
         }
@@ -156,6 +157,7 @@ fn fits(task: &TaskId, work: &Work) -> bool {
             lost.task.is_some() && lost.shape.is_some() && lost.object.is_some() && lost.gate.is_some()
         }
         (TaskId::Join(_, first), Work::Join(join)) => *first < join.end_slice && join.shape.is_some(),
+        (TaskId::Late(..), Work::Late(late)) => late.shape.is_some() && late.object.is_some(),
         (TaskId::Prepare, Work::Prepare(_)) | (TaskId::Clean, Work::Clean(_)) => true,
         _ => false,
     }

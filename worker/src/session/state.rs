@@ -201,7 +201,8 @@ impl State {
         self.runs.iter().find(|(_, run)| void(&run.grant)).map(|(id, _)| *id)
     }
 
-    /// Takes an assignment; `units` and `next_unit` are 0 where nothing is handed in. Slices are the units of a join.
+    /// Takes an assignment; `units` and `next_unit` are 0 where nothing is handed in. Slices are the units of a join, late rows
+    /// are one.
     pub(crate) fn assigned(
         &mut self,
         grant: Grant,
@@ -209,7 +210,9 @@ impl State {
         next_unit: u32,
         units: u32,
     ) -> Result<(RunId, Lease), Unwilling> {
-        let takes_slot = |task: &TaskId| matches!(task, TaskId::Read(..) | TaskId::Regenerate(..) | TaskId::Join(..));
+        let takes_slot = |task: &TaskId| {
+            matches!(task, TaskId::Read(..) | TaskId::Regenerate(..) | TaskId::Join(..) | TaskId::Late(..))
+        };
         let same = |run: &Run| run.grant.backfill == grant.backfill && run.grant.task == grant.task && !run.leaving;
         let busy = self.runs.values().filter(|run| takes_slot(&run.grant.task) && !run.leaving).count();
         if self.draining {

@@ -33,7 +33,7 @@ pub use crate::kafka::Retention;
 use crate::sink::{self, Catalogs, Scope};
 pub use crate::source::{ArchiveRange, ArchivedPart, PartitionRange, TopicRange};
 use crate::task::opened::{Opened, Reach, Shelf};
-use crate::task::{TaskError, dead_letter, enumerate, kinds};
+use crate::task::{TaskError, dead_letter, enumerate, kinds, late_rows};
 
 /// With what a survey is made.
 #[derive(Clone, Debug)]
@@ -103,6 +103,8 @@ pub struct OutputSurvey {
     pub join: Option<JoinPlan>,
     /// Whether it keeps the dead letters of its source.
     pub keeps_dead_letters: bool,
+    /// The output whose late rows it keeps.
+    pub keeps_late_of: Option<String>,
     /// The table as it is; with an empty uuid, as it would be created.
     pub table: v1::PreparedOutput,
     /// The branch that it stages on until it is published; `None` where it commits to main.
@@ -232,6 +234,14 @@ async fn tables(opened: &Opened, id: &BackfillId, means: &Means) -> Result<Vec<T
         let found = sink::prepare(&means.catalogs, &target, &schema, false, &Scope::of(id.as_str())).await?;
         let source = opened.resolved.source(source).map(|source| source.name.clone());
         tables.push((v1::PreparedOutput { source: source.into_iter().collect(), ..found }, None));
+    }
+    for (ix, is_made) in opened.late_keepers(queries) {
+        let (target, scope) = (opened.target(ix)?, Scope::of(id.as_str()));
+        let found = match is_made {
+            true => sink::prepare(&means.catalogs, &target, &late_rows::schema(), false, &scope).await?,
+            false => v1::PreparedOutput::default(),
+        };
+        tables.push((found, None));
     }
     Ok(tables)
 }
@@ -371,6 +381,7 @@ fn outputs(
             source: name,
             join,
             keeps_dead_letters: output.dead_letters.is_some(),
+            keeps_late_of: output.late_of.and_then(|of| opened.resolved.output(of)).map(|of| of.name.clone()),
             branch: (output.publish == Publish::Staged).then(|| branch.to_owned()),
             replaces,
             partition_by: output.partition_by.iter().map(ToString::to_string).collect(),
@@ -381,5 +392,7 @@ fn outputs(
             table,
         }
     })
+    // Nothing is made for late rows where there cannot be any.
+    .filter(|output| output.keeps_late_of.is_none() || !output.table.table.is_empty())
     .collect()
 }

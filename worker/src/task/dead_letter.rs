@@ -19,10 +19,8 @@ use arrow::array::{ArrayRef, BinaryArray, RecordBatch, StringArray, TimestampMic
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use arrow::error::ArrowError;
-use arrow::json::WriterBuilder;
-use arrow::json::writer::LineDelimited;
-use bytes::Bytes;
 
+use crate::sink::json_lines;
 use crate::source::{DeadRecord, NO_EVENT_TIME, RawAs};
 
 /// What all dead letters of one attempt say.
@@ -80,11 +78,7 @@ pub(crate) fn rows_as_json(
     position: u64,
     places: impl Iterator<Item = u64>,
 ) -> Result<Vec<DeadRecord>, ArrowError> {
-    let mut writer = WriterBuilder::new().with_explicit_nulls(true).build::<_, LineDelimited>(Vec::new());
-    writer.write(rows)?;
-    writer.finish()?;
-    let text = Bytes::from(writer.into_inner());
-    // The writer escapes line feeds within values.
+    let text = json_lines(rows)?;
     let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
     let dead = lines.zip(places).map(|(line, row)| {
         let letter = DeadRecord::new(position, &text.slice_ref(line), RawAs::RowAsJson, NO_EVENT_TIME.to_owned());

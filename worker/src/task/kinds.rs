@@ -1,4 +1,4 @@
-//! What a worker does for each kind of task: prepare, enumerate, read, regenerate, join, commit, clean.
+//! What a worker does for each kind of task: prepare, enumerate, read, regenerate, join, late, commit, clean.
 //!
 //! Each brings a source, a query and a table together for one job; none knows the session. Everything a spec names is
 //! reached through the worker's allow-list and its catalogs.
@@ -7,6 +7,7 @@ mod clean;
 mod commit;
 mod enumerate;
 mod join;
+mod late;
 mod prepare;
 mod read;
 mod regenerate;
@@ -56,6 +57,7 @@ impl TaskBody for Kinds {
             Work::Commit(work) => self.commit(&opened, &context, work).await,
             Work::Regenerate(work) => self.regenerate(&opened, context, work).await,
             Work::Join(work) => self.join(&opened, &context, work).await,
+            Work::Late(work) => self.late(&opened, &context, work).await,
             Work::Clean(work) => self.clean(&context, work).await,
         }
     }

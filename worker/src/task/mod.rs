@@ -8,6 +8,7 @@ pub mod budget;
 pub(crate) mod dead_letter;
 pub mod enumerate;
 pub(crate) mod kinds;
+pub(crate) mod late_rows;
 pub mod lease;
 pub(crate) mod opened;
 pub mod pack;

@@ -44,6 +44,14 @@ pub(crate) enum BackfillError {
         /// What stands in its way, and the way out.
         why: String,
     },
+    /// The spec says what becomes of late rows, and there cannot be any.
+    #[error(
+        "output {output} has `late`, and its query neither joins nor groups, so no row of it can be: take `late` away"
+    )]
+    NeverLate {
+        /// The output.
+        output: String,
+    },
     /// The task needs what prepare found, and the coordinator did not send it.
     #[error("nothing was said of what is prepared")]
     NotPrepared,
@@ -52,7 +60,7 @@ pub(crate) enum BackfillError {
 impl Classify for BackfillError {
     fn class(&self) -> Class {
         match self {
-            Self::Spec(_) | Self::NoJoin { .. } => Class::Fatal { exit_code: 3 },
+            Self::Spec(_) | Self::NoJoin { .. } | Self::NeverLate { .. } => Class::Fatal { exit_code: 3 },
             Self::NoSuch { .. } | Self::NotPrepared => Class::Retryable,
         }
     }
@@ -186,7 +194,19 @@ impl Opened {
         self.keepers().find(|(_, of)| *of == source).map(|(ix, _)| ix)
     }
 
-    /// The queries of all outputs but those that keep dead letters, in the order of the outputs. `now_micros` is what `now()` stands for; the same in every
+    /// The outputs that keep late rows, behind all others, and whether there are to be tables for them: only of queries
+    /// that join or group sources which may break their order.
+    pub(crate) fn late_keepers(&self, queries: &[Query]) -> Vec<(OutputIx, bool)> {
+        let outputs = (0..).map(OutputIx::new).zip(&self.resolved.outputs);
+        let may_be_late = |query: &Query| {
+            let mut disorderly = self.resolved.sources.iter().filter(|source| source.may_be_late());
+            query.join().is_some_and(|join| disorderly.any(|source| join.input(&source.name).is_some()))
+        };
+        let of = |of: OutputIx| usize::try_from(of.get()).ok().and_then(|at| queries.get(at));
+        outputs.filter_map(|(ix, output)| Some((ix, of(output.late_of?).is_some_and(may_be_late)))).collect()
+    }
+
+    /// The queries of all outputs but those that keep dead letters or late rows, in the order of the outputs. `now_micros` is what `now()` stands for; the same in every
     /// task of the backfill.
     pub(crate) async fn queries(&self, now_micros: i64) -> Result<&[Query], TaskError> {
         self.queries.get_or_try_init(|| self.plan(now_micros)).await.map(Vec::as_slice)
@@ -199,7 +219,7 @@ impl Opened {
             tables.insert(described.name.clone(), SourceTable { schema, time });
         }
         let plan = |output: &ResolvedOutput| Query::plan(&output.name, Some(&output.sql), &tables, now_micros);
-        let queried = self.resolved.outputs.iter().filter(|output| output.dead_letters.is_none());
+        let queried = self.resolved.outputs.iter().filter(|output| output.is_queried());
         let queries = queried.map(plan).collect::<Result<Vec<_>, _>>()?;
         for (ix, described) in (0..).map(SourceIx::new).zip(&self.resolved.sources) {
             let (source, _) = self.source(ix).await?;
@@ -212,22 +232,15 @@ impl Opened {
         Ok(queries)
     }
 
-    /// Refuses to answer slice by slice what cannot be cut into slices, or comes late.
+    /// Refuses to answer slice by slice what cannot be cut into slices.
     fn may_join(&self, output: &ResolvedOutput, query: &Query) -> Result<(), BackfillError> {
-        let Some(join) = query.join() else { return Ok(()) };
-        let refused = |why: String| BackfillError::NoJoin { output: output.name.clone(), why };
-        if let Some(why) = uncut(self.resolved.window, output.slice, join.whole_windows()) {
-            return Err(refused(why));
-        }
-        let late =
-            |source: &&str| self.resolved.sources.iter().any(|known| known.name == **source && may_be_late(known));
-        match query.sources().find(|source| late(source)) {
-            None => Ok(()),
-            Some(source) => Err(refused(format!(
-                "rows of {source} may come late, since `on_disorder: allow` lets them break their order, and late rows \
-                 are not built yet: leave it out, and declare as much `out_of_orderness` as there is"
-            ))),
-        }
+        let name = || output.name.clone();
+        let Some(join) = query.join() else {
+            let has_late = self.resolved.spec.outputs.get(&output.name).is_some_and(|spec| spec.late.is_some());
+            return if has_late { Err(BackfillError::NeverLate { output: name() }) } else { Ok(()) };
+        };
+        let why = uncut(self.resolved.window, output.slice, join.whole_windows());
+        why.map_or(Ok(()), |why| Err(BackfillError::NoJoin { output: name(), why }))
     }
 
     /// What is read of the source of that number for all outputs together.
@@ -273,10 +286,6 @@ pub(crate) struct Used {
     pub(crate) columns: Vec<usize>,
     /// Where its rows are met: wider than the window of the spec where a join reaches beyond that.
     pub(crate) window: Window,
-}
-
-fn may_be_late(source: &ResolvedSource) -> bool {
-    source.event_time.as_ref().is_some_and(|event_time| event_time.allow_disorder)
 }
 
 /// The table that `output` names; `default_catalog` is that of a name without one.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use tidegate_common::ids::{OutputIx, SourceIx, TaskId};
+use tidegate_common::spec::model::LatePolicy;
 use tidegate_common::spec::{self, Resolved};
 use tidegate_common::time::Window;
 use tidegate_proto::convert;
@@ -247,6 +248,7 @@ impl Account {
                 self.in_turn(task, &hand_in, accepted.units_in_task);
                 self.read(source, &hand_in, accepted.rows_planned)?;
             }
+            TaskId::Late(output, number) => self.join(output.get())?.late_handed_in(number, &hand_in),
             TaskId::Join(output, first) => self.join(output.get())?.joined((output.get(), first), &hand_in),
             _ => return Err(BadJournal(format!("{task} handed in"))),
         }
@@ -287,9 +289,12 @@ impl Account {
         book.dead_letter += hand_in.rows_dead_letter;
         book.units += u64::from(hand_in.end_unit.saturating_sub(hand_in.first_unit));
         let name = book.name.clone();
+        let breaks_order = self.spec.as_ref().and_then(|spec| spec.source(source)).is_some_and(|one| one.may_be_late());
         for part in &hand_in.outputs {
+            let output = self.spec.as_ref().and_then(|spec| spec.output(OutputIx::new(part.output)));
+            let may = breaks_order && output.is_some_and(|output| output.late.policy != LatePolicy::Include);
             if let Some(join) = &mut self.output(part.output)?.join {
-                join.read(&name, part);
+                join.read(&name, part, may);
             }
         }
         Ok(())
@@ -311,6 +316,17 @@ impl Account {
     pub(super) fn kept_by(&self, output: &OutputBook) -> Option<&SourceBook> {
         let spec = self.spec.as_ref()?.outputs.iter().find(|spec| spec.name == output.name)?;
         self.sources.get(usize::try_from(spec.dead_letters?.source.get()).ok()?)
+    }
+
+    /// The output whose late rows `output` keeps, where that is what it is for.
+    pub(super) fn late_of(&self, output: &OutputBook) -> Option<&OutputBook> {
+        let spec = self.spec.as_ref()?.outputs.iter().find(|spec| spec.name == output.name)?;
+        self.outputs.get(usize::try_from(spec.late_of?.get()).ok()?)
+    }
+
+    /// Whether it keeps what another output cannot: its rows have no event time of its own.
+    pub(super) fn keeps(&self, output: &OutputBook) -> bool {
+        self.kept_by(output).is_some() || self.late_of(output).is_some()
     }
 
     /// The source of that number, for the checks.

@@ -15,8 +15,12 @@ pub struct JoinBook {
     pub inputs: Vec<InputBook>,
     /// How the window is cut; `None` until it is.
     pub slices: Option<Slices>,
-    /// Rows of the anchors that were shuffled and lie in the window: each is joined once.
+    /// Rows of the anchors that were shuffled, lie in the window and were not too late: each is joined once.
     pub anchors: u64,
+    /// Late rows that were handed in for their table.
+    pub late_written: u64,
+    /// The objects whose late rows were, by number.
+    late_objects: BTreeSet<u64>,
     joined: BTreeSet<u32>,
     objects: BTreeSet<String>,
     /// What cannot be, of slices and objects.
@@ -38,7 +42,7 @@ pub struct InputBook {
     pub shuffled: u64,
     /// Rows that the query or the window left out.
     pub filtered: u64,
-    /// Rows that came too late.
+    /// Rows in its objects that came when slices which need them were joined.
     pub late: u64,
     /// Rows that the source could not use.
     pub dead_letter: u64,
@@ -80,9 +84,10 @@ impl JoinBook {
         self.slices = slices;
     }
 
-    /// Books a part of a read of `source`.
-    pub(super) fn read(&mut self, source: &str, part: &v1::OutputPart) {
-        let Some(input) = self.inputs.iter_mut().find(|input| input.source == source) else {
+    /// Books a part of a read of `source`, whose rows `may` be late or not.
+    pub(super) fn read(&mut self, source: &str, part: &v1::OutputPart, may: bool) {
+        let at = self.inputs.iter().position(|input| input.source == source);
+        let Some((at, input)) = at.and_then(|at| Some((at, self.inputs.get_mut(at)?))) else {
             return self.wrong.push(format!("rows of {source} were handed in, and it joins no such source"));
         };
         input.read += part.rows_read;
@@ -104,25 +109,64 @@ impl JoinBook {
         }
         input.objects += 1;
         input.object_rows += rows;
-        self.anchors += object.anchors;
-        let reach = input.reach;
-        self.wrong.extend(self.unfit(object, reach));
+        let (reach, is_anchor) = (input.reach, input.is_anchor);
+        self.wrong.extend(self.unfit(object));
         self.objects.insert(object.path.clone());
+        let (late, lost) = self.late(object, reach, is_anchor);
+        self.anchors += object.anchors.saturating_sub(lost);
+        if late > 0 && !may {
+            let path = &object.path;
+            self.wrong.push(format!("{path} came with {late} rows that joined slices need, and none may be late"));
+        }
+        if let Some(input) = self.inputs.get_mut(at) {
+            input.late += late;
+            input.shuffled = input.shuffled.saturating_sub(late);
+        }
     }
 
-    /// What cannot be of an object of a source of that reach.
-    fn unfit(&self, object: &v1::ShuffleObject, reach: Reach) -> Option<String> {
+    /// Rows of an object that slices need which are joined, and rows of the anchor that such slices are to be made of.
+    fn late(&self, object: &v1::ShuffleObject, reach: Reach, is_anchor: bool) -> (u64, u64) {
+        let Some(slices) = self.slices else { return (0, 0) };
+        let (mut late, mut lost) = (0, 0);
+        for (cell, rows) in object.cells.iter().zip(&object.cell_rows) {
+            if self.joined.range(slices.needing(*cell..=*cell, reach)).next().is_some() {
+                late += rows;
+            }
+            if is_anchor && u32::try_from(*cell).is_ok_and(|slice| self.joined.contains(&slice)) {
+                lost += rows;
+            }
+        }
+        (late, lost)
+    }
+
+    /// Books the late rows of an object that were handed in for their table.
+    pub(super) fn late_handed_in(&mut self, number: u64, hand_in: &v1::HandIn) {
+        if !self.late_objects.insert(number) {
+            self.wrong.push(format!("the late rows of object {number} were handed in before"));
+        }
+        self.late_written += hand_in.rows_read;
+    }
+
+    /// Rows that were late, of all sources.
+    pub(super) fn all_late(&self) -> u64 {
+        self.inputs.iter().map(|input| input.late).sum()
+    }
+
+    /// What cannot be of an object.
+    fn unfit(&self, object: &v1::ShuffleObject) -> Option<String> {
         let path = &object.path;
         if self.objects.contains(path) {
             return Some(format!("{path} was handed in before"));
         }
         let (first, last) = (object.first_cell, object.last_cell);
-        let Some(slices) = self.slices.filter(|_| first <= last) else {
+        if self.slices.is_none() || first > last {
             return Some(format!("{path} has cells {first} to {last}, which the window is not cut into"));
-        };
-        let needing = slices.needing(first..=last, reach);
-        let over = self.joined.range(needing).next()?;
-        Some(format!("{path} came when slice {over}, which needs it, was joined"))
+        }
+        let (in_cells, rows) = (object.cell_rows.iter().sum::<u64>(), object.rows);
+        let ends = (object.cells.first(), object.cells.last()) == (Some(&first), Some(&last));
+        // An object of an earlier release does not say.
+        let sound = object.cells.is_empty() || (ends && in_cells == rows && object.cells.is_sorted());
+        (!sound).then(|| format!("{path} has {rows} rows in cells {first} to {last}, and {in_cells} in those it names"))
     }
 
     /// Books what a join of the slices from `first` on handed in for the output of that number.

@@ -5,10 +5,11 @@
 //! | ledger of a source | in range = read + pruned + gaps, and of a topic, the offsets that are pinned; less was read only where the backfill did not succeed |
 //! | ledger of an output | read of its source = read for it = passed + filtered + late + dead letter; passed = rows in its files = committed |
 //! | ledger of an output that joins | rows of its anchor that were shuffled and lie in the window = joined; passed = rows in its files = committed |
-//! | ledger of each source that it joins | read of the source = read for it = shuffled + filtered + late + dead letter; shuffled = rows in its objects |
+//! | ledger of each source that it joins | read of the source = read for it = shuffled + filtered + late + dead letter; shuffled + late = rows in its objects |
 //! | ledger of a table of dead letters | and: dead letters of its source = passed |
+//! | ledger of a table of late rows | late rows of what it is for = passed |
 //! | units | each hand-in covers the next units of its task, and all units of a plan that succeeded are accepted |
-//! | slices | each is joined once, behind every object that it needs, and all are of an output that succeeded; no object was handed in twice |
+//! | slices | each is joined once, behind every object that it needs but for rows that may be late, and all are of an output that succeeded; no object was handed in twice, nor its late rows |
 //! | files | no path was handed in twice, and each is in exactly one intent of main or, before it is published, of the staging branch; what was published is what was staged |
 
 use std::collections::BTreeMap;
@@ -22,7 +23,11 @@ use super::{Check, Verdict, count};
 /// Checks the account of a backfill.
 pub fn check_account(account: &Account) -> Vec<Check> {
     let mut checks: Vec<Check> = account.sources.iter().map(|source| source_ledger(account, source)).collect();
-    for output in &account.outputs {
+    // What goes row by row has no table of late rows.
+    let is_made = |output: &&OutputBook| {
+        account.late_of(output).is_none() || output.table.as_ref().is_some_and(|table| !table.uuid.is_empty())
+    };
+    for output in account.outputs.iter().filter(is_made) {
         let inputs = output.join.iter().flat_map(|join| &join.inputs);
         checks.extend(inputs.map(|input| input_ledger(account, output, input)));
         checks.push(output_ledger(account, output));
@@ -30,7 +35,7 @@ pub fn check_account(account: &Account) -> Vec<Check> {
     checks.push(units(account));
     let joins = account.outputs.iter().filter_map(|output| Some((output, output.join.as_ref()?)));
     checks.extend(joins.map(|(output, join)| slices(account, output, join)));
-    checks.extend(account.outputs.iter().map(|output| files(account, output)));
+    checks.extend(account.outputs.iter().filter(is_made).map(|output| files(account, output)));
     checks
 }
 
@@ -90,9 +95,22 @@ fn output_ledger(account: &Account, output: &OutputBook) -> Check {
             }
             format!("{text}; {} dead letters of {} = {} kept", count(source.dead_letter), source.name, count(passed))
         }
-        None => text,
+        None => match account.late_of(output).and_then(|of| of.join.as_ref()) {
+            Some(join) => {
+                let (late, kept) = (join.all_late(), count(passed));
+                let twice = join.late_written != passed;
+                if twice || judge(account, late, passed) == Verdict::Broken {
+                    details.push(format!("{late} rows were late, and {passed} of them were kept"));
+                }
+                format!("{text}; {} late rows = {kept} kept", count(late))
+            }
+            None => text,
+        },
     };
-    let waits = output.join.as_ref().is_some_and(|join| judge(account, join.anchors, output.read) == Verdict::Untold);
+    let late = account.late_of(output).and_then(|of| of.join.as_ref());
+    let waits = late.is_some_and(|join| judge(account, join.all_late(), passed) == Verdict::Untold);
+    let waits =
+        waits || output.join.as_ref().is_some_and(|join| judge(account, join.anchors, output.read) == Verdict::Untold);
     let check = Check::new("ledger", output.title(), text);
     let missing = match judge(account, passed, committed) {
         Verdict::Holds => return check.broken_by(details).untold_if(waits),
@@ -140,8 +158,9 @@ fn input_ledger(account: &Account, output: &OutputBook, input: &InputBook) -> Ch
     if *read != shuffled + filtered + late + dead_letter {
         details.push(format!("the rows read of {source} are not the sum of what became of them"));
     }
-    if input.object_rows != *shuffled {
-        details.push(format!("{shuffled} rows were shuffled, and its objects hold {}", input.object_rows));
+    if input.object_rows != shuffled + late {
+        let held = input.object_rows;
+        details.push(format!("{shuffled} rows were shuffled and {late} were late, and its objects hold {held}"));
     }
     details.extend(unread(account, source, *read));
     Check::new("ledger", output.title(), text).broken_by(details)

@@ -102,7 +102,7 @@ fn committed_files(output: &OutputBook) -> impl Iterator<Item = &CommittedFile> 
 /// The table's column that has the name of the source's event-time column, and is a time. Of a join, whose sources may
 /// have columns of one name, it is the one that was pinned.
 pub(super) fn time_column(account: &Account, output: &OutputBook) -> Option<String> {
-    let table = output.table.as_ref().filter(|_| account.kept_by(output).is_none())?;
+    let table = output.table.as_ref().filter(|_| !account.keeps(output))?;
     if output.join.is_some() {
         return Some(table.time_column.clone()).filter(|column| !column.is_empty());
     }
@@ -131,8 +131,8 @@ pub fn check_table(account: &Account, output: &OutputBook, facts: &TableFacts) -
     checks.extend(fenced_off);
     checks.extend(facts.left_over.as_ref().map(|left| replaced(facts, left)));
     checks.push(contents(output, facts));
-    // Dead letters have no event time.
-    checks.extend(account.kept_by(output).is_none().then(|| coverage(account, facts)));
+    // Dead letters and late rows are of no hour of their own.
+    checks.extend((!account.keeps(output)).then(|| coverage(account, facts)));
     checks
 }
 

@@ -70,6 +70,8 @@ struct Output {
     join: Option<Join>,
     /// Whether it is the table that keeps what of the source cannot be used.
     keeps_dead_letters: bool,
+    /// The output whose late rows it keeps; null for all others.
+    keeps_late_of: Option<String>,
     table: String,
     /// Whether the table is there.
     exists: bool,
@@ -197,6 +199,7 @@ fn output(output: &OutputSurvey) -> Output {
         source: output.source.clone(),
         join: output.join.as_ref().map(join),
         keeps_dead_letters: output.keeps_dead_letters,
+        keeps_late_of: output.keeps_late_of.clone(),
         table: output.table.table.clone(),
         exists: !output.table.created,
         table_uuid: text(&output.table.uuid),

@@ -170,6 +170,7 @@ fn table(output: &OutputSurvey, wide: bool) -> String {
     let sign = if output.table.created { "+" } else { "~" };
     let mut parts = Vec::new();
     parts.extend(output.keeps_dead_letters.then(|| format!("the dead letters of {}", output.source)));
+    parts.extend(output.keeps_late_of.as_ref().map(|of| format!("the late rows of {of}")));
     parts.extend(output.rows.map(|rows| format!("~{} rows", short(rows as f64))));
     let anchors = output.join.as_ref().and_then(|join| join.anchors);
     parts.extend(anchors.map(|rows| format!("~{} rows of the anchor", short(rows as f64))));
@@ -188,7 +189,7 @@ fn table(output: &OutputSurvey, wide: bool) -> String {
             text,
             "              this backfill has committed to it before, #{last}: it goes on from there, or has ended"
         );
-    } else if there.rows_before > 0 && output.keeps_dead_letters {
+    } else if there.rows_before > 0 && (output.keeps_dead_letters || output.keeps_late_of.is_some()) {
         let _ =
             writeln!(text, "              it holds {} of other runs, and they stay", plural(there.rows_before, "row"));
     } else if there.rows_before > 0 && output.replaces.is_none() {

@@ -47,12 +47,34 @@ impl Join {
         let Some(end) = self.run_end(first) else { return false };
         let needed = |object: &Object| object.slices.start < end && first < object.slices.end;
         let mut objects = self.objects.iter().filter(|(_, object)| needed(object) && object.object.path == path);
-        let Some((number, object)) = objects.next() else { return false };
-        if self.lost.times.get(number).is_some_and(|times| *times >= MOST_TIMES) || self.lost.parked.contains(number) {
+        let number = objects.next().map(|(number, _)| *number);
+        number.is_some_and(|number| self.lose(number))
+    }
+
+    /// The same of who was to write the late rows of an object.
+    pub(in super::super) fn missed_late(&mut self, number: u64, path: &str) -> bool {
+        self.objects.get(&number).is_some_and(|object| object.object.path == path) && self.lose(number)
+    }
+
+    /// An object is lost; whether it is to be read again.
+    fn lose(&mut self, number: u64) -> bool {
+        let Some(object) = self.objects.get(&number) else { return false };
+        if self.lost.times.get(&number).is_some_and(|times| *times >= MOST_TIMES) || self.lost.parked.contains(&number)
+        {
             return false;
         }
-        self.lost.objects.insert((object.slices.start, *number));
+        self.lost.objects.insert((object.slices.start, number));
         true
+    }
+
+    /// Whether an object is lost.
+    pub(in super::super) fn is_lost(&self, number: u64) -> bool {
+        self.objects.get(&number).is_some_and(|object| self.lost.objects.contains(&(object.slices.start, number)))
+    }
+
+    /// Whether no late rows are to be written, but for those of objects that cannot be read again.
+    pub(super) fn are_late_written(&self) -> bool {
+        self.unwritten.iter().all(|number| self.lost.parked.contains(number))
     }
 
     /// The backfill is cancelled: what waits is removed, and read again should it ever go on.
@@ -95,7 +117,8 @@ impl Join {
         lost.find(|number| {
             let slices =
                 self.objects.get(number).map_or(0..0, |object| object.slices.start..object.slices.end.min(ready));
-            slices.into_iter().any(|slice| !self.is_joined(slice) && !self.is_set_aside(slice))
+            let mut slices = slices.into_iter();
+            self.unwritten.contains(number) || slices.any(|slice| !self.is_joined(slice) && !self.is_set_aside(slice))
         })
     }
 

@@ -96,6 +96,8 @@ impl Bench {
             staged: *staged,
             replaces: *replaces,
             dead_letters: None,
+            late: Default::default(),
+            late_of: None,
             slice: None,
             buckets: None,
             budget: None,
@@ -108,6 +110,7 @@ impl Bench {
             sources: (0..sources).map(|at| format!("s{at}")).collect(),
             limited: false,
             outputs: outputs.iter().map(output).collect(),
+            disorderly: Vec::new(),
         }
     }
 

@@ -19,6 +19,8 @@ fn submitted(allow_existing: bool) -> Bench {
         staged: false,
         replaces: false,
         dead_letters: Some(DeadLetterLimit::PartsPerMillion(100_000)),
+        late: Default::default(),
+        late_of: None,
         slice: None,
         buckets: None,
         budget: None,

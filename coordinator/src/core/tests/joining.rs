@@ -2,6 +2,7 @@
 
 mod budget;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tidegate_common::ids::OutputIx;
@@ -11,9 +12,9 @@ use tidegate_proto::v1::{assign::Work, done, from_coordinator::Kind};
 use super::bench::{Bench, Held, poison, read, sealed, task};
 use crate::core::*;
 
-const SLICE: i64 = 100_000;
+pub(super) const SLICE: i64 = 100_000;
 /// How far back the second source is met.
-const BACK: i64 = 50_000;
+pub(super) const BACK: i64 = 50_000;
 
 /// Two sources, each of one task with a unit for each half of a slice; ten slices of the one output. `s1` is met from
 /// half a slice before an anchor.
@@ -54,6 +55,15 @@ pub(super) fn shuffled(source: &str, number: u64, first: u32, end: u32) -> v1::H
         anchors: if source == "s0" { rows } else { 0 },
         ..Default::default()
     };
+    let cells = (first..end).fold(BTreeMap::<i64, u64>::new(), |mut cells, half| {
+        *cells.entry(i64::from(half) / 2).or_default() += 10;
+        cells
+    });
+    let object = v1::ShuffleObject {
+        cells: cells.keys().copied().collect(),
+        cell_rows: cells.into_values().collect(),
+        ..object
+    };
     let part = v1::OutputPart { rows_read: rows, rows_passed: rows, shuffled: Some(object), ..Default::default() };
     v1::HandIn {
         attempt: source.to_owned(),
@@ -64,6 +74,19 @@ pub(super) fn shuffled(source: &str, number: u64, first: u32, end: u32) -> v1::H
         outputs: vec![part],
         ..Default::default()
     }
+}
+
+/// The same, whose rows lie in these cells.
+pub(super) fn with_cells(mut hand_in: v1::HandIn, cells: &[(i64, u64)]) -> v1::HandIn {
+    let object = hand_in.outputs[0].shuffled.as_mut().unwrap();
+    (object.first_cell, object.last_cell) = (cells[0].0, cells[cells.len() - 1].0);
+    object.cells = cells.iter().map(|(cell, _)| *cell).collect();
+    object.cell_rows = cells.iter().map(|(_, rows)| *rows).collect();
+    if object.anchors > 0 {
+        let inside = cells.iter().filter(|(cell, _)| (0..10).contains(cell));
+        object.anchors = inside.map(|(_, rows)| rows).sum();
+    }
+    hand_in
 }
 
 /// The same, of so many bytes that joining it is worth a task.
@@ -304,12 +327,12 @@ fn rows_for_a_slice_that_is_joined_fail_their_task_and_are_not_lost_unsaid() {
     let (anchor, other) = (bench.grant(read(0, 0, 0)).unwrap(), bench.grant(read(1, 0, 0)).unwrap());
     bench.hand_in(anchor, heavy(shuffled("s0", 0, 0, 20)), false).unwrap();
     bench.hand_in(other, shuffled("s1", 0, 0, 19), false).unwrap();
-    let (held, _) = runs(&bench).pop().unwrap();
+    let (held, work) = runs(&bench).pop().unwrap();
     assert_eq!(first(held), 0, "nine slices are ready");
-    let mut late = shuffled("s1", 1, 19, 20);
-    late.outputs[0].shuffled.as_mut().unwrap().first_cell = 0;
-    let why = bench.hand_in(other, late, false).unwrap_err();
-    assert!(why.contains("rows came late"), "{why}");
+    bench.hand_in(held, joined("a", 0, work.end_slice), false).unwrap();
+    let why = bench.hand_in(other, with_cells(shuffled("s1", 1, 19, 20), &[(0, 10)]), false).unwrap_err();
+    assert!(why.contains("10 rows of s1 came late: slices 0 to 1 of"), "{why}");
+    assert!(why.contains("its rows may not break their order"), "{why}");
 }
 
 #[test]

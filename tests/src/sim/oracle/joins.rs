@@ -30,6 +30,10 @@ pub(super) struct JoinBook {
     pub(super) parked: BTreeSet<u32>,
     /// The anchor's rows in accepted files.
     anchors: BTreeSet<Row>,
+    /// Those that came when their slice was joined: they are in no file.
+    too_late: BTreeSet<Row>,
+    /// Rows of each input that came when slices which need their cells were joined.
+    late: BTreeMap<usize, u64>,
     /// The highest token that each join was granted under.
     pub(super) granted: BTreeMap<TaskId, Token>,
     pub(super) lost: Losses,
@@ -39,8 +43,10 @@ pub(super) struct JoinBook {
 #[derive(Clone, Debug)]
 pub(super) struct Object {
     input: usize,
-    /// The slices that still need it.
+    /// The slices that still need it, by the first and the last of its cells.
     pub(super) needing: BTreeSet<u32>,
+    /// Those that need one of its rows.
+    in_need: BTreeSet<u32>,
     pub(super) bytes: u64,
     /// The rows of each cell.
     pub(super) cells: BTreeMap<i64, u64>,
@@ -58,6 +64,8 @@ impl JoinBook {
             joined: BTreeSet::new(),
             parked: BTreeSet::new(),
             anchors: BTreeSet::new(),
+            too_late: BTreeSet::new(),
+            late: BTreeMap::new(),
             granted: BTreeMap::new(),
             lost: Losses::default(),
         }
@@ -99,6 +107,13 @@ impl JoinBook {
         met.map(|(path, object)| (object.input, path.clone())).collect()
     }
 
+    /// Those of them that hold a row which they meet: what came while the run was under way, and holds none, it may lack.
+    fn needed_by(&self, run: &Range<u32>) -> BTreeSet<(usize, String)> {
+        let meets = |object: &Object| object.in_need.iter().any(|slice| run.contains(slice));
+        let needed = self.accepted.iter().filter(|(_, object)| meets(object));
+        needed.map(|(path, object)| (object.input, path.clone())).collect()
+    }
+
     /// The slices of a run are joined.
     fn join(&mut self, run: &Range<u32>) {
         self.joined.extend(run.clone());
@@ -116,12 +131,13 @@ impl JoinBook {
 }
 
 impl Book {
-    /// The rows of `source` that wait to be joined, or were.
-    fn rows_of(&self, source: u32, output: u32) -> impl Iterator<Item = Row> {
+    /// The rows of `source` that wait to be joined, or were; those of `accepted` units alone, or of all.
+    fn rows_of(&self, source: u32, joins: &Joins, accepted: bool) -> impl Iterator<Item = Row> {
         let of_source = move |task: &TaskId| matches!(task, TaskId::Read(of, ..) if of.get() == source);
         self.tasks.iter().filter(move |(task, _)| of_source(task)).flat_map(move |(task, book)| {
-            let of = |(unit, at): (&super::Unit, u32)| rows(*task, at, (unit.low, unit.high, unit.rows), output);
-            book.units.iter().zip(0u32..).flat_map(of).collect::<Vec<_>>()
+            let of = |(unit, at): (&super::Unit, u32)| rows(*task, at, (unit.low, unit.high, unit.rows), joins);
+            let units = if accepted { book.next } else { u32::MAX };
+            book.units.iter().zip(0..units).flat_map(of).collect::<Vec<_>>()
         })
     }
 
@@ -129,7 +145,7 @@ impl Book {
     fn anchors_in(&self, joins: &JoinBook, run: &Range<u32>) -> BTreeSet<Row> {
         let Some(anchor) = joins.of.inputs.first() else { return BTreeSet::new() };
         let (from, to) = (joins.bounds(run.start).0, joins.bounds(run.end.saturating_sub(1)).1);
-        self.rows_of(anchor.source, joins.of.output).filter(|row| (from..=to).contains(&row.at)).collect()
+        self.rows_of(anchor.source, &joins.of, true).filter(|row| (from..=to).contains(&row.at)).collect()
     }
 
     /// Whether a unit that is not accepted may hold what a slice meets.
@@ -162,10 +178,10 @@ impl Book {
         joins.of.poison.iter().any(|at| (first..=last).contains(at))
     }
 
-    /// How many rows of its anchor an output joins; `None` where it does not join.
+    /// How many rows of its anchor an output joins, late ones left out; `None` where it does not join.
     pub(super) fn anchors(&self, output: u32) -> Option<u64> {
         let joins = self.joins.as_ref().filter(|joins| joins.of.output == output)?;
-        Some(self.rows_of(joins.of.inputs.first()?.source, output).count() as u64)
+        Some((self.rows_of(joins.of.inputs.first()?.source, &joins.of, false).count() - joins.too_late.len()) as u64)
     }
 
     /// Below which event time everything is accepted that goes into an output.
@@ -208,7 +224,7 @@ impl Oracle {
         let inputs = joins.of.inputs.iter().enumerate();
         let Some((at, input)) = inputs.into_iter().find(|(_, input)| input.source == source.get()) else { return };
         let unit = |at: u32| Some((at, *book.tasks.get(&task)?.units.get(at as usize)?));
-        let of = |(at, unit): (u32, super::Unit)| rows(task, at, (unit.low, unit.high, unit.rows), part.output);
+        let of = |(at, unit): (u32, super::Unit)| rows(task, at, (unit.low, unit.high, unit.rows), &joins.of);
         let held: Vec<Row> = units.filter_map(unit).flat_map(of).collect();
         let in_object = part.shuffled.as_ref().map_or(0, |object| object.rows);
         let width = joins.width.unwrap_or(1);
@@ -219,7 +235,19 @@ impl Oracle {
             first <= *cells.end() && *cells.start() <= last
         };
         let needing: BTreeSet<u32> = (0..joins.count()).filter(meets).collect();
-        let late: Vec<u32> = needing.intersection(&joins.joined).copied().collect();
+        let missed = |row: &Row| {
+            let cell = slice_of(row.at, width);
+            joins.joined.iter().any(|slice| joins.cells(*slice, *input).contains(&cell))
+        };
+        let late: Vec<Row> = held.iter().filter(|row| missed(row)).copied().collect();
+        let is_lost =
+            |row: &&Row| u32::try_from(slice_of(row.at, width)).is_ok_and(|slice| joins.joined.contains(&slice));
+        let lost: Vec<Row> = if at == 0 { late.iter().filter(is_lost).copied().collect() } else { Vec::new() };
+        let may = joins.of.disorder > 0;
+        let needing: BTreeSet<u32> = needing.difference(&joins.joined).copied().collect();
+        let cells: BTreeSet<i64> = held.iter().map(|row| slice_of(row.at, width)).collect();
+        let has_row = |slice: &&u32| cells.range(joins.cells(**slice, *input)).next().is_some();
+        let in_need = needing.iter().filter(has_row).copied().collect();
         let Some(object) = &part.shuffled else {
             return self.breaks(Invariant::AnchorsOnce, format!("{task}: {} rows are in no object", held.len()));
         };
@@ -228,14 +256,16 @@ impl Oracle {
         let gone = joins.gone.contains(&object.path) && !needing.is_empty();
         let mut in_cells: BTreeMap<i64, u64> = BTreeMap::new();
         held.iter().for_each(|row| *in_cells.entry(slice_of(row.at, width)).or_default() += 1);
-        let book = Object { input: at, needing, bytes: object.bytes, cells: in_cells };
+        let book = Object { input: at, needing, in_need, bytes: object.bytes, cells: in_cells };
         let Some(joins) = &mut self.books[ix].joins else { return };
         let twice = joins.accepted.insert(object.path.clone(), book).is_some();
+        joins.too_late.extend(lost);
+        *joins.late.entry(at).or_default() += late.len() as u64;
         self.require(sound && !twice, Invariant::AnchorsOnce, || {
             format!("{}: {in_object} rows of {}, in it twice: {twice}", object.path, held.len())
         });
-        self.require(late.is_empty(), Invariant::JoinedWhole, || {
-            format!("{} is accepted, and slices {late:?} that meet it are joined", object.path)
+        self.require(may || late.is_empty(), Invariant::JoinedWhole, || {
+            format!("{} is accepted, and slices that meet {late:?} are joined", object.path)
         });
         self.require(!gone, Invariant::NeededKept, || format!("{} is accepted, and was removed", object.path));
     }
@@ -330,7 +360,7 @@ impl Oracle {
             output.get() == joins.of.output && first == run.start && !run.is_empty() && run.end <= joins.count();
         let again: Vec<u32> = run.clone().filter(|slice| joins.joined.contains(slice)).collect();
         let early: Vec<u32> = run.clone().filter(|slice| book.misses(joins, *slice)).collect();
-        let met = joins.met_by(&run);
+        let (met, needed) = (joins.met_by(&run), joins.needed_by(&run));
         let read = joins.lost.first_of(self.joins_read.get(&hand_in.attempt).cloned().unwrap_or_default());
         let expected = book.anchors_in(joins, &run);
         let files = hand_in.outputs.iter().flat_map(|part| &part.files);
@@ -349,7 +379,8 @@ impl Oracle {
         self.require(granted <= token, Invariant::SupersededStayOut, || {
             format!("{task}: {} under {token:?} is accepted, and {granted:?} was granted", hand_in.attempt)
         });
-        self.require(early.is_empty() && met == read, Invariant::JoinedWhole, || {
+        let whole = read.is_subset(&met) && needed.is_subset(&read);
+        self.require(early.is_empty() && whole, Invariant::JoinedWhole, || {
             format!("{task}: slices {run:?} were joined of {read:?}, and meet {met:?}; open: {early:?}")
         });
         self.require(same && twice == 0, Invariant::AnchorsOnce, || {
@@ -364,9 +395,13 @@ impl Oracle {
         let open: Vec<u32> = joins.unjoined().collect();
         let cut = joins.width.is_some();
         let anchor = joins.of.inputs.first().map_or(0, |anchor| anchor.source);
-        let (wanted, held) = (book.rows_of(anchor, joins.of.output).count(), joins.anchors.len());
+        let (wanted, held) =
+            (book.rows_of(anchor, &joins.of, false).count(), joins.anchors.len() + joins.too_late.len());
+        let both = joins.too_late.intersection(&joins.anchors).count();
         self.require(cut && open.is_empty(), Invariant::JoinedOnce, || format!("it succeeded without slices {open:?}"));
-        self.require(wanted == held, Invariant::AnchorsOnce, || format!("{held} anchors of {wanted} are joined"));
+        self.require(wanted == held && both == 0, Invariant::AnchorsOnce, || {
+            format!("{held} anchors of {wanted} are joined or late, {both} of them both")
+        });
     }
 
     /// A backfill has succeeded, is staged or cancelled: nothing of it is left in the shuffle store, but what an attempt
@@ -377,12 +412,21 @@ impl Oracle {
         self.require(left.is_empty(), Invariant::NothingLeft, || format!("{left:?} are left in the shuffle store"));
     }
 
+    /// How many rows were late, of all sources that are joined.
+    pub(in super::super) fn late_rows(&self) -> u64 {
+        self.books.iter().filter_map(|book| book.joins.as_ref()).flat_map(|joins| joins.late.values()).sum()
+    }
+
     /// What the core says of a join.
     pub(super) fn join_said(&mut self, ix: usize, status: &v1::Backfill) {
         let Some(joins) = &self.books[ix].joins else { return };
         let Some(said) = status.outputs.get(joins.of.output as usize).and_then(|output| output.join.as_ref()) else {
             return;
         };
+        let late: Vec<u64> = said.inputs.iter().map(|input| input.rows_late).collect();
+        let wanted: Vec<u64> = (0..late.len()).map(|at| joins.late.get(&at).copied().unwrap_or(0)).collect();
+        self.require(late == wanted, Invariant::AnchorsOnce, || format!("{late:?} rows are late, and {wanted:?} are"));
+        let Some(joins) = &self.books[ix].joins else { return };
         let live = joins.accepted.iter().filter(|(path, of)| !of.needing.is_empty() && !joins.lost.is_removed(path));
         let live: u64 = live.map(|(_, object)| object.bytes).sum();
         let (done, bytes) = (joins.joined.len(), said.live_bytes);

@@ -23,7 +23,7 @@ pub(crate) async fn packing(
     let mut file: u64 = 0;
     for (at, output) in opened.resolved.outputs.iter().enumerate() {
         let reads = prepared.get(at).is_none_or(|prepared| prepared.source.iter().any(|read| read == name));
-        if reads && output.dead_letters.is_none() {
+        if reads && output.is_queried() {
             let target = opened.target(OutputIx::new(u32::try_from(at).unwrap_or(u32::MAX)))?;
             file = file.max(sink::file_bytes(catalogs, &target).await?);
         }

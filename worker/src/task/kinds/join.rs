@@ -284,6 +284,6 @@ impl From<JoinError> for TaskError {
     }
 }
 
-fn micros_since(context: &TaskContext, began: Monotonic) -> u64 {
+pub(super) fn micros_since(context: &TaskContext, began: Monotonic) -> u64 {
     u64::try_from(context.lease.clock().now().since(began).as_micros()).unwrap_or(u64::MAX)
 }

@@ -9,7 +9,7 @@ use super::scope::scope;
 use crate::failure::{Class, Classify};
 use crate::sink::{self, Scope};
 use crate::task::opened::Opened;
-use crate::task::{TaskContext, TaskEnd, TaskError, dead_letter};
+use crate::task::{TaskContext, TaskEnd, TaskError, dead_letter, late_rows};
 use crate::transform::{Join, JoinInput, Query};
 
 /// A table is not what a saved plan says.
@@ -74,6 +74,7 @@ impl Kinds {
             outputs.push(v1::PreparedOutput { time_column, ..told(query, found) });
         }
         outputs.extend(self.prepare_keepers(opened, context).await?);
+        outputs.extend(self.prepare_late(opened, context, queries).await?);
         Ok(TaskEnd::Done(v1::done::Result::Prepared(v1::Prepared { version: 1, outputs, now, sources })))
     }
 
@@ -117,5 +118,23 @@ impl Kinds {
             keepers.push(v1::PreparedOutput { source: source.into_iter().collect(), ..found });
         }
         Ok(keepers)
+    }
+    /// The tables of late rows; nothing is made where there cannot be any.
+    async fn prepare_late(
+        &self,
+        opened: &Opened,
+        context: &TaskContext,
+        queries: &[Query],
+    ) -> Result<Vec<v1::PreparedOutput>, TaskError> {
+        let mut tables = Vec::new();
+        for (ix, is_made) in opened.late_keepers(queries) {
+            context.lease.check()?;
+            let (target, scope) = (opened.target(ix)?, Scope::of(context.backfill.as_str()));
+            tables.push(match is_made {
+                true => sink::prepare(&self.catalogs, &target, &late_rows::schema(), true, &scope).await?,
+                false => v1::PreparedOutput::default(),
+            });
+        }
+        Ok(tables)
     }
 }

@@ -21,8 +21,8 @@ pub(crate) async fn scope(
 ) -> Result<Scope, TaskError> {
     let no_such = || BackfillError::NoSuch { what: format!("output {ix}") };
     let output = opened.resolved.output(ix).ok_or_else(no_such)?;
-    if output.dead_letters.is_some() {
-        // They have no event time, and no query.
+    if !output.is_queried() {
+        // What it keeps has no event time of its own, and no query.
         return Ok(Scope::of(backfill.as_str()));
     }
     let queries = opened.queries(now_micros).await?;

@@ -191,9 +191,17 @@ fn given_objects_that_cannot_be_when_checked_then_the_slices_are_broken() {
     hold(&[
         (|records| object_at(records, 3).path = "1/0".to_owned(), &["slices"], "1/0 was handed in before"),
         (
-            |records| object_at(records, 3).first_cell = -1,
+            |records| straggle(object_at(records, 3)),
             &["slices"],
-            "1/1 came when slice 0, which needs it, was joined",
+            "1/1 came with 1 rows that joined slices need, and none may be late",
+        ),
+        (
+            |records| {
+                straggle(object_at(records, 3));
+                object_at(records, 3).cell_rows[1] = 2;
+            },
+            &["slices"],
+            "1/1 has 4 rows in cells 0 to 3, and 5 in those it names",
         ),
         (|records| object_at(records, 0).first_cell = 2, &["slices"], "1/0 has cells 2 to 1"),
         (|records| inputs(records)[1].source = "x".to_owned(), &["slices"], "rows of w were handed in"),
@@ -232,7 +240,7 @@ fn given_rows_that_are_lost_or_doubled_when_checked_then_the_ledger_is_broken() 
                 part_at(records, 6).rows_read -= 1;
             },
             &["ledger"],
-            "9 rows were shuffled, and 0/0 holds 8 of them; 19 rows were shuffled, and its objects hold 18",
+            "9 rows were shuffled, and 0/0 holds 8 of them; 19 rows were shuffled and 0 were late, and its objects hold 18",
         ),
         (|records| object_at(records, 3).anchors = 1, &["ledger", "ledger"], "1/1 holds 1 anchors among 4 rows"),
         (|records| object_at(records, 1).anchors = 10, &["ledger", "ledger"], "0/0 holds 10 anchors among 9 rows"),
@@ -299,4 +307,73 @@ fn given_a_join_when_its_hours_are_counted_then_by_the_column_that_was_pinned() 
     account.outputs[0].table.as_mut().unwrap().time_column = "at".to_owned();
     assert_eq!(time_column(&account, &account.outputs[0]).as_deref(), Some("at"));
     assert_eq!(account.outputs[0].anchor(), Some("s"));
+}
+
+/// One of its four rows is of the first cell, which joined slices need.
+fn straggle(object: &mut v1::ShuffleObject) {
+    object.first_cell = 0;
+    object.cells = vec![0, 2, 3];
+    object.cell_rows = vec![1, 1, 2];
+}
+
+/// A join whose second source may break its order: of its last four rows one is late, and `kept` times in its table.
+fn late_journal(kept: &[u64]) -> Vec<v1::Record> {
+    let kafka = "{kafka: {topic: w, properties: {bootstrap.servers: 'h:1'}, format: {type: json, schema: [{name: at, type: \
+                 timestamptz}]}}, event_time: {column: at, out_of_orderness: 1h, on_disorder: allow}}";
+    let spec = SPEC.replace("{files: {path: /y/*.parquet}, event_time: {column: at}}", kafka);
+    let begun = begin_with(&spec.replace("SELECT 1", "SELECT 1 FROM s JOIN w ON 1 = 1"));
+    let mut records = journal();
+    records[0] = begun[0].clone();
+    let Some(Kind::Prepared(prepared)) = &mut records[1].kind else { panic!("prepared") };
+    let table =
+        v1::PreparedOutput { table: "default.n.t__late".to_owned(), uuid: "l".to_owned(), ..Default::default() };
+    prepared.outputs.push(table);
+    straggle(object_at(&mut records, 3));
+    let end = records.pop().unwrap();
+    for (number, rows) in (7..).zip(kept) {
+        let file = v1::DataFile { path: format!("l{number}"), rows: *rows, bytes: 1 };
+        let part =
+            v1::OutputPart { output: 1, rows_read: *rows, rows_passed: *rows, files: vec![file], ..Default::default() };
+        let hand_in = v1::HandIn { end_unit: 1, rows_read: *rows, outputs: vec![part], ..Default::default() };
+        records.push(accepted(TaskId::Late(tidegate_common::ids::OutputIx::new(0), 2), hand_in, 1, 0));
+        let [mut sealed, mut ended] = commit(number, number..number + 1, 1, *rows);
+        if let (Some(Kind::Sealed(intent)), Some(Kind::Ended(ended))) = (&mut sealed.kind, &mut ended.kind) {
+            (intent.output, ended.output) = (1, 1);
+        }
+        records.extend([sealed, ended]);
+    }
+    records.push(end);
+    records
+}
+
+#[test]
+fn given_late_rows_when_checked_then_each_is_in_the_table_that_keeps_them_once() {
+    let checks = check_account(&account(late_journal(&[1])));
+    assert_eq!(broken(&checks), Vec::<&str>::new());
+    let texts: Vec<&str> =
+        checks.iter().filter(|check| check.what == "ledger").map(|check| check.text.as_str()).collect();
+    assert_eq!(texts[3], "10 read of w = 8 shuffled + 1 filtered + 1 late + 0 dead letter; 9 rows in 2 objects");
+    assert!(texts[5].ends_with("1 committed; 1 late rows = 1 kept"), "{texts:?}");
+    for (kept, wanted, said) in [
+        (&[][..], &["ledger"][..], "1 rows were late, and 0 of them were kept"),
+        (&[2], &["ledger"], "1 rows were late, and 2 of them were kept"),
+        (&[1, 1], &["ledger", "slices"], "the late rows of object 2 were handed in before"),
+    ] {
+        let checks = check_account(&account(late_journal(kept)));
+        assert_eq!(broken(&checks), wanted, "{said}");
+        let details = checks.iter().flat_map(|check| &check.details).cloned().collect::<Vec<_>>().join("; ");
+        assert!(details.contains(said), "{details}\nlacks {said}");
+    }
+    let account = account(late_journal(&[1]));
+    assert_eq!(time_column(&account, &account.outputs[1]), None, "late rows are of no hour of their own");
+}
+
+#[test]
+fn given_late_rows_that_are_yet_to_be_written_when_checked_then_that_is_not_told() {
+    let mut records = late_journal(&[]);
+    records.pop();
+    let checks = check_account(&account(records));
+    assert_eq!(broken(&checks), Vec::<&str>::new());
+    let of_late = checks.iter().find(|check| check.what == "ledger" && check.of == "default.n.t__late").unwrap();
+    assert_eq!(of_late.verdict, Verdict::Untold);
 }
