@@ -11,6 +11,7 @@ use tidegate_proto::v1::{assign::Work, from_coordinator::Kind};
 
 use super::bench::{Bench, Held, poison, read, sealed, task};
 use super::joining::{BACK, SLICE, cleaned, cleaning, first, heavy, join, joined, runs, shuffled, with_cells};
+use super::regenerate::{made, missing, regenerate, regenerations};
 use crate::core::*;
 
 /// Two sources that may break their order, joined in ten slices; `s1` is met from half a slice before an anchor. With
@@ -360,7 +361,70 @@ fn a_cancel_takes_late_rows_back_and_waits_for_nobody_who_writes_them() {
         }
     }
     assert_eq!(bench.phase(), v1::Phase::Cancelled);
-    assert!(bench.refused(v1::Change::Retry).contains("rows that waited to be joined were removed"));
+
+    // Taken up again, what was removed is read again: late rows are written of that, and of nothing before.
+    bench.change(v1::Change::Retry);
+    assert_eq!((bench.phase(), late_grants(&bench)), (v1::Phase::Running, 1), "that was before the cancel");
+    let mut done = 0;
+    while let Some((held, work)) = regenerations(&bench).get(done).cloned() {
+        let again = format!("{}/again", work.object.as_ref().unwrap().path);
+        regenerate(&mut bench, held, made(&work, &again));
+        done += 1;
+    }
+    let (held, work) = late(&bench).unwrap();
+    assert!(work.object.unwrap().path.ends_with("/again"));
+    bench.hand_in(held, written(3), false).unwrap();
+}
+
+#[test]
+fn late_rows_of_an_object_that_is_lost_are_written_when_it_is_read_again() {
+    let mut bench = bench(LatePolicy::SideOutput, 2);
+    let (other, _) = half_joined(&mut bench);
+    more_slots(&mut bench);
+    bench.hand_in(other, straggling(), false).unwrap();
+    let (held, work) = late(&bench).unwrap();
+    let path = work.object.unwrap().path;
+    bench.fail(held, missing(&path));
+    let (again, work) = regenerations(&bench).pop().unwrap();
+    assert_eq!(work.object.as_ref().unwrap().path, path);
+    bench.wait(Duration::from_secs(60));
+    assert_eq!(late_grants(&bench), 1, "it waits for what is read again");
+    regenerate(&mut bench, again, made(&work, "s1/again"));
+    let (held, work) = late(&bench).unwrap();
+    assert_eq!(work.object.unwrap().path, "s1/again");
+    bench.hand_in(held, written(3), false).unwrap();
+    assert!(bench.status().parked.is_empty());
+}
+
+#[test]
+fn late_rows_of_what_cannot_be_read_again_are_set_aside_and_the_run_ends() {
+    let mut bench = bench(LatePolicy::SideOutput, 2);
+    let (other, from) = half_joined(&mut bench);
+    more_slots(&mut bench);
+    bench.hand_in(other, straggling(), false).unwrap();
+    join_rest(&mut bench, from);
+    let (held, work) = late(&bench).unwrap();
+    bench.fail(held, missing(&work.object.unwrap().path));
+    let (again, _) = regenerations(&bench).pop().unwrap();
+    bench.fail(
+        again,
+        v1::Evidence { class: v1::Failure::Fatal.into(), message: "the file is gone".into(), ..Default::default() },
+    );
+    bench.commit();
+    assert_eq!(bench.phase(), v1::Phase::Partial, "{:?}", bench.status());
+    bench.change(v1::Change::Retry);
+    bench.wait(Duration::from_secs(60));
+    let (again, work) = regenerations(&bench).pop().unwrap();
+    regenerate(&mut bench, again, made(&work, "s1/again"));
+    let (held, _) = late(&bench).unwrap();
+    bench.hand_in(held, written(3), false).unwrap();
+    assert!(bench.status().parked.is_empty());
+}
+
+/// How often late rows were granted to be written.
+fn late_grants(bench: &Bench) -> usize {
+    let is_late = |kind: &Kind| matches!(kind, Kind::Assign(v1::Assign { work: Some(Work::Late(_)), .. }));
+    bench.sent.iter().filter(|(_, kind)| is_late(kind)).count()
 }
 
 #[test]

@@ -10,13 +10,13 @@ use super::bench::{Bench, Held, poison, read};
 use super::joining::{bench, cleaned, cleaning, first, heavy, join, joined, read_all, runs, shuffled};
 use crate::core::*;
 
-fn missing(path: &str) -> v1::Evidence {
+pub(super) fn missing(path: &str) -> v1::Evidence {
     let message = format!("{path} is not there: is the store of all workers the same one?");
     v1::Evidence { class: v1::Failure::Retryable.into(), message, lost: path.to_owned(), ..Default::default() }
 }
 
 /// What was granted to be read again, in order.
-fn regenerations(bench: &Bench) -> Vec<(Held, v1::RegenerateWork)> {
+pub(super) fn regenerations(bench: &Bench) -> Vec<(Held, v1::RegenerateWork)> {
     let of = |(session, kind): &(SessionId, Kind)| {
         let Kind::Assign(assign) = kind else { return None };
         let Some(Work::Regenerate(work)) = &assign.work else { return None };
@@ -27,11 +27,11 @@ fn regenerations(bench: &Bench) -> Vec<(Held, v1::RegenerateWork)> {
 }
 
 /// What was lost, as somebody makes it anew.
-fn made(work: &v1::RegenerateWork, path: &str) -> v1::ShuffleObject {
+pub(super) fn made(work: &v1::RegenerateWork, path: &str) -> v1::ShuffleObject {
     v1::ShuffleObject { path: path.to_owned(), index_crc: 7, ..work.object.clone().unwrap() }
 }
 
-fn regenerate(bench: &mut Bench, held: Held, object: v1::ShuffleObject) {
+pub(super) fn regenerate(bench: &mut Bench, held: Held, object: v1::ShuffleObject) {
     let result = done::Result::Regenerated(v1::Regenerated { object: Some(object) });
     bench.step(Event::Done(bench.lease(held), result));
 }
