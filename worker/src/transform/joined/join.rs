@@ -285,7 +285,8 @@ fn units(relation: &Relation, inputs: &[JoinInput]) -> Vec<Unit> {
 }
 
 /// Of each column of the result, the first anchor's column that it is as it is; of several anchors, only where it is the
-/// event time of each.
+/// event time of each. The beginning of the windows that are grouped by stands for the event time: it lies in the backfill's
+/// window, which is made of whole ones, where its rows do.
 fn of_anchor(relation: &Relation, sources: &BTreeMap<String, SourceTable>) -> Vec<Option<String>> {
     let Some(first) = relation.branches.first() else { return Vec::new() };
     let Some(table) = first.anchor().and_then(|anchor| sources.get(&anchor.source)) else { return Vec::new() };
@@ -293,11 +294,18 @@ fn of_anchor(relation: &Relation, sources: &BTreeMap<String, SourceTable>) -> Ve
         let column = first.origins.get(at).copied().flatten().filter(|(mention, _)| *mention == 0)?.1;
         table.schema.fields().get(column).map(|field| field.name().clone())
     };
-    let is_time = |at: usize| relation.branches.iter().all(|of| of.clocks.get(at) == Some(&Some(Clock::Time)));
+    let is_time = |of: &Branch, at: usize| match (of.clocks.get(at).copied().flatten(), &of.groups) {
+        (Some(Clock::Time), _) => true,
+        (Some(Clock::Start(_)), None) => true,
+        (Some(Clock::Of(windows) | Clock::Start(windows)), Some(groups)) => {
+            groups.whole.and(windows) == Some(groups.whole)
+        }
+        _ => false,
+    };
+    let time = |at: usize| table.time.clone().filter(|_| relation.branches.iter().all(|of| is_time(of, at)));
     let column = |at: usize| match relation.branches.as_slice() {
-        branches if branches.iter().any(|branch| branch.hops) => None,
-        [_] => own(at),
-        _ => table.time.clone().filter(|_| is_time(at)),
+        [only] if !only.hops => own(at).or_else(|| time(at)),
+        _ => time(at),
     };
     (0..first.clocks.len()).map(column).collect()
 }

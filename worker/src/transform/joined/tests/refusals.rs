@@ -65,7 +65,7 @@ fn what_is_not_bounded_or_not_built_is_refused_with_what_to_add() {
         "SELECT k FROM a JOIN b USING (nosuch) WHERE a.ts = b.ts".to_owned(),
         format!("SELECT v FROM a JOIN b ON {near}"),
     ];
-    shown("unbounded", sql.into_iter().map(|sql| (sql.clone(), plan(&sql).err().expect(&sql))));
+    shown("unbounded", sql.into_iter().map(|sql| (sql.clone(), plan(&sql).expect_err(&sql))));
 }
 
 #[test]

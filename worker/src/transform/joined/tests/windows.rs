@@ -91,12 +91,34 @@ fn one_source_that_is_aggregated_is_one_input_without_reach() {
         plan("SELECT date_trunc('hour', ts) AS h, k, ts, avg(v) AS v FROM a WHERE s = 'x' GROUP BY 1, 2, 3").unwrap();
     let [input] = query.join().unwrap().inputs() else { panic!("one input") };
     assert_eq!((input.source(), input.reach(), input.filters().len()), ("a", Reach::NONE, 1));
-    assert_eq!((query.copies_of("ts"), query.copies_of("k")), (vec!["ts".to_owned()], vec!["k".to_owned()]));
+    assert_eq!(
+        (query.copies_of("ts"), query.copies_of("k")),
+        (vec!["h".to_owned(), "ts".to_owned()], vec!["k".to_owned()])
+    );
     assert_eq!(query.sources().collect::<Vec<_>>(), ["a"]);
     assert!(query.start(super::schema("a")).unwrap_err().to_string().contains("row by row"));
     assert!(plan("SELECT k FROM a").unwrap().join().is_none());
     let nothing = plan("SELECT date_trunc('hour', ts) AS h, count(*) AS n FROM a WHERE 1 = 2 GROUP BY 1").unwrap();
     assert!(nothing.join().is_none(), "the optimizer sees through it");
+}
+
+#[test]
+fn the_beginning_of_whole_windows_stands_for_the_event_time() {
+    let near = "a.k = c.k AND a.ts = c.ts";
+    let starts = "unnest(generate_series(date_trunc('hour', ts) - INTERVAL '1' HOUR, date_trunc('hour', ts), INTERVAL '1' HOUR))";
+    for (sql, times) in [
+        ("SELECT date_trunc('hour', ts) AS h, date_trunc('day', ts) AS d, count(*) AS n FROM a GROUP BY 1, 2".to_owned(), vec!["h"]),
+        ("SELECT date_trunc('hour', ts) + INTERVAL '1' HOUR AS h, count(*) AS n FROM a GROUP BY date_trunc('hour', ts)".to_owned(), vec![]),
+        (format!("SELECT date_trunc('hour', a.ts) AS h, a.v FROM a JOIN c ON {near}"), vec![]),
+        (format!("SELECT coalesce(a.ts, c.ts) AS at, a.ts, c.ts AS cts FROM a FULL JOIN c ON {near}"), vec!["at"]),
+        (format!("SELECT date_trunc('hour', coalesce(a.ts, c.ts)) AS h, count(*) AS n FROM a FULL JOIN c ON {near} GROUP BY 1"), vec!["h"]),
+        ("SELECT ts AS at, v FROM a UNION ALL SELECT ts, v FROM c".to_owned(), vec!["at"]),
+        ("SELECT ts AS at, v FROM a UNION ALL SELECT ts + INTERVAL '1' HOUR, v FROM c".to_owned(), vec![]),
+        (format!("SELECT {starts} AS w, ts, v FROM a"), vec!["w"]),
+        (format!("SELECT w, count(*) AS n FROM (SELECT {starts} AS w, ts FROM a) GROUP BY w, ts"), vec!["w"]),
+    ] {
+        assert_eq!(plan(&sql).unwrap().copies_of("ts"), times, "{sql}");
+    }
 }
 
 #[tokio::test]
