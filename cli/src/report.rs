@@ -1,8 +1,9 @@
 //! The report of a run: what was read, what was written, how it adds up, how far apart the sources were, where the
 //! time went, what was left out, and what to do next.
 
+mod joins;
+
 use tidegate_common::clock;
-use tidegate_common::lateness::CLASS_NAMES;
 use tidegate_proto::v1;
 
 use crate::exit::{Error, Exit};
@@ -10,6 +11,7 @@ use crate::figures::{bytes, count, micros, plural, rate, reach, span, time};
 use crate::ledger::{self, Balance, Edge};
 use crate::output;
 use crate::style::{Paint, plain};
+pub(crate) use joins::{joined, late_text};
 
 /// Parked tasks that are shown; `-o json` has them all.
 const PARKED_SHOWN: usize = 10;
@@ -150,36 +152,6 @@ pub(crate) fn next(backfill: &v1::Backfill) -> String {
         _ if backfill.wish() == v1::Wish::Pause => format!("tidegate resume {id}"),
         _ => format!("tidegate watch {id}"),
     }
-}
-
-/// How far the joining is: `12 of 53 slices of 7d, 4 buckets each, 18.2 MiB live in the shuffle store, 40.1 MiB at most`.
-pub(crate) fn joined(join: &v1::JoinState) -> String {
-    if join.slices == 0 {
-        return "nothing: it is not cut into slices yet".to_owned();
-    }
-    let (done, all, width) = (count(join.slices_done.into()), plural(join.slices.into(), "slice"), span(join.slice));
-    let running = if join.running > 0 { format!(", {} under way", count(join.running.into())) } else { String::new() };
-    let (buckets, live, peak) = (plural(join.buckets.into(), "bucket"), bytes(join.live_bytes), bytes(join.peak_bytes));
-    let late = match join.inputs.iter().map(|input| input.rows_late).sum() {
-        0 => String::new(),
-        late => format!(", {} late", plural(late, "row")),
-    };
-    let again = match join.regenerated {
-        0 => String::new(),
-        lost => format!(", {} lost and read again", plural(lost, "object")),
-    };
-    format!(
-        "{done} of {all} of {width}{running}, {buckets} each, {live} live in the shuffle store, {peak} at most{late}{again}"
-    )
-}
-
-/// How late the rows of a source were: `3 rows of plays: 2 <1m, 1 <1h; at most 20m, missed by 2 windows`.
-pub(crate) fn late_text(input: &v1::JoinInputState, late: &v1::LateRows) -> String {
-    let classes = CLASS_NAMES.iter().zip(&late.rows_by).filter(|(_, rows)| **rows > 0);
-    let classes: Vec<String> = classes.map(|(name, rows)| format!("{} {name}", count(*rows))).collect();
-    let windows = plural(late.missed_by.len() as u64, "window");
-    let (rows, most) = (plural(input.rows_late, "row"), span(late.most));
-    format!("{rows} of {}: {}; at most {most}, missed by {windows}", input.source, classes.join(", "))
 }
 
 /// Where what is staged can be queried.

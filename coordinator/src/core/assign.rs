@@ -119,7 +119,7 @@ impl Core {
     /// The read to be granted next: of the backfill that reads least, the lowest that may begin.
     fn pick(&self) -> Option<(BackfillId, TaskId)> {
         let candidates = self.active.iter().filter_map(|id| {
-            let backfill = self.backfills.get(id)?;
+            let backfill = self.backfills.get(id).filter(|backfill| !self.joins_first(backfill))?;
             let (_, source, place) = lowest_runnable(backfill)?;
             Some((backfill.grants.reads(), id, TaskId::Read(source, place.0, place.1)))
         });

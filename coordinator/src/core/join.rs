@@ -19,7 +19,7 @@ use tidegate_proto::v1;
 use super::late::{self, Lateness};
 use super::ledger::InputAccount;
 use lost::Lost;
-pub(super) use lost::Origin;
+pub(super) use lost::{Missed, Origin};
 
 /// Bytes of the shuffle store that one run of slices joins, about.
 const RUN_BYTES: u64 = 64 << 20;
@@ -82,6 +82,9 @@ pub(super) struct Join {
     /// Objects that nothing needs any more.
     waste: BTreeSet<String>,
     lost: Lost,
+    /// Slices whose run was taken back for rows that came: they are joined by themselves, so that a stream of such rows holds
+    /// up no others; soft.
+    pub(super) disturbed: BTreeSet<u32>,
     /// Runs that are granted, by their first slice, with their ends; soft.
     running: BTreeMap<u32, u32>,
 }
@@ -105,6 +108,7 @@ impl Join {
             parked: BTreeSet::new(),
             waste: BTreeSet::new(),
             lost: Lost::default(),
+            disturbed: BTreeSet::new(),
             running: BTreeMap::new(),
         }
     }
@@ -186,6 +190,7 @@ impl Join {
             return;
         }
         self.parked.retain(|slice| !slices.contains(slice));
+        self.disturbed.retain(|slice| !slices.contains(slice));
         self.joined.insert(slices.clone());
         let touched = self.objects.iter().filter(|(_, object)| object.slices.start < slices.end);
         let over = |object: &Object| object.late.is_none() && self.are_joined(&object.slices);
@@ -270,6 +275,7 @@ impl Join {
             let run = self.running.range(..=slice).next_back();
             run.is_none_or(|(_, end)| *end <= slice) && !self.parked.contains(&slice) && !self.is_lacking(slice)
         };
+        let alone = |slice: u32| self.disturbed.contains(&slice) || alone(slice);
         let first = self.unjoined(ready).find(|slice| free(*slice) && !waiting(*slice))?;
         if alone(first) {
             return Some(first..first + 1);

@@ -12,6 +12,7 @@ use super::assign::{assign, may_run};
 use super::backfill::{Backfill, CoreOutput};
 use super::control::fatal;
 use super::join::Join;
+use super::output::Output;
 use super::read::Judgement;
 use super::{Core, ledger};
 
@@ -51,6 +52,16 @@ impl Core {
         });
         let over = over.into_iter().next();
         over.into_iter().for_each(|over| self.fail_backfill(id, over, out));
+    }
+
+    /// Whether more waits of a backfill than may, and joins make it less: nothing is read meanwhile.
+    pub(super) fn joins_first(&self, backfill: &Backfill) -> bool {
+        let outputs = backfill.outputs.iter().zip(&backfill.spec.outputs);
+        let is_over = |(output, spec): (&Output, &CoreOutput)| {
+            let live = output.join.as_ref().map_or(0, Join::live_bytes);
+            spec.budget.is_some_and(|budget| live > budget)
+        };
+        outputs.into_iter().any(is_over) && (backfill.grants.has_join() || self.next_run(backfill, 1).is_some())
     }
 
     /// Hands out slices that are ready while there are free slots.

@@ -11,6 +11,7 @@
 //! | one that may, `side_output` | accepted, counted, and written to their table by a task of their own |
 //! | one that may, `drop` | accepted and counted |
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use rangemap::RangeSet;
@@ -135,15 +136,21 @@ impl Join {
         of.fold(0, u64::saturating_add)
     }
 
-    /// The runs that are granted and need rows of an object, by their first slices.
-    fn disturbed(&self, source: SourceIx, object: &v1::ShuffleObject) -> Vec<u32> {
+    /// The runs that are granted and need rows of an object, by their first slices, with those of their slices that do.
+    fn disturbed(&self, source: SourceIx, object: &v1::ShuffleObject) -> Vec<(u32, RangeSet<u32>)> {
         let reach = self.input(source).and_then(|at| self.inputs.get(at)).map(|input| input.reach);
         let Some((slices, reach)) = self.slices().zip(reach) else { return Vec::new() };
-        let needs = |run: &Range<u32>| {
-            let mut needing = object.cells.iter().map(|cell| slices.needing(*cell..=*cell, reach));
-            needing.any(|needing| needing.start < run.end && run.start < needing.end)
+        let of_run = |run: Range<u32>| {
+            let needing = object.cells.iter().map(|cell| slices.needing(*cell..=*cell, reach));
+            let within = needing.map(|needing| needing.start.max(run.start)..needing.end.min(run.end));
+            (run.start, within.filter(|within| !within.is_empty()).collect::<RangeSet<u32>>())
         };
-        self.running().filter(needs).map(|run| run.start).collect()
+        self.running().map(of_run).filter(|(_, slices)| !slices.is_empty()).collect()
+    }
+
+    /// These slices are joined by themselves from now on.
+    pub(super) fn set_apart(&mut self, slices: &RangeSet<u32>) {
+        self.disturbed.extend(slices.iter().cloned().flatten());
     }
 
     /// The late rows of an object are set aside.
@@ -261,13 +268,13 @@ pub(super) fn refused(backfill: &Backfill, task: TaskId, hand_in: &v1::HandIn) -
     })
 }
 
-/// The joins that are under way without the rows that a read hands in, and need them.
-pub(super) fn disturbed(backfill: &Backfill, task: TaskId, hand_in: &v1::HandIn) -> Vec<TaskId> {
-    let TaskId::Read(source, ..) = task else { return Vec::new() };
+/// The joins that are under way without the rows that a read hands in, and those of their slices that need them.
+pub(super) fn disturbed(backfill: &Backfill, task: TaskId, hand_in: &v1::HandIn) -> BTreeMap<TaskId, RangeSet<u32>> {
+    let TaskId::Read(source, ..) = task else { return BTreeMap::new() };
     let joins = shuffled(backfill, hand_in);
     let tasks = joins.flat_map(|(ix, join, object)| {
-        let firsts = join.disturbed(source, object).into_iter();
-        firsts.map(move |first| TaskId::Join(OutputIx::new(ix), first))
+        let runs = join.disturbed(source, object).into_iter();
+        runs.map(move |(first, slices)| (TaskId::Join(OutputIx::new(ix), first), slices))
     });
     tasks.collect()
 }

@@ -132,6 +132,7 @@ impl Core {
     ) {
         let end = hand_in.end_unit;
         let disturbed = self.backfills.get(&lease.id).map(|backfill| late::disturbed(backfill, lease.task, &hand_in));
+        let disturbed = disturbed.unwrap_or_default();
         let accepted = record::HandInAccepted {
             task: Some(lease.task.into()),
             hand_in: Some(hand_in),
@@ -140,13 +141,18 @@ impl Core {
         };
         self.record(&lease.id, record::Kind::HandIn(accepted), out);
         self.files_wait(&lease.id, out);
-        if let Some(disturbed) = disturbed.filter(|disturbed| !disturbed.is_empty()) {
-            self.revoke(&lease.id, "rows came that its slices need", |task| disturbed.contains(task), out);
+        if !disturbed.is_empty() {
+            self.revoke(&lease.id, "rows came that its slices need", |task| disturbed.contains_key(task), out);
+        }
+        for (task, slices) in disturbed {
+            let TaskId::Join(ix, _) = task else { continue };
+            let join = self.backfills.get_mut(&lease.id).and_then(|backfill| backfill.join_mut(ix));
+            join.into_iter().for_each(|join| join.set_apart(&slices));
         }
         if released || end >= total {
             self.end_grant(&lease.id, lease.task, false);
         }
-        if takes_slot(lease.task) {
+        if matches!(lease.task, TaskId::Read(..)) {
             self.keep_to_budget(&lease.id, out);
         }
     }
@@ -211,7 +217,7 @@ impl Core {
         }
         evidence.worker = self.sessions.get(&lease.session).map(|session| session.worker.clone()).unwrap_or_default();
         let class = evidence.class();
-        if class == v1::Failure::Fenced || self.missed(lease, &evidence) {
+        if class == v1::Failure::Fenced || self.missed(lease, &evidence, out) {
             self.end_grant(&lease.id, lease.task, false);
             return out.touch(&lease.id);
         }
@@ -259,7 +265,7 @@ impl Core {
         out.touch(&lease.id);
     }
 
-    fn park(&mut self, id: &BackfillId, task: TaskId, evidence: v1::Evidence, out: &mut Out) {
+    pub(super) fn park(&mut self, id: &BackfillId, task: TaskId, evidence: v1::Evidence, out: &mut Out) {
         let parked = record::Parked { task: Some(task.into()), evidence: Some(evidence) };
         self.record(id, record::Kind::Parked(parked), out);
     }

@@ -20,7 +20,7 @@ use super::action::{Action, Out};
 use super::assign::{assign, may_run};
 use super::backfill::Backfill;
 use super::event::LeaseRef;
-use super::join::{Join, Origin};
+use super::join::{Join, Missed, Origin};
 use super::read::poison;
 use super::{Core, Wake};
 
@@ -152,15 +152,20 @@ impl Core {
 
     /// A join, or who writes late rows, failed and says what it did not find. Whether that is read again: then it is no
     /// failure of the task.
-    pub(super) fn missed(&mut self, lease: &LeaseRef, evidence: &v1::Evidence) -> bool {
+    pub(super) fn missed(&mut self, lease: &LeaseRef, evidence: &v1::Evidence, out: &mut Out) -> bool {
         let (TaskId::Join(ix, _) | TaskId::Late(ix, _)) = lease.task else { return false };
         let join = self.backfills.get_mut(&lease.id).and_then(|backfill| backfill.join_mut(ix));
         let Some(join) = join.filter(|_| !evidence.lost.is_empty()) else { return false };
-        match lease.task {
+        let missed = match lease.task {
             TaskId::Join(_, first) => join.missed(first, &evidence.lost),
             TaskId::Late(_, number) => join.missed_late(number, &evidence.lost),
-            _ => false,
+            _ => Missed::Nothing,
+        };
+        if let Missed::TooOften(number) = missed {
+            let evidence = v1::Evidence { attempts: 1, ..evidence.clone() };
+            self.park(&lease.id, TaskId::Regenerate(ix, number), evidence, out);
         }
+        missed != Missed::Nothing
     }
 }
 
@@ -189,7 +194,10 @@ impl Backfill {
     fn lost_object(&self, ix: OutputIx, number: u64) -> Option<(Origin, v1::ShuffleObject, v1::ShuffleShape)> {
         let join = self.join(ix)?;
         let (origin, object) = join.object(number)?;
-        Some((origin, object.clone(), join.shape(ix.get())?))
+        // What its cells hold is compared here.
+        let (cells, cell_rows) = Default::default();
+        let bare = v1::ShuffleObject { cells, cell_rows, ..object.clone() };
+        Some((origin, bare, join.shape(ix.get())?))
     }
 
     /// What is to be read for an object, where it is here.

@@ -23,6 +23,19 @@ pub(in super::super) struct Origin {
     pub(in super::super) end: u32,
 }
 
+/// What it means that somebody did not find an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) enum Missed {
+    /// It was told of no such object.
+    Nothing,
+    /// The object was made anew meanwhile.
+    Replaced,
+    /// It is read again.
+    ReadAgain,
+    /// It was read again often enough, and is set aside.
+    TooOften(u64),
+}
+
 /// What is lost of an output that joins.
 #[derive(Debug, Default)]
 pub(super) struct Lost {
@@ -41,30 +54,35 @@ pub(super) struct Lost {
 }
 
 impl Join {
-    /// A join of the run that begins with slice `first` did not find an object there, or found it damaged. Whether it is
-    /// read again; where not, the join has failed as others do.
-    pub(in super::super) fn missed(&mut self, first: u32, path: &str) -> bool {
-        let Some(end) = self.run_end(first) else { return false };
+    /// A join of the run that begins with slice `first` did not find an object there, or found it damaged.
+    pub(in super::super) fn missed(&mut self, first: u32, path: &str) -> Missed {
+        let Some(end) = self.run_end(first) else { return Missed::Nothing };
+        if self.waste.contains(path) {
+            return Missed::Replaced;
+        }
         let needed = |object: &Object| object.slices.start < end && first < object.slices.end;
         let mut objects = self.objects.iter().filter(|(_, object)| needed(object) && object.object.path == path);
         let number = objects.next().map(|(number, _)| *number);
-        number.is_some_and(|number| self.lose(number))
+        number.map_or(Missed::Nothing, |number| self.lose(number))
     }
 
     /// The same of who was to write the late rows of an object.
-    pub(in super::super) fn missed_late(&mut self, number: u64, path: &str) -> bool {
-        self.objects.get(&number).is_some_and(|object| object.object.path == path) && self.lose(number)
+    pub(in super::super) fn missed_late(&mut self, number: u64, path: &str) -> Missed {
+        match self.objects.get(&number) {
+            Some(object) if object.object.path == path => self.lose(number),
+            Some(_) if self.waste.contains(path) => Missed::Replaced,
+            _ => Missed::Nothing,
+        }
     }
 
-    /// An object is lost; whether it is to be read again.
-    fn lose(&mut self, number: u64) -> bool {
-        let Some(object) = self.objects.get(&number) else { return false };
-        if self.lost.times.get(&number).is_some_and(|times| *times >= MOST_TIMES) || self.lost.parked.contains(&number)
-        {
-            return false;
+    /// An object is lost.
+    fn lose(&mut self, number: u64) -> Missed {
+        let Some(object) = self.objects.get(&number) else { return Missed::Nothing };
+        if self.lost.times.get(&number).is_some_and(|times| *times >= MOST_TIMES) {
+            return Missed::TooOften(number);
         }
         self.lost.objects.insert((object.slices.start, number));
-        true
+        Missed::ReadAgain
     }
 
     /// Whether an object is lost.
@@ -155,10 +173,10 @@ impl Join {
         if !self.lost.removed.remove(&number) {
             self.live_bytes = self.live_bytes.saturating_sub(old.bytes);
             self.waste.insert(old.path);
+            *self.lost.times.entry(number).or_default() += 1;
         }
         self.live_bytes = self.live_bytes.saturating_add(made.bytes);
         self.peak_bytes = self.peak_bytes.max(self.live_bytes);
-        *self.lost.times.entry(number).or_default() += 1;
         self.lost.regenerated += 1;
     }
 

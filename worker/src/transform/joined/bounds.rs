@@ -45,7 +45,7 @@ pub(super) fn time_of(expr: &Expr, schema: &DFSchema, times: &[Option<Within>]) 
             let (width, time) = (micros(function.args.first()?)?, function.args.get(1)?);
             (width > 0).then_some(())?;
             let unit = unit(&time.get_type(schema).ok()?);
-            Some(time_of(time, schema, times)?.plus(Within(1 - width - unit, unit)))
+            Some(time_of(time, schema, times)?.plus(Within(1_i64.checked_sub(width)?.checked_sub(unit)?, unit)))
         }
         _ => None,
     }

@@ -37,6 +37,8 @@ pub(super) struct Hops {
     whole: WholeWindows,
     /// How far the row lies from their beginnings.
     within: Within,
+    /// How many there are.
+    count: usize,
 }
 
 /// A series of times that lie in steps around another.
@@ -58,7 +60,7 @@ fn series(args: &[Expr]) -> Option<Series<'_>> {
     if of != last_of || step <= 0 || first > last {
         return None;
     }
-    let count = last.checked_sub(first)? / step + 1;
+    let count = (last.checked_sub(first)? / step).checked_add(1)?;
     (count <= MOST).then_some(Series { of, first, step, count })
 }
 
@@ -73,6 +75,10 @@ fn shifted(expr: &Expr) -> Option<(&Expr, i64)> {
         Expr::BinaryExpr(BinaryExpr { left, op: Operator::Minus, right }) if micros(right).is_some() => {
             let (of, by) = shifted(left)?;
             Some((of, by.checked_sub(micros(right)?)?))
+        }
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Plus, right }) if micros(left).is_some() => {
+            let (of, by) = shifted(right)?;
+            Some((of, by.checked_add(micros(left)?)?))
         }
         _ => Some((expr, 0)),
     }
@@ -91,7 +97,9 @@ pub(super) fn hops(args: &[Expr], schema: &DFSchema, clocks: &[Option<Clock>]) -
     let last = first.checked_add(step.checked_mul(count - 1)?)?;
     let within = Within(last.checked_neg()?, step.checked_sub(1)?.checked_sub(first)?);
     let origin = EventTime::from_micros(whole.origin().as_micros().checked_add(first)?);
-    Some(Hops { whole: WholeWindows::new(Span::from_micros(step), origin)?, within })
+    let is_near = within.0 > i64::MIN / 2 && within.1 < i64::MAX / 2;
+    let whole = WholeWindows::new(Span::from_micros(step), origin).filter(|_| is_near)?;
+    Some(Hops { whole, within, count: usize::try_from(count).ok()? })
 }
 
 impl Walk<'_> {
@@ -120,7 +128,7 @@ fn hopping(branch: &Branch, unnest: &Unnest, list: usize, hops: Hops) -> Branch 
         true => Some(Within::SAME),
         false => Some(branch.times.get(at).copied().flatten()?.plus(hops.within)),
     };
-    let mut hopping = Branch { hops: true, ..branch.clone() };
+    let mut hopping = Branch { hops: hops.count, ..branch.clone() };
     for mention in &mut hopping.mentions {
         mention.within = mention.within.plus(hops.within);
     }

@@ -38,6 +38,8 @@ pub struct Join {
     pub(super) units: Vec<Unit>,
     /// The windows that it groups by.
     whole: Option<WholeWindows>,
+    /// Where windows overlap, how many hold one row at most; else 0.
+    pub(super) hops: usize,
     /// Of each column of the result, the first anchor's column that it is as it is, as those of the others are of theirs.
     of_anchor: Vec<Option<String>>,
 }
@@ -110,7 +112,8 @@ impl Join {
         let fields = fields.map(|field| Field::new(field.name(), plain(field.data_type()), field.is_nullable()));
         let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
         let (scans, units) = (scans(&relation, &inputs), units(&relation, &inputs));
-        Ok(Self { output: output.to_owned(), plan, schema, inputs, scans, units, whole, of_anchor })
+        let hops = relation.branches.iter().map(|branch| branch.hops).max().unwrap_or(0);
+        Ok(Self { output: output.to_owned(), plan, schema, inputs, scans, units, whole, hops, of_anchor })
     }
 
     /// Whether the rows of that scan decide about rows of the result.
@@ -181,6 +184,8 @@ impl JoinInput {
         let filters = conditions.and_then(disjunction).into_iter().collect();
         let anchors = relation.branches.iter().filter_map(Branch::anchor);
         let is_anchor = anchors.into_iter().any(|anchor| anchor.source == source);
+        // The rows of a slice's own cell are counted when it is joined, also where windows that overlap lie all before them.
+        let reach = if is_anchor { reach.or(Reach::NONE) } else { reach };
         let (output, source) = (output.to_owned(), source.to_owned());
         Self { output, source, reach, is_anchor, columns, keys: Vec::new(), schema, filters }
     }
@@ -272,13 +277,19 @@ fn units(relation: &Relation, inputs: &[JoinInput]) -> Vec<Unit> {
         };
         let places = branch.groups.iter().flat_map(|groups| groups.columns.iter().flatten());
         let dealing = Dealing {
-            by: branch.groups.as_ref().filter(|_| !branch.hops).map(|groups| groups.whole),
+            by: branch.groups.as_ref().filter(|_| branch.hops == 0).map(|groups| groups.whole),
             places: places.filter_map(place).filter(is_hashed).collect(),
         };
         let of = branch.groups.as_ref().map(|groups| groups.of);
         match units.iter_mut().find(|(known, _)| of.is_some() && *known == of) {
             Some((_, unit)) => unit.anchors.push((anchor.at, dealing)),
             None => units.push((of, Unit { anchors: vec![(anchor.at, dealing)], is_grouped: of.is_some() })),
+        }
+    }
+    for (_, unit) in &mut units {
+        // Groups of which some rows are in one window and others in several are told by their columns alone.
+        if unit.anchors.iter().any(|(_, dealing)| dealing.by.is_none()) {
+            unit.anchors.iter_mut().for_each(|(_, dealing)| dealing.by = None);
         }
     }
     units.into_iter().map(|(_, unit)| unit).collect()
@@ -304,7 +315,7 @@ fn of_anchor(relation: &Relation, sources: &BTreeMap<String, SourceTable>) -> Ve
     };
     let time = |at: usize| table.time.clone().filter(|_| relation.branches.iter().all(|of| is_time(of, at)));
     let column = |at: usize| match relation.branches.as_slice() {
-        [only] if !only.hops => own(at).or_else(|| time(at)),
+        [only] if only.hops == 0 => own(at).or_else(|| time(at)),
         _ => time(at),
     };
     (0..first.clocks.len()).map(column).collect()

@@ -54,8 +54,9 @@ pub(super) struct Branch {
     pub(super) padded: BTreeSet<usize>,
     /// Where it aggregates.
     pub(super) groups: Option<Groups>,
-    /// Whether the anchor's time is the beginning of windows that overlap, and not its event time.
-    pub(super) hops: bool,
+    /// Where the anchor's time is the beginning of windows that overlap, and not its event time: how many hold a row at most;
+    /// else 0.
+    pub(super) hops: usize,
 }
 
 impl Branch {
@@ -69,7 +70,7 @@ impl Branch {
 
     /// Whether a row of it may be of several rows of its anchor, or one of those in several of its rows.
     pub(super) fn gathers(&self) -> bool {
-        self.hops || self.groups.is_some()
+        self.hops > 0 || self.groups.is_some()
     }
 
     /// The mention that decides about its rows.

@@ -92,20 +92,36 @@ impl Mentioned {
 pub(super) struct MentionExec {
     pub(super) mentioned: Arc<Mentioned>,
     schema: SchemaRef,
+    /// Of a batch; `None`: as many as come.
+    most_rows: Option<usize>,
     properties: Arc<PlanProperties>,
 }
 
 impl MentionExec {
-    /// `schema`: of the columns that are picked.
-    pub(super) fn new(mentioned: Arc<Mentioned>, schema: SchemaRef) -> Self {
+    /// `schema`: of the columns that are picked; batches have `most_rows` at most.
+    pub(super) fn new(mentioned: Arc<Mentioned>, schema: SchemaRef, most_rows: Option<usize>) -> Self {
         let properties = PlanProperties::new(
             EquivalenceProperties::new(Arc::clone(&schema)),
             Partitioning::UnknownPartitioning(1),
             EmissionType::Incremental,
             Boundedness::Bounded,
         );
-        Self { mentioned, schema, properties: Arc::new(properties) }
+        Self { mentioned, schema, most_rows, properties: Arc::new(properties) }
     }
+}
+
+/// A batch in portions of `most_rows` at most.
+fn portions(batch: Result<RecordBatch>, most_rows: usize) -> impl Iterator<Item = Result<RecordBatch>> {
+    let (batch, error) = match batch {
+        Ok(batch) => (Some(batch), None),
+        Err(error) => (None, Some(Err(error))),
+    };
+    let portion = move |batch: RecordBatch| {
+        let count = batch.num_rows();
+        let from = (0..count).step_by(most_rows.max(1));
+        from.map(move |from| Ok(batch.slice(from, most_rows.min(count - from))))
+    };
+    batch.into_iter().flat_map(portion).chain(error)
 }
 
 impl DisplayAs for MentionExec {
@@ -141,6 +157,8 @@ impl ExecutionPlan for MentionExec {
             Ok(batch) => mentioned.cut(&batch, &schema),
             Err(error) => Err(DataFusionError::External(Box::new(Unread(error)))),
         });
+        let most_rows = self.most_rows.unwrap_or(usize::MAX);
+        let rows = rows.flat_map(move |batch| futures::stream::iter(portions(batch, most_rows)));
         Ok(Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), rows)))
     }
 

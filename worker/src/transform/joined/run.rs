@@ -124,12 +124,15 @@ impl Join {
             })
         };
         let leaves = self.scans.iter().filter_map(|(at, of)| Some((*at, Arc::new(mentioned(*at, of)?)))).collect();
-        Leaves { slice, leaves }
+        Leaves { slice, leaves, most_rows: None }
     }
 
     /// The answer over `leaves` at once; plans are made by `rules`.
     pub(super) fn whole(&self, leaves: Leaves, bytes: usize, rules: Rules) -> Result<Answer, QueryError> {
         let failed = Failed { output: self.output.clone(), bytes };
+        // What makes many rows of each takes a batch at once, and asks nobody for the memory.
+        let most_rows = leaves.batch_rows(bytes).checked_div(self.hops).map(|rows| rows.max(1));
+        let leaves = Leaves { most_rows, ..leaves };
         let state = session(bytes, &leaves, rules).map_err(|error| failed.query(error))?;
         let leaves = Arc::new(leaves);
         let planned = on_planning_thread(&self.output, || physical(&self.plan, leaves, &state))?;
@@ -210,6 +213,8 @@ pub(super) struct Leaves {
     slice: Window,
     /// By number of the scan.
     leaves: BTreeMap<usize, Arc<Mentioned>>,
+    /// Rows that are passed on at a time; `None`: as many as come.
+    most_rows: Option<usize>,
 }
 
 impl Leaves {
@@ -264,7 +269,7 @@ impl ExtensionPlanner for Leaves {
         let marked = scan.source.as_any().downcast_ref::<Marked>();
         let mentioned = marked.and_then(|marked| self.leaves.get(&marked.at));
         let schema = Arc::clone(scan.projected_schema.inner());
-        Ok(mentioned.map(|mentioned| Arc::new(MentionExec::new(Arc::clone(mentioned), schema)) as _))
+        Ok(mentioned.map(|mentioned| Arc::new(MentionExec::new(Arc::clone(mentioned), schema, self.most_rows)) as _))
     }
 }
 

@@ -109,7 +109,7 @@ impl Walk<'_> {
             classes: Vec::new(),
             padded: BTreeSet::new(),
             groups: None,
-            hops: false,
+            hops: 0,
             mentions: vec![Mention {
                 at: *at,
                 source: source.clone(),

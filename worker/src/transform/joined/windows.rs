@@ -116,7 +116,7 @@ impl Walk<'_> {
         let of = self.aggregates.replace(self.aggregates.get() + 1);
         let whole = self.windows(&branches, &input)?;
         // What several anchors decide about is together only by what has one value in each of them.
-        let mut columns: Vec<_> = branches.iter().map(|branch| of_anchor(&branch.origins, &branch.classes)).collect();
+        let mut columns: Vec<_> = branches.iter().map(of_anchor).collect();
         for at in 0..aggregate.group_expr.len() {
             if columns.iter().any(|columns| columns.get(at).copied().flatten().is_none()) {
                 columns.iter_mut().filter_map(|columns| columns.get_mut(at)).for_each(|column| *column = None);
@@ -195,13 +195,13 @@ fn grouped(aggregate: &Aggregate, input: &Branch) -> Branch {
     }
 }
 
-/// Of each column, the anchor's that it is or equals in all rows of a group.
-fn of_anchor(origins: &[Origin], classes: &[Class]) -> Vec<Option<usize>> {
+/// Of each column, the anchor's that it is or equals in all rows of a group: none where it is null in those that met nothing.
+fn of_anchor(branch: &Branch) -> Vec<Option<usize>> {
     let column = |origin: &Origin| {
-        let origin = (*origin)?;
-        let class = classes.iter().find(|class| class.contains(&origin));
+        let origin = origin.filter(|(mention, _)| !branch.padded.contains(mention))?;
+        let class = branch.classes.iter().find(|class| class.contains(&origin));
         let all = std::iter::once(&origin).chain(class.into_iter().flatten());
         all.filter(|(mention, _)| *mention == 0).map(|(_, column)| *column).next()
     };
-    origins.iter().map(column).collect()
+    branch.origins.iter().map(column).collect()
 }

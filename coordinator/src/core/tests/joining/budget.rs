@@ -60,11 +60,17 @@ fn what_comes_to_wait_beyond_the_budget_ends_the_backfill_and_retry_joins_first_
     assert_eq!(cleaning(&bench), None, "what waits is kept");
     bench.restart();
     assert_eq!((bench.phase(), join(&bench).live_bytes), (v1::Phase::Failed, ESTIMATE + 1));
-    bench.join(2, 1, Vec::new());
+    bench.sent.clear();
+    bench.join(2, 4, Vec::new());
     bench.change(v1::Change::Retry);
-    let (held, work) = runs(&bench).pop().unwrap();
-    assert_eq!((first(held), work.end_slice), (0, 2), "the one slot joins");
-    bench.hand_in(held, joined("a", 0, 2), false).unwrap();
+    let slices: Vec<_> = runs(&bench).iter().map(|(held, work)| (first(*held), work.end_slice)).collect();
+    assert_eq!(slices, [(0, 1), (1, 2)], "what is ready is joined");
+    let (held, second) = (runs(&bench)[0].0, runs(&bench)[1].0);
+    let reads = |bench: &Bench| bench.grant(read(0, 0, 0)).or(bench.grant(read(1, 0, 0)));
+    assert_eq!(reads(&bench), None, "nothing is read before");
+    bench.hand_in(second, joined("b", 1, 2), false).unwrap();
+    bench.hand_in(held, joined("a", 0, 1), false).unwrap();
+    assert!(reads(&bench).is_some());
     assert_eq!(
         (bench.phase(), join(&bench).live_bytes),
         (v1::Phase::Running, 1),

@@ -152,13 +152,14 @@ fn hopping() -> BoxedStrategy<Both> {
         }),
     ];
     let by = pick(&["", ", k", ", s"]);
-    let sql = (bin, from, 0..5i64, 0..3i64, by, computed(), 0..5);
-    let sql = sql.prop_map(|(bin, (from, anchor), back, on, by, computed, shape)| {
+    let sql = (bin, from, -4..4i64, 0..4i64, by, computed(), 0..5);
+    let sql = sql.prop_map(|(bin, (from, anchor), first, more, by, computed, shape)| {
         let step = if bin.contains("minute") { 60 } else { 7 };
         let origin = if bin.contains("2026") { ", TIMESTAMP '2026-01-01 00:00:05'" } else { "" };
         let wider = format!("date_bin(INTERVAL '{} seconds', w{origin})", 3 * step);
         let bin = bin.replace("{t}", anchor);
-        let (back, on) = (back * step, on * step);
+        // From the first to the last beginning, which need not have the row's own between them.
+        let (back, on) = (-first * step, (first + more) * step);
         let of = anchor.trim_end_matches(".ts");
         let rows = format!(
             "SELECT unnest(generate_series({bin} - INTERVAL '{back}' SECOND, {bin} + INTERVAL '{on}' SECOND, \

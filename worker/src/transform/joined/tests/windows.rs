@@ -173,6 +173,61 @@ async fn groups_that_do_not_fit_are_answered_part_by_part() {
 }
 
 #[tokio::test]
+async fn groups_of_several_anchors_that_do_not_fit_stay_together() {
+    const GROUPS: i64 = 2_000;
+    let row = |k: Option<i64>, v: i64, n: i64| Row { k, v, s: None, nanos: (n % 60) * 1_000_000_000 };
+    let of = |input: &JoinInput| -> Vec<Row> {
+        match input.source() {
+            "a" => (0..GROUPS).map(|n| row(Some(n), 0, n)).collect(),
+            "b" => (0..GROUPS).map(|n| row(None, n, n)).collect(),
+            _ => (0..GROUPS).map(|n| row(Some(n), 1, n)).collect(),
+        }
+    };
+    let starts = "unnest(generate_series(date_trunc('minute', ts) - INTERVAL '1' MINUTE, date_trunc('minute', ts), INTERVAL '1' MINUTE))";
+    for sql in [
+        // What met nothing has no key, though the anchor has.
+        "SELECT date_trunc('minute', ts) AS w, u, v, count(*) AS n FROM (SELECT x.ts, x.k AS u, y.k AS v FROM a x LEFT JOIN c y \
+         ON x.k = y.k AND y.ts = x.ts AND y.v > 5 UNION ALL SELECT ts, v AS u, k AS v FROM b) GROUP BY 1, 2, 3"
+            .to_owned(),
+        // One row is in several windows, the other in one.
+        format!(
+            "SELECT w, k, count(*) AS n FROM (SELECT {starts} AS w, k FROM a UNION ALL SELECT date_trunc('minute', ts), k FROM c) \
+             GROUP BY w, k"
+        ),
+    ] {
+        let query = plan(&sql).unwrap();
+        let given = |input: &JoinInput| Arc::new(Given::new(input, &of(input), 400)) as Arc<dyn InputRows>;
+        let inputs = || query.join().unwrap().inputs().iter().map(given).collect::<Vec<_>>();
+        let slice = window(0, 60 * SECOND);
+        let in_memory = run(&query, slice, inputs(), Effort::InMemory { bytes: BYTES }).await;
+        assert!(in_memory.is_err_and(|error| error.is_memory()), "it is meant to be too large: {sql}");
+        let parts = shown(&run(&query, slice, inputs(), Effort::InPieces { bytes: BYTES }).await.unwrap());
+        assert_eq!(parts.len(), usize::try_from(GROUPS).unwrap(), "{sql}");
+        assert!(parts.iter().all(|group| group.ends_with("|2")), "{sql}: {:?}", parts.first());
+    }
+}
+
+#[tokio::test]
+async fn windows_that_overlap_a_thousandfold_take_no_more_than_there_is() {
+    let sql = "SELECT unnest(generate_series(date_trunc('second', ts) - INTERVAL '999' SECOND, date_trunc('second', ts), \
+               INTERVAL '1' SECOND)) AS w, k FROM a";
+    let query = plan(sql).unwrap();
+    let [a] = query.join().unwrap().inputs() else { panic!("one input") };
+    let rows: Vec<Arc<dyn InputRows>> = vec![Arc::new(Given::new(a, &rows(), 10_000))];
+    let mut answer =
+        query.join().unwrap().run(window(0, 60 * SECOND), rows, Effort::InMemory { bytes: 1 << 20 }).unwrap();
+    let (mut count, mut most) = (0, 0);
+    while let Some(batch) = futures::StreamExt::next(&mut answer).await {
+        let batch = batch.unwrap();
+        count += batch.num_rows();
+        most = most.max(batch.num_rows());
+    }
+    // Of each row, the windows that begin in the slice: at its second and before.
+    assert_eq!(i64::try_from(count).unwrap(), (0..ROWS).map(|n| n % 60 + 1).sum::<i64>());
+    assert!(most <= 1_000, "{most} rows at once");
+}
+
+#[tokio::test]
 async fn a_group_that_does_not_fit_by_itself_says_that_it_is_the_memory() {
     let query = plan("SELECT date_trunc('minute', ts) AS w, median(v) AS v FROM a GROUP BY 1").unwrap();
     let inputs = || given(query.join().unwrap().inputs());
