@@ -185,13 +185,13 @@ async fn groups_of_several_anchors_that_do_not_fit_stay_together() {
     };
     let starts = "unnest(generate_series(date_trunc('minute', ts) - INTERVAL '1' MINUTE, date_trunc('minute', ts), INTERVAL '1' MINUTE))";
     for sql in [
-        // What met nothing has no key, though the anchor has.
-        "SELECT date_trunc('minute', ts) AS w, u, v, count(*) AS n FROM (SELECT x.ts, x.k AS u, y.k AS v FROM a x LEFT JOIN c y \
-         ON x.k = y.k AND y.ts = x.ts AND y.v > 5 UNION ALL SELECT ts, v AS u, k AS v FROM b) GROUP BY 1, 2, 3"
+        // What met nothing has no number, though the anchor has.
+        "SELECT date_trunc('minute', ts) AS w, u, v, count(*) AS n FROM (SELECT x.ts, x.v AS u, y.v AS v FROM b x LEFT JOIN b y \
+         ON x.v = y.v AND y.ts = x.ts AND y.v > 5000 UNION ALL SELECT ts, v AS u, k AS v FROM b) GROUP BY 1, 2, 3"
             .to_owned(),
         // One row is in several windows, the other in one.
         format!(
-            "SELECT w, k, count(*) AS n FROM (SELECT {starts} AS w, k FROM a UNION ALL SELECT date_trunc('minute', ts), k FROM c) \
+            "SELECT w, k, count(*) AS n FROM (SELECT {starts} AS w, k FROM a UNION ALL SELECT date_trunc('minute', ts), v FROM b) \
              GROUP BY w, k"
         ),
     ] {
