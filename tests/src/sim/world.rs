@@ -128,7 +128,7 @@ impl World {
         let longest = self.scenario.calm_at + PATIENCE + self.longest_read();
         while let Some((at, event)) = self.agenda.next() {
             self.now = at;
-            self.oracle.now = at;
+            self.oracle.time_is(at);
             let over = self.over_at.is_some_and(|over| at > over + 2 * LEASE + GARBAGE_GRACE);
             if over || at > longest || self.oracle.violation.is_some() {
                 break;
@@ -141,6 +141,7 @@ impl World {
             self.trace.event(self.now, self.steps, &event);
             self.happen(event);
         }
+        self.oracle.time_is(Micros::MAX);
         self.oracle.at_last();
         (0..self.oracle.late_rows()).for_each(|_| self.struck.count(Mishap::LateRow));
         let succeeded = self.oracle.books.iter().filter(|book| book.phase == v1::Phase::Succeeded).count() as u64;

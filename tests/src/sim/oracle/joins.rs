@@ -338,18 +338,19 @@ impl Oracle {
         // What is joined already, an older coordinator may grant again, and has objects that are gone.
         let over = run.clone().any(|slice| joins.joined.contains(&slice));
         let sound = !run.is_empty() && run.end <= joins.count();
-        // What was granted just before a cancel goes out with its revocation.
-        let is_cancelled = book.wish == v1::Wish::Cancel;
-        self.require(removed == "[]" || over || is_cancelled, Invariant::NeededKept, || {
-            format!("slices {run:?} are granted with {removed}, which a cancel removed")
-        });
+        // What came just behind the grant, and holds no row that the run needs, disturbs nobody.
+        let is_whole = sound && named.is_subset(&met) && joins.needed_by(&run).is_subset(&named);
+        let wrong = format!("slices {run:?} are granted with {named:?}, and meet {met:?}");
         self.require(early.is_empty(), Invariant::JoinedWhole, || {
             format!("slices {run:?} are granted, and what {early:?} meet is not all accepted")
         });
-        // What came just behind a grant takes it back in the same breath; that what is accepted of it is whole is looked at then.
-        self.require((sound && named.is_subset(&met)) || over, Invariant::JoinedWhole, || {
-            format!("slices {run:?} are granted with {named:?}, and meet {met:?}")
-        });
+        if removed != "[]" && !over {
+            let what = format!("slices {run:?} are granted with {removed}, which a cancel removed");
+            self.doubt(ix, (task, token), Invariant::NeededKept, what);
+        }
+        if !is_whole && !over {
+            self.doubt(ix, (task, token), Invariant::JoinedWhole, wrong);
+        }
     }
 
     /// The hand-in of a join was accepted.

@@ -3,6 +3,7 @@
 //! It shares no code with the core. It is told of each durable write, each message that goes out, each unit that is
 //! begun, each commit that lands and each file that is deleted, and remembers the first invariant that broke.
 
+mod doubts;
 mod joins;
 mod journal;
 mod lake;
@@ -18,6 +19,7 @@ use tidegate_proto::v1;
 use super::invariants::{Invariant, Violation};
 use super::joins::Row;
 use super::scenario::{Micros, Order, tasks};
+use doubts::Doubt;
 use joins::JoinBook;
 
 /// A unit of the plan.
@@ -126,7 +128,7 @@ struct History {
 /// The oracle.
 #[derive(Debug)]
 pub(super) struct Oracle {
-    pub(super) now: Micros,
+    now: Micros,
     pub(super) violation: Option<Violation>,
     pub(super) books: Vec<Book>,
     ix: BTreeMap<BackfillId, usize>,
@@ -137,6 +139,7 @@ pub(super) struct Oracle {
     /// The anchor's rows in each file that a join wrote.
     joined_rows: BTreeMap<String, Vec<Row>>,
     history: Vec<History>,
+    doubts: Vec<Doubt>,
 }
 
 impl Oracle {
@@ -151,6 +154,7 @@ impl Oracle {
             joins_read: BTreeMap::new(),
             joined_rows: BTreeMap::new(),
             history: vec![History::default(); tables],
+            doubts: Vec::new(),
         }
     }
 

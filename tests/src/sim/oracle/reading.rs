@@ -26,6 +26,10 @@ impl Oracle {
                     self.join_granted(ix, assign, work);
                 }
             }
+            Kind::Revoke(revoke) => {
+                let Some(ix) = self.named(&revoke.backfill) else { return };
+                self.revoked(ix, revoke);
+            }
             Kind::Adopted(adopted) => {
                 let Some(ix) = self.named(&adopted.backfill) else { return };
                 self.granted(ix, adopted.task, adopted.token, Some(&adopted.attempt));
