@@ -205,7 +205,7 @@ pub(super) fn kind() -> BoxedStrategy<&'static str> {
 }
 
 pub(super) fn key() -> BoxedStrategy<&'static str> {
-    pick(&["k", "k", "v", "s"])
+    pick(&["k", "k", "k", "k", "v", "s"])
 }
 
 /// What is said of one side, or of both, besides.
@@ -398,5 +398,5 @@ fn slices_and_buckets_add_up_to_the_answer_of_one_query() {
     let of = |count: &AtomicUsize| count.load(Ordering::Relaxed);
     assert!(of(&met.tight) > of(&met.too_tight), "{met:?}");
     assert!(of(&met.joined) > 6 * of(&met.refused), "{met:?}");
-    assert!(3 * of(&met.keyed) > of(&met.joined) && 3 * of(&met.not_empty) > of(&met.joined), "{met:?}");
+    assert!(2 * of(&met.keyed) > of(&met.joined) && 3 * of(&met.not_empty) > of(&met.joined), "{met:?}");
 }
